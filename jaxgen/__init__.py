@@ -1,0 +1,1 @@
+"""Recurrent sequence generation in JAX at the speed the hardware allows."""
