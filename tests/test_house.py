@@ -110,10 +110,10 @@ def test_core_runs_without_the_rest() -> None:
             PACKAGE / "training" / "step.py",
         )
     ]
-    blocked = (
-        "beartype datasets filelock huggingface_hub jaxtyping matplotlib pandas pyarrow "
-        "pydantic safetensors tokenizers torch tyro"
-    ).split()
+    blocked = {
+        *("beartype", "datasets", "filelock", "huggingface_hub", "jaxtyping", "matplotlib"),
+        *("pandas", "pyarrow", "pydantic", "safetensors", "tokenizers", "torch", "tyro"),
+    }
     python(
         f"""
 import importlib, sys
