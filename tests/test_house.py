@@ -13,18 +13,28 @@ PACKAGE = ROOT / "jaxgen"
 
 # What each room may import, the room itself aside: DESIGN's table with the steps between filled in.
 BOTTOM = {"errors", "types"}
+SETTINGS = {"config", "config_files"}
 ROOMS: dict[str, set[str]] = {
     "ops": set(),
     "nn": {"ops"},
     "models": {"nn", "ops"},
     "generation": {"ops"},
-    "data": {"config"},
-    "evaluation": {"generation", "ops", "config"},
-    "training": {"models", "nn", "ops", "data", "evaluation", "generation", "config"},
+    "data": SETTINGS,
+    "evaluation": {"generation", "ops", *SETTINGS},
+    "training": {
+        "config_files",
+        "models",
+        "nn",
+        "ops",
+        "data",
+        "evaluation",
+        "generation",
+        "config",
+    },
 }
-ROOMS["experiment"] = {*ROOMS, "config"}
-ROOMS["cli"] = {*ROOMS, "config"}
-ROOMS |= {"config": set(), "errors": set(), "types": set()}
+ROOMS["experiment"] = {*ROOMS, *SETTINGS}
+ROOMS["cli"] = {*ROOMS, *SETTINGS}
+ROOMS |= {"config_files": {"config"}, "config": set(), "errors": set(), "types": set()}
 
 # The rooms that research code imports: they run where only these four are installed.
 CORE = ("ops", "nn", "models", "generation")

@@ -1,0 +1,110 @@
+"""Configuration files: what is written is read back, and each mistake has its own sentence."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxgen.config import DataConfig, Experiment, ModelConfig, SamplesConfig
+from jaxgen.config_files import parse_toml, read_toml, to_toml
+from jaxgen.errors import UserError
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
+
+
+@given(
+    prompt=st.none() | st.text(st.characters(exclude_categories=["Cs"])),
+    files=st.lists(st.sampled_from(["a.txt", "b c.txt", 'd"e\\.txt', "한글.txt"])),
+    rate=st.floats(0, 0.99),
+    temperatures=st.lists(st.floats(0, 1e6)),
+)
+def test_written_is_read_back(
+    prompt: str | None, files: list[str], rate: float, temperatures: list[float]
+) -> None:
+    experiment = Experiment(
+        data=DataConfig(files=tuple(map(Path, files))),
+        model=ModelConfig(dropout=rate, tied=True, embedding_size=3),
+        samples=SamplesConfig(prompt=prompt, temperatures=tuple(temperatures)),
+    )
+    assert parse_toml(to_toml(experiment)) == experiment
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_configs_are_valid_and_say_how_to_run_them(path: Path) -> None:
+    assert isinstance(read_toml(path), Experiment)
+    head = path.read_text().partition("\n\n")[0]
+    for word in ("jaxgen train", "Device:", "Time:", "Expect:"):
+        assert word in head, f"the head of {path.name} does not say {word!r}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[model]\nhidden_sze = 3",
+            "x.toml: unknown key `model.hidden_sze`; did you mean `model.hidden_size`?",
+        ),
+        ("[modle]\nhidden_size = 3", "x.toml: unknown key `modle`; did you mean `model`?"),
+        (
+            "[zzz]\na = 3",
+            "x.toml: unknown key `zzz`; there are data, tokenizer, model, optimizer, training,"
+            " samples",
+        ),
+        (
+            '[model]\nhidden_size = "128"',
+            "x.toml: `model.hidden_size` must be an integer, got '128' (Units of each LSTM layer)",
+        ),
+        (
+            "[model]\nhidden_size = 0",
+            "x.toml: `model.hidden_size` must be at least 1, got 0 (Units of each LSTM layer)",
+        ),
+        (
+            "[model]\ndropout = nan",
+            "x.toml: `model.dropout` must be a finite number, got nan"
+            " (Dropout on the output of the last layer)",
+        ),
+        (
+            '[model]\ndtype = "float16"',
+            "x.toml: `model.dtype` must be 'float32' or 'bfloat16', got 'float16' "
+            "(Compute type; parameters and the cell state stay float32)",
+        ),
+        (
+            "[training]\ndevices = 0",
+            "x.toml: `training.devices` must be 'auto' or at least 1, got 0 (Devices of data "
+            "parallelism; auto measures on a CPU with several cores)",
+        ),
+        (
+            "[model]\ntied = true",
+            "x.toml: `model.tied` shares the embedding with the output layer, so it needs "
+            "`model.embedding_size` of at least 1",
+        ),
+        ("model = 3", "x.toml: `model` must be a table of settings, [model], got 3"),
+        ("model", "x.toml is not TOML: Expected '=' after a key"),
+        (
+            "[model]\nhidden_size = 1\n[model]\ncell = 1",
+            "x.toml is not TOML: Cannot declare ('model',) twice",
+        ),
+    ],
+)
+def test_each_mistake_has_its_sentence(text: str, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_toml(text, source="x.toml")
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_two_mistakes_make_two_lines() -> None:
+    with pytest.raises(UserError) as error:
+        parse_toml("[model]\nhidden_size = 0\n[training]\nbatch_size = 0")
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no configuration file at"):
+        read_toml(tmp_path / "missing.toml")
+    with pytest.raises(UserError, match="cannot read the configuration"):
+        read_toml(tmp_path)
+    (tmp_path / "broken.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="cannot read the configuration"):
+        read_toml(tmp_path / "broken.toml")
