@@ -1,0 +1,54 @@
+# jaxgen's everyday commands. They need Python 3.11 or newer and make, nothing else.
+#   make demo     install, train on the embedded corpus, print samples
+#   make test     every test, in parallel
+#   make lint     ruff, mypy
+#   make bench    the benchmark suite
+# PYTHON=... picks the interpreter, VENV=... the virtual environment.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+JOBS ?= 2
+
+.PHONY: demo test lint bench format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/jaxgen train configs/demo.toml --out runs/demo --force
+	$(BIN)/jaxgen generate runs/demo --prompt "The " --temperature 0.2 0.5 1.0 --max-new-tokens 300 --seed 0
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+lint: $(VENV)/.installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m pytest benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .hypothesis .ruff_cache .mypy_cache build dist
+
+# A command of a version manager may exist and yet not run, so each candidate is run.
+$(VENV)/bin/python:
+	@for python in $(PYTHON) python3.13 python3.12 python3.11 python3.14 python3 python; do \
+	  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "creating $(VENV) with $$($$python --version)"; exec "$$python" -m venv $(VENV); \
+	  fi; \
+	done; echo "no Python 3.11 or newer found; name one with: make PYTHON=/path/to/python" >&2; exit 1
+
+# Each stamp is younger than pyproject.toml when its packages are in place.
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	@echo "installing jaxgen (a minute or so the first time)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
+	@echo "installing jaxgen with what $* needs (a minute or so the first time)"
+	@$(PIP) --editable '.[$*]'
+	@touch $@
