@@ -1,0 +1,215 @@
+"""Data parallelism: the batch divided over devices, one collective a step.
+
+Every device holds all parameters and its share of the batch (and of the carry). Gradients and
+token counts are summed over the devices before they are divided, so the update is the one that a
+single device makes, up to the order of float additions. Dropout masks differ between device
+counts, as each device folds its number into the key.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxgen.errors import UserError
+from jaxgen.training.step import (
+    Averaging,
+    LossFn,
+    TrainChunk,
+    TrainState,
+    chunk_of,
+    make_train_chunk,
+    make_train_step,
+)
+from jaxgen.types import PyTree
+
+AXIS = "data"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the pieces of a training step lie."""
+
+    mesh: Mesh | None = None
+    """One axis of devices; None for a single device."""
+
+    @property
+    def devices(self) -> int:
+        """Number of devices."""
+        return 1 if self.mesh is None else self.mesh.size
+
+    def place_state(self, state: TrainState) -> TrainState:
+        """Put a state on the devices: the carry by batch row, the rest whole on each."""
+        if self.mesh is None:
+            return jax.device_put(state)
+        placed = jax.device_put(state, NamedSharding(self.mesh, P()))
+        return placed._replace(carry=self.place_carry(state.carry))
+
+    def place_carry(self, carry: PyTree) -> PyTree:
+        """Put a carry on the devices, in buffers of its own (the chunk donates them)."""
+        if self.mesh is not None:
+            carry = jax.device_put(carry, NamedSharding(self.mesh, P(AXIS)))
+        return jax.tree.map(lambda x: x.copy(), carry)
+
+    def place_batches(self, batches: PyTree, *, accumulate: int = 1) -> PyTree:
+        """Put the batches of a chunk, leaves [K, (windows,) B, ...], on the devices."""
+        if self.mesh is None:
+            return jax.device_put(batches)
+        return jax.device_put(batches, NamedSharding(self.mesh, _batch_spec(accumulate)))
+
+    def local(self, tree: PyTree) -> PyTree:
+        """The first device's copy of something that every device holds whole."""
+        if self.mesh is None:
+            return tree
+        return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+
+def request_host_devices(devices: int | Literal["auto"] = "auto") -> None:
+    """Let the CPU appear as several devices. Call it before JAX does any work.
+
+    Args:
+        devices: How many; "auto" means the cores this process may run on, 8 at most. Nothing
+            happens where the environment already says (`XLA_FLAGS`, `JAX_NUM_CPU_DEVICES`) or
+            JAX has started.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    if "JAX_NUM_CPU_DEVICES" in os.environ:
+        return
+    count = min(usable_cores(), 8) if devices == "auto" else devices
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:  # JAX has started: its devices are what they are
+        return
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def candidate_devices(devices: int | Literal["auto"], batch_size: int) -> tuple[int, ...]:
+    """Device counts to choose from.
+
+    Args:
+        devices: A count, which is then the only one; or "auto": one device and all of them on a
+            CPU, all of them elsewhere.
+        batch_size: Rows of a batch, which the count must divide.
+
+    Raises:
+        UserError: There are not so many devices, or they do not divide the batch.
+    """
+    available = jax.device_count()
+    if devices != "auto":
+        if devices > available:
+            raise UserError(
+                f"`training.devices` must be at most the {available} that JAX sees, got "
+                f'{devices}; use "auto"'
+            )
+        if batch_size % devices:
+            raise UserError(
+                f"`training.batch_size` must be a multiple of `training.devices`, got "
+                f"{batch_size} and {devices}"
+            )
+        return (devices,)
+    most = max(n for n in range(1, available + 1) if batch_size % n == 0)
+    if most == 1:
+        return (1,)
+    return (1, most) if jax.default_backend() == "cpu" else (most,)
+
+
+def make_layout(devices: int) -> Layout:
+    """A layout over the first `devices` devices."""
+    if devices == 1:
+        return Layout()
+    return Layout(Mesh(jax.devices()[:devices], (AXIS,)))
+
+
+def make_chunk(
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    layout: Layout,
+    *,
+    accumulate: int = 1,
+    averaging: Averaging = "none",
+    ema_decay: float = 0.999,
+) -> TrainChunk:
+    """`step.make_train_chunk` of `step.make_train_step`, over the devices of a layout."""
+    train_step = make_train_step(
+        loss_fn,
+        tx,
+        accumulate=accumulate,
+        averaging=averaging,
+        ema_decay=ema_decay,
+        axis_name=None if layout.mesh is None else AXIS,
+    )
+    if layout.mesh is None:
+        return make_train_chunk(train_step)
+    state_spec = TrainState(
+        step=P(),
+        params=P(),
+        opt_state=P(),
+        carry=P(AXIS),
+        key=P(),
+        average=P(),  # type: ignore[arg-type]
+        finite=P(),
+    )
+    mapped = jax.shard_map(
+        chunk_of(train_step),
+        mesh=layout.mesh,
+        in_specs=(state_spec, _batch_spec(accumulate), P()),
+        out_specs=(state_spec, P()),
+        check_vma=False,
+    )
+    return jax.jit(mapped, donate_argnums=0)
+
+
+def seconds_per_step(
+    candidates: Mapping[int, tuple[Layout, TrainChunk]],
+    make_state: Callable[[], TrainState],
+    batches: PyTree,
+    *,
+    accumulate: int = 1,
+    steps: int = 3,
+    rounds: int = 3,
+) -> dict[int, float]:
+    """Measure a few steps with each layout, in turns; the states are thrown away.
+
+    Args:
+        candidates: Layout and chunk for each device count.
+        make_state: Makes a fresh state (the chunk donates it).
+        batches: Batches of one chunk, on the host.
+        accumulate: Windows a step.
+        steps: Steps of each call.
+        rounds: Calls of each layout after the one that compiles.
+
+    Returns:
+        Median seconds a step for each device count.
+    """
+    states: dict[int, Any] = {}
+    placed: dict[int, Any] = {}
+    seconds: dict[int, list[float]] = {devices: [] for devices in candidates}
+    for index in range(rounds + 1):
+        for devices, (layout, chunk) in candidates.items():
+            if index == 0:
+                states[devices] = layout.place_state(make_state())
+                placed[devices] = layout.place_batches(batches, accumulate=accumulate)
+            start = time.perf_counter()
+            states[devices], metrics = chunk(states[devices], placed[devices], steps)
+            jax.block_until_ready(metrics)
+            if index > 0:
+                seconds[devices].append((time.perf_counter() - start) / steps)
+    return {devices: statistics.median(times) for devices, times in seconds.items()}
+
+
+def _batch_spec(accumulate: int) -> P:
+    return P(None, AXIS) if accumulate == 1 else P(None, None, AXIS)

@@ -1,0 +1,262 @@
+"""One optimizer step, and many of them in one compiled call.
+
+Models are known only through their loss:
+``loss_fn(params, carry, batch, key) -> (loss, (carry, nll_sum, count))``, where ``loss`` is the
+mean to differentiate (penalties included), ``nll_sum`` the summed nll in nats and ``count`` the
+number of tokens behind both. ``carry`` is ``()`` for a model without memory between batches.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxgen.types import Array, Bool, Float, Int, PyTree
+
+Aux = tuple[Any, Array, Array]
+LossFn = Callable[[Any, Any, Any, Array], tuple[Array, Aux]]
+Averaging = Literal["none", "ema", "nt_asgd"]
+
+
+class Average(NamedTuple):
+    """A running average of the parameters."""
+
+    params: PyTree
+    """The average so far; the parameters themselves while `active` is False."""
+    steps: Int[Array, ""]
+    """Updates averaged since `active`."""
+    active: Bool[Array, ""]
+    """Always True for EMA; for NT-ASGD, True once `start_averaging` was called."""
+
+
+class TrainState(NamedTuple):
+    """All that a step reads and writes, hence all that a checkpoint holds."""
+
+    step: Int[Array, ""]
+    """Optimizer updates made."""
+    params: PyTree
+    opt_state: PyTree
+    carry: PyTree
+    """The model's memory at the end of the last batch; batch axis first in every leaf."""
+    key: Array
+    """Never changes: each step folds its number into it."""
+    average: Average | tuple[()]
+    """Empty without averaging."""
+    finite: Bool[Array, ""]
+    """False once a loss or gradient was not finite: later steps then change nothing."""
+
+
+class Metrics(NamedTuple):
+    """What one step reports, or a chunk of steps with a leading axis."""
+
+    nll_sum: Float[Array, "*K"]
+    """Summed nll of the step's tokens, nats."""
+    count: Float[Array, "*K"]
+    """Tokens."""
+    loss: Float[Array, "*K"]
+    """Mean that was differentiated: nll and penalties, nats per token."""
+    grad_norm: Float[Array, "*K"]
+    """Global norm of the gradient before clipping."""
+    finite: Bool[Array, "*K"]
+    """Whether the update was made."""
+
+
+TrainStep = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+TrainChunk = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
+
+
+def init_state(
+    params: PyTree,
+    tx: optax.GradientTransformation,
+    key: Array,
+    *,
+    carry: PyTree = (),
+    averaging: Averaging = "none",
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        params: Initial parameters.
+        tx: Optimizer.
+        key: Random key of the whole run.
+        carry: Initial memory of the model, `()` for none.
+        averaging: As in `make_train_step`.
+    """
+    average: Average | tuple[()] = ()
+    if averaging != "none":
+        copy = jax.tree.map(jnp.copy, params)  # the state is donated: no buffer may be in it twice
+        average = Average(copy, jnp.int32(0), jnp.bool_(averaging == "ema"))
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        opt_state=tx.init(params),
+        carry=carry,
+        key=key,
+        average=average,
+        finite=jnp.bool_(True),
+    )
+
+
+def evaluation_params(state: TrainState) -> PyTree:
+    """The parameters to evaluate and keep: the average where there is one."""
+    return state.average.params if isinstance(state.average, Average) else state.params
+
+
+def start_averaging(state: TrainState) -> TrainState:
+    """Start the mean of NT-ASGD (Merity et al. 2018, algorithm 1) at the present parameters."""
+    if not isinstance(state.average, Average):
+        raise ValueError("the state was made without averaging")
+    return state._replace(average=state.average._replace(active=jnp.bool_(True)))
+
+
+def make_train_step(
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    *,
+    accumulate: int = 1,
+    averaging: Averaging = "none",
+    ema_decay: float = 0.999,
+    axis_name: str | None = None,
+) -> TrainStep:
+    """One optimizer update from one batch, or from the mean over several.
+
+    A loss or gradient that is not finite leaves the whole state as it was, but for `finite`.
+
+    Args:
+        loss_fn: See the head of this file.
+        tx: Optimizer; its clipping sees the gradient of the mean over all tokens of the step.
+        accumulate: Windows a step. Above 1, every leaf of the batch has this many windows on its
+            leading axis; they are read in order with the carry flowing through, and their
+            gradients are averaged with their token counts as weights.
+        averaging: "ema" keeps an exponential moving average of the parameters whose decay starts
+            low, min(ema_decay, (1 + n) / (10 + n)) after n steps, so that the random initial
+            values fade; "nt_asgd" keeps their plain mean from `start_averaging` on.
+        ema_decay: Decay of the moving average.
+        axis_name: Mapped axis of `jaxgen.training.parallel` over which gradients are summed.
+
+    Returns:
+        train_step(state, batch) -> (state, metrics), to be jitted by the caller.
+    """
+    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def sums(
+        params: PyTree, carry: PyTree, batch: PyTree, key: Array
+    ) -> tuple[PyTree, tuple[PyTree, Array, Array, Array]]:
+        """New carry; gradient, loss and nll summed over the tokens, and their count."""
+        (loss, (carry, nll_sum, count)), grads = grad_fn(params, carry, batch, key)
+        count = count.astype(jnp.float32)
+        grads = jax.tree.map(lambda g: g * count.astype(g.dtype), grads)
+        return carry, (grads, loss * count, nll_sum, count)
+
+    def accumulated(
+        params: PyTree, carry: PyTree, windows: PyTree, key: Array
+    ) -> tuple[PyTree, tuple[PyTree, Array, Array, Array]]:
+        def body(memory: PyTree, window: PyTree) -> tuple[PyTree, None]:
+            carry, total, index = memory
+            carry, new = sums(params, carry, window, jax.random.fold_in(key, index))
+            return (carry, jax.tree.map(jnp.add, total, new), index + 1), None
+
+        zero = (jax.tree.map(jnp.zeros_like, params), *(jnp.float32(0),) * 3)
+        (carry, total, _), _ = jax.lax.scan(body, (carry, zero, jnp.int32(0)), windows)
+        return carry, total
+
+    def train_step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(state.key, state.step)
+        if axis_name is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        run = sums if accumulate == 1 else accumulated
+        carry, total = run(state.params, state.carry, batch, key)
+        if axis_name is not None:
+            total = sum_over_devices(total, axis_name)
+        grads, loss_sum, nll_sum, count = total
+        tokens = jnp.maximum(count, 1.0)
+        grads = jax.tree.map(lambda g: g / tokens.astype(g.dtype), grads)
+        grad_norm = optax.global_norm(grads)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes int and float scalars
+            updates, opt_state = tx.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+        finite = state.finite & jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
+        new = TrainState(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            carry=carry,
+            key=state.key,
+            average=_averaged(state.average, params, averaging, ema_decay),
+            finite=finite,
+        )
+        metrics = Metrics(nll_sum, count, loss_sum / tokens, grad_norm, finite)
+        kept = state._replace(finite=finite)
+        return jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, kept), metrics
+
+    return train_step
+
+
+def make_train_chunk(train_step: TrainStep) -> TrainChunk:
+    """Many steps in one compiled call, over batches that already lie on the device.
+
+    Returns:
+        chunk(state, batches, num_steps) -> (state, metrics), jitted, `state` donated. Every leaf
+        of `batches` has K steps on its leading axis, of which the first `num_steps` are made
+        (fewer if one is not finite, which ends the chunk). Metrics have K entries, zero where no
+        step was made. `num_steps` is a traced number: a short chunk at the end of an epoch runs
+        the same program as a full one, so where chunks are cut changes neither the result nor
+        what is compiled.
+    """
+    return jax.jit(chunk_of(train_step), donate_argnums=0)
+
+
+def chunk_of(train_step: TrainStep) -> TrainChunk:
+    """`make_train_chunk` before it is jitted (to be mapped over devices first)."""
+
+    def chunk(state: TrainState, batches: PyTree, num_steps: Any) -> tuple[TrainState, Metrics]:
+        capacity = jax.tree.leaves(batches)[0].shape[0]
+        limit = jnp.minimum(jnp.asarray(num_steps, jnp.int32), capacity)
+
+        def batch_at(index: Array) -> PyTree:
+            return jax.tree.map(
+                lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), batches
+            )
+
+        def unfinished(memory: PyTree) -> Array:
+            index, state, _ = memory
+            return (index < limit) & state.finite
+
+        def body(memory: PyTree) -> PyTree:
+            index, state, rows = memory
+            state, row = train_step(state, batch_at(index))
+            rows = jax.tree.map(lambda all_, one: all_.at[index].set(one), rows, row)
+            return index + 1, state, rows
+
+        one = jax.eval_shape(train_step, state, batch_at(jnp.int32(0)))[1]
+        rows = jax.tree.map(lambda m: jnp.zeros((capacity, *m.shape), m.dtype), one)
+        _, state, rows = jax.lax.while_loop(unfinished, body, (jnp.int32(0), state, rows))
+        return state, rows
+
+    return chunk
+
+
+def sum_over_devices(total: PyTree, axis_name: str) -> PyTree:
+    """Sum every leaf over a mapped axis with one collective a dtype."""
+    return jax.lax.psum(total, axis_name)
+
+
+def _averaged(
+    average: Average | tuple[()], params: PyTree, averaging: Averaging, ema_decay: float
+) -> Average | tuple[()]:
+    if averaging == "none" or not isinstance(average, Average):
+        return ()
+    n = average.steps.astype(jnp.float32)
+    if averaging == "ema":
+        weight = 1.0 - jnp.minimum(ema_decay, (1.0 + n) / (10.0 + n))
+    else:
+        weight = jnp.where(average.active, 1.0 / (n + 1.0), 1.0)
+
+    def mix(mean: Array, new: Array) -> Array:
+        share = weight.astype(new.dtype)
+        return mean * (1 - share) + new * share
+
+    steps = average.steps + average.active.astype(jnp.int32)
+    return Average(jax.tree.map(mix, average.params, params), steps, average.active)
