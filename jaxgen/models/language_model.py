@@ -1,0 +1,249 @@
+"""The LSTM language model: module, loss, and the step functions that generation calls."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxgen.nn.dropout import drop
+from jaxgen.nn.lstm import LSTM, TokenInputs
+from jaxgen.ops.cross_entropy import cross_entropy
+from jaxgen.ops.lstm import LSTMCarry, zero_carry
+from jaxgen.types import Array, Bool, Float, Int, PyTree
+
+
+class LanguageModelCarry(NamedTuple):
+    """All a language model remembers between two steps."""
+
+    layers: tuple[LSTMCarry, ...]
+    labels: Int[Array, "B"] | None
+    """What the text is conditioned on; it rides along unchanged. None: unconditioned."""
+
+
+class LanguageModel(nn.Module):
+    """Tokens in, logits of the next token out.
+
+    Parameters: `embedding` [V, E] (absent with one-hot inputs), `lstm`, `output_kernel` [H, V]
+    (absent where tied), `output_bias` [V], `label_gates` [num_labels, 4H] where conditioned.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int = 1
+    embedding_size: int = 0
+    """0 feeds one-hot tokens: the first layer's input kernel is then the embedding."""
+    tied: bool = False
+    """The embedding is the output kernel too; the last layer then has `embedding_size` units."""
+    residual: bool = False
+    cell: str = "lstm"
+    forget_bias: float = 1.0
+    dropout: float = 0.0
+    """Dropout on the last layer's output."""
+    layer_dropout: float | None = None
+    """Dropout between layers; None: as `dropout`."""
+    input_dropout: float = 0.0
+    embedding_dropout: float = 0.0
+    weight_drop: float = 0.0
+    variational: bool = True
+    num_labels: int = 0
+    dtype: Any = jnp.float32
+
+    @property
+    def hidden_sizes(self) -> tuple[int, ...]:
+        """Units of each layer."""
+        last = self.embedding_size if self.tied else self.hidden_size
+        return (self.hidden_size,) * (self.num_layers - 1) + (last,)
+
+    def setup(self) -> None:
+        """Declare the parameters (Flax calls this)."""
+        self.lstm = LSTM(
+            self.hidden_sizes,
+            residual=self.residual,
+            dropout=self.dropout if self.layer_dropout is None else self.layer_dropout,
+            variational=self.variational,
+            weight_drop=self.weight_drop,
+            cell=self.cell,
+            forget_bias=self.forget_bias,
+            time_major=True,
+            dtype=self.dtype,
+        )
+        if self.embedding_size:
+            shape = (self.vocab_size, self.embedding_size)
+            init = partial(jax.random.uniform, minval=-0.1, maxval=0.1)
+            self.embedding = self.param("embedding", init, shape)
+        if not self.tied:
+            shape = (self.hidden_sizes[-1], self.vocab_size)
+            self.output_kernel = self.param(
+                "output_kernel", nn.initializers.glorot_uniform(), shape
+            )
+        self.output_bias = self.param("output_bias", nn.initializers.zeros, (self.vocab_size,))
+        if self.num_labels:
+            shape = (self.num_labels, 4 * self.hidden_sizes[0])
+            self.label_gates = self.param("label_gates", nn.initializers.normal(0.1), shape)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        carry: LanguageModelCarry | None = None,
+        *,
+        mask: Bool[Array, "B T"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[LanguageModelCarry, Float[Array, "B T V"]]:
+        """Read tokens and predict the next one at every step.
+
+        Args:
+            tokens: in [0, vocab_size).
+            carry: from `initial_carry` or an earlier call; None starts from zeros.
+            mask: True = real token; a padded step leaves the carry alone.
+            resets: True = a document begins here.
+            deterministic: no dropout; otherwise the `dropout` random stream is needed.
+
+        Returns:
+            The carry after the last real token, and float32 logits.
+        """
+        carry = self.initial_carry(tokens.shape[0]) if carry is None else carry
+        carry, hidden = self.hidden_states(
+            tokens.T,
+            carry,
+            None if mask is None else mask.T,
+            None if resets is None else resets.T,
+            deterministic,
+        )
+        return carry, self.logits(hidden.swapaxes(0, 1))
+
+    def initial_carry(
+        self, batch_size: int, labels: Int[Array, "B"] | None = None
+    ) -> LanguageModelCarry:
+        """The carry before the first token; needs no parameters."""
+        layers = tuple(zero_carry(batch_size, size, self.dtype) for size in self.hidden_sizes)
+        if labels is None and self.num_labels:
+            labels = jnp.zeros((batch_size,), jnp.int32)
+        return LanguageModelCarry(layers, labels)
+
+    def hidden_states(
+        self,
+        tokens: Int[Array, "T B"],
+        carry: LanguageModelCarry,
+        mask: Bool[Array, "T B"] | None = None,
+        resets: Bool[Array, "T B"] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[LanguageModelCarry, Float[Array, "T B H"]]:
+        """Outputs of the last layer, time-major, before the output dropout."""
+        inputs = self._inputs(tokens, deterministic)
+        rows = self.label_gates[carry.labels] if self.num_labels else None
+        layers, hidden = self.lstm(
+            inputs,
+            carry.layers,
+            mask=mask,
+            resets=resets,
+            gate_bias_rows=rows,
+            deterministic=deterministic,
+        )
+        return LanguageModelCarry(layers, carry.labels), hidden
+
+    def _inputs(self, tokens: Array, deterministic: bool) -> TokenInputs | Array:
+        if not self.embedding_size:
+            return TokenInputs(tokens, None, self.vocab_size)
+        table = self.embedding
+        if self.embedding_dropout and not deterministic:
+            table = drop(table, self.make_rng("dropout"), self.embedding_dropout, axes=(1,))
+        inputs = TokenInputs(tokens, table, self.vocab_size)
+        if not self.input_dropout or deterministic:
+            return inputs
+        axes = (0,) if self.variational else ()
+        return drop(inputs.rows(), self.make_rng("dropout"), self.input_dropout, axes)
+
+    def output_dropout(self, hidden: Float[Array, "T B H"]) -> Float[Array, "T B H"]:
+        """Dropout on time-major outputs of the last layer."""
+        if not self.dropout:
+            return hidden
+        axes = (0,) if self.variational else ()
+        return drop(hidden, self.make_rng("dropout"), self.dropout, axes)
+
+    def logits(self, hidden: Float[Array, "*B H"]) -> Float[Array, "*B V"]:
+        """Scores of the next token, float32."""
+        kernel = self.embedding.T if self.tied else self.output_kernel
+        scores = jnp.matmul(hidden, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
+        return scores + self.output_bias
+
+
+def language_model_loss(
+    model: LanguageModel,
+    params: PyTree,
+    carry: LanguageModelCarry,
+    batch: dict[str, Array],
+    key: Array | None = None,
+    *,
+    activation_penalty: float = 0.0,
+    temporal_penalty: float = 0.0,
+) -> tuple[Float[Array, ""], tuple[LanguageModelCarry, Float[Array, ""], Float[Array, ""]]]:
+    """Dense next-token loss over one window of truncated back-propagation.
+
+    Args:
+        model: the module.
+        params: its parameters.
+        carry: state before the window; its gradient is not followed (truncation).
+        batch: `tokens` Int[B, T+1]: inputs are the first T, targets the last T; optional `mask`
+            Bool[B, T] (True = counts) and `resets` Bool[B, T] (True = a document begins).
+        key: random key of dropout; None switches dropout off.
+        activation_penalty: alpha of AWD-LSTM: times the mean square of the dropped-out outputs.
+        temporal_penalty: beta of AWD-LSTM: times the mean squared change of the outputs.
+
+    Returns:
+        `(loss, (carry, nll_sum, count))`: the scalar to differentiate (mean nats per token plus
+        penalties), the state after the window, and the plain sum of nats with its token count.
+
+    Source: Merity, Keskar & Socher (2018) for the penalties.
+    """
+    tokens = batch["tokens"].T
+    mask, resets = (batch[name].T if name in batch else None for name in ("mask", "resets"))
+
+    def run(model: LanguageModel) -> tuple:
+        carry_after, hidden = model.hidden_states(tokens[:-1], carry, mask, resets, key is None)
+        dropped = hidden if key is None else model.output_dropout(hidden)
+        return carry_after, hidden, dropped, model.logits(dropped)
+
+    rngs = None if key is None else {"dropout": key}
+    after, hidden, dropped, logits = nn.apply(run, model)({"params": params}, rngs=rngs)
+    nll = cross_entropy(logits, tokens[1:])
+    if mask is None:
+        nll_sum, count = nll.sum(), jnp.asarray(nll.size, jnp.float32)
+    else:
+        nll_sum, count = jnp.where(mask, nll, 0).sum(), mask.sum().astype(jnp.float32)
+    loss = nll_sum / jnp.maximum(count, 1)
+    if activation_penalty:
+        loss += activation_penalty * jnp.square(dropped.astype(jnp.float32)).mean()
+    if temporal_penalty:
+        change = jnp.diff(hidden.astype(jnp.float32), axis=0)
+        loss += temporal_penalty * jnp.square(change).mean()
+    return loss, (after, nll_sum, count)
+
+
+def step_fn_of(model: LanguageModel) -> Callable:
+    """`step_fn(params, carry, tokens[B]) -> (carry, logits[B, V])`, the seam of generation."""
+
+    def step_fn(
+        params: PyTree, carry: LanguageModelCarry, tokens: Int[Array, "B"]
+    ) -> tuple[LanguageModelCarry, Float[Array, "B V"]]:
+        carry, logits = model.apply({"params": params}, tokens[:, None], carry)
+        return carry, logits[:, 0]
+
+    return step_fn
+
+
+def prefill_fn_of(model: LanguageModel) -> Callable:
+    """`prefill(params, carry, tokens[B, T], mask[B, T]) -> (carry, logits[B, T, V])`."""
+
+    def prefill(
+        params: PyTree,
+        carry: LanguageModelCarry,
+        tokens: Int[Array, "B T"],
+        mask: Bool[Array, "B T"],
+    ) -> tuple[LanguageModelCarry, Float[Array, "B T V"]]:
+        return model.apply({"params": params}, tokens, carry, mask=mask)
+
+    return prefill

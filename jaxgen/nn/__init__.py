@@ -1,0 +1,1 @@
+"""Flax Linen modules built on the recurrence of `jaxgen.ops`."""

@@ -1,0 +1,26 @@
+"""Dropout as language models use it: on units, on whole sequences, on words, on weights."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.types import Array, Float, Key
+
+
+def drop(
+    x: Float[Array, "*shape"], key: Key[Array, ""] | Array, rate: float, axes: tuple[int, ...] = ()
+) -> Float[Array, "*shape"]:
+    """Zero a share `rate` of `x` and scale the rest by 1 / (1 - rate).
+
+    Args:
+        x: activations, a table or a kernel.
+        key: consumed.
+        rate: in [0, 1).
+        axes: axes along which one draw is shared. On a time-major [T, B, D], `(0,)` is variational
+            dropout (Gal & Ghahramani, 2016); on a [V, E] embedding, `(1,)` drops whole words; on
+            a recurrent kernel, `()` is DropConnect (Merity et al., 2018).
+    """
+    if rate == 0.0:
+        return x
+    shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+    keep = jax.random.bernoulli(key, 1.0 - rate, shape)
+    return jnp.where(keep, x / jnp.asarray(1.0 - rate, x.dtype), 0).astype(x.dtype)

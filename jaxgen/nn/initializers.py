@@ -1,0 +1,34 @@
+"""How recurrent parameters start: per gate, so that the fused matrix begins as four good ones."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxgen.types import Array
+
+
+def per_gate(initializer: Callable) -> Callable:
+    """Draw the four gates of a [D, 4H] matrix one by one with `initializer`."""
+
+    def init(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+        gate = (shape[0], shape[1] // 4)
+        return jnp.concatenate([initializer(k, gate, dtype) for k in jax.random.split(key, 4)], 1)
+
+    return init
+
+
+def gate_bias(forget_bias: float) -> Callable:
+    """Zeros, but `forget_bias` on the forget gate, so that a fresh cell remembers."""
+
+    def init(key: Array, shape: tuple[int], dtype: Any = jnp.float32) -> Array:
+        size = shape[0] // 4
+        return jnp.zeros(shape, dtype).at[size : 2 * size].set(forget_bias)
+
+    return init
+
+
+input_kernel_init = per_gate(nn.initializers.glorot_uniform())
+recurrent_kernel_init = per_gate(nn.initializers.orthogonal())

@@ -1,0 +1,245 @@
+"""Flax modules of the recurrence: one cell, and stacks of layers in one or both directions."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxgen.nn.dropout import drop
+from jaxgen.nn.initializers import gate_bias, input_kernel_init, recurrent_kernel_init
+from jaxgen.ops.layernorm_lstm import layer_norm, layernorm_lstm
+from jaxgen.ops.lookup import lookup
+from jaxgen.ops.lstm import LSTMCarry, lstm, zero_carry
+from jaxgen.types import Array, Bool, Float, Int
+
+
+class TokenInputs(NamedTuple):
+    """Layer inputs that are rows of a table, left as tokens so that the layer can fold them.
+
+    Projecting every row of the table once (V rows) replaces projecting every step (T * B rows);
+    the result is the same, so the layer does whichever is less work.
+    """
+
+    tokens: Int[Array, "T B"]
+    table: Float[Array, "V E"] | None
+    """The embedding; None stands for one-hot inputs, whose table is the identity."""
+    vocab_size: int
+
+    @property
+    def size(self) -> int:
+        """Length of one input vector."""
+        return self.vocab_size if self.table is None else self.table.shape[1]
+
+    def rows(self) -> Float[Array, "T B E"]:
+        """The input vectors themselves, for what cannot be folded (dropout on them)."""
+        if self.table is None:
+            return jax.nn.one_hot(self.tokens, self.vocab_size)
+        return lookup(self.table, self.tokens)
+
+
+class LSTMLayer(nn.Module):
+    """One LSTM layer in one direction, time-major.
+
+    Parameters: `input_kernel` [D, 4H], `recurrent_kernel` [H, 4H], `bias` [4H], gates in the order
+    i, f, g, o; a layer-normalised layer adds `input_scale`, `recurrent_scale` [4H], `cell_scale`
+    and `cell_bias` [H].
+    """
+
+    hidden_size: int
+    cell: str = "lstm"
+    """`lstm` or `layernorm_lstm`."""
+    forget_bias: float = 1.0
+    weight_drop: float = 0.0
+    """DropConnect rate on the recurrent kernel, one mask a sequence."""
+    reverse: bool = False
+    dtype: Any = jnp.float32
+    """Compute type; parameters and the cell state are float32."""
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: Float[Array, "T B D"] | TokenInputs,
+        carry: LSTMCarry,
+        *,
+        mask: Bool[Array, "T B"] | None = None,
+        resets: Bool[Array, "T B"] | None = None,
+        gate_bias_rows: Float[Array, "B G"] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[LSTMCarry, Float[Array, "T B H"]]:
+        """Run the layer; `gate_bias_rows` is added to the gates of every step of a row.
+
+        Returns:
+            The carry after the last step and the hidden states [T, B, H] in the compute type.
+        """
+        size = inputs.size if isinstance(inputs, TokenInputs) else inputs.shape[-1]
+        width = 4 * self.hidden_size
+        input_kernel = self.param("input_kernel", input_kernel_init, (size, width))
+        kernel = self.param("recurrent_kernel", recurrent_kernel_init, (self.hidden_size, width))
+        bias = self.param("bias", gate_bias(self.forget_bias), (width,))
+        if self.weight_drop and not deterministic:
+            kernel = drop(kernel, self.make_rng("dropout"), self.weight_drop)
+        kernel = kernel.astype(self.dtype)
+        options = {"mask": mask, "resets": resets, "reverse": self.reverse}
+        if self.cell == "lstm":
+            gates = project(inputs, input_kernel, bias, self.dtype)
+            return lstm(_add_rows(gates, gate_bias_rows), kernel, carry, **options)
+        ones = nn.initializers.ones
+        input_scale = self.param("input_scale", ones, (width,))
+        recurrent_scale = self.param("recurrent_scale", ones, (width,))
+        cell_scale = self.param("cell_scale", ones, (self.hidden_size,))
+        cell_bias = self.param("cell_bias", nn.initializers.zeros, (self.hidden_size,))
+        gates = layer_norm(project(inputs, input_kernel, None, self.dtype), input_scale) + bias
+        gates = _add_rows(gates.astype(self.dtype), gate_bias_rows)
+        return layernorm_lstm(
+            gates, kernel, recurrent_scale, cell_scale, cell_bias, carry, **options
+        )
+
+
+def project(
+    inputs: Float[Array, "T B D"] | TokenInputs,
+    kernel: Float[Array, "D G"],
+    bias: Float[Array, "G"] | None,
+    dtype: Any,
+) -> Float[Array, "T B G"]:
+    """Input part of the gates of all steps: one matmul, or one table lookup where that is less."""
+    zero = jnp.zeros((), kernel.dtype)
+    bias = zero if bias is None else bias
+    if not isinstance(inputs, TokenInputs):
+        return jnp.matmul(inputs.astype(dtype), kernel.astype(dtype)) + bias.astype(dtype)
+    if inputs.table is None:
+        return lookup((kernel + bias).astype(dtype), inputs.tokens)
+    if inputs.vocab_size <= inputs.tokens.size:
+        return lookup(project(inputs.table, kernel, bias, dtype), inputs.tokens)
+    return project(inputs.rows(), kernel, bias, dtype)
+
+
+def _add_rows(gates: Array, rows: Array | None) -> Array:
+    return gates if rows is None else gates + rows.astype(gates.dtype)
+
+
+def _before_next(resets: Array | None) -> Array | None:
+    """Where a walk from the end resets: a document that begins at t+1 ends, for it, before t."""
+    return None if resets is None else jnp.roll(resets, -1, axis=0).at[-1].set(False)
+
+
+class LSTMCell(nn.Module):
+    """One step of an `LSTMLayer`, with the same parameters.
+
+    `(carry, inputs) -> (carry, hidden)`, as Flax's own cells, so it also runs under `nn.RNN`.
+    """
+
+    hidden_size: int
+    cell: str = "lstm"
+    forget_bias: float = 1.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, carry: LSTMCarry, inputs: Float[Array, "B D"]
+    ) -> tuple[LSTMCarry, Float[Array, "B H"]]:
+        """Take one step on inputs [B, D]; returns the new carry and its hidden state [B, H]."""
+        layer = LSTMLayer(self.hidden_size, self.cell, self.forget_bias, dtype=self.dtype)
+        nn.share_scope(self, layer)
+        carry, hidden = layer(inputs[None], carry)
+        return carry, hidden[0]
+
+    def initialize_carry(self, key: Array, input_shape: tuple[int, ...]) -> LSTMCarry:
+        """The zero carry for inputs of shape [B, D] (`key` is not used: Flax's signature)."""
+        return zero_carry(input_shape[0], self.hidden_size, self.dtype)
+
+    @property
+    def num_feature_axes(self) -> int:
+        """Trailing axes of the input that are features (Flax's `nn.RNN` asks)."""
+        return 1
+
+
+class LSTM(nn.Module):
+    """A stack of LSTM layers: bidirectional, residual and with dropout where asked."""
+
+    hidden_sizes: tuple[int, ...]
+    """Units of each layer, and direction, from the first to the last."""
+    bidirectional: bool = False
+    residual: bool = False
+    """Add a layer's input to its output from the second layer on, where the sizes agree."""
+    dropout: float = 0.0
+    """Dropout between layers (not after the last)."""
+    variational: bool = True
+    """One dropout mask a sequence rather than one a step."""
+    weight_drop: float = 0.0
+    cell: str = "lstm"
+    forget_bias: float = 1.0
+    time_major: bool = False
+    """Inputs and outputs are [T, B, ...] instead of [B, T, ...]."""
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: Float[Array, "B T D"] | TokenInputs,
+        carry: tuple[LSTMCarry, ...] | None = None,
+        *,
+        mask: Bool[Array, "B T"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        gate_bias_rows: Float[Array, "B G"] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[tuple[LSTMCarry, ...], Float[Array, "B T O"]]:
+        """Run the stack.
+
+        Args:
+            inputs: [B, T, D] ([T, B, D] with `time_major`), or `TokenInputs` (time-major always).
+            carry: one `LSTMCarry` a layer and direction, forward before backward, as
+                `initial_carry` makes; None starts from zeros.
+            mask: True = real step; a padded step leaves the carry alone and its output is zero.
+            resets: True = a document begins here: the carry is zeroed first.
+            gate_bias_rows: [B, 4H] added to the first layer's gates at every step (a condition).
+            deterministic: no dropout; otherwise the module needs the `dropout` random stream.
+
+        Returns:
+            The carry after the last step (the first, in the backward direction), and the hidden
+            states of the last layer, [B, T, H], or [B, T, 2H] where bidirectional.
+        """
+        if not isinstance(inputs, TokenInputs) and not self.time_major:
+            inputs = inputs.swapaxes(0, 1)
+        if not self.time_major:
+            mask, resets = (None if x is None else x.T for x in (mask, resets))
+        steps = inputs.tokens if isinstance(inputs, TokenInputs) else inputs
+        carries = self.initial_carry(steps.shape[1]) if carry is None else carry
+        ways = ("", "_reverse") if self.bidirectional else ("",)
+        ends, x = [], inputs
+        for index, size in enumerate(self.hidden_sizes):
+            outputs = []
+            for way, suffix in enumerate(ways):
+                layer = LSTMLayer(
+                    size,
+                    self.cell,
+                    self.forget_bias,
+                    self.weight_drop,
+                    reverse=bool(way),
+                    dtype=self.dtype,
+                    name=f"layer_{index}{suffix}",
+                )
+                end, output = layer(
+                    x,
+                    carries[index * len(ways) + way],
+                    mask=mask,
+                    resets=_before_next(resets) if way else resets,
+                    gate_bias_rows=gate_bias_rows if index == 0 else None,
+                    deterministic=deterministic,
+                )
+                ends.append(end)
+                outputs.append(output)
+            output = jnp.concatenate(outputs, -1) if self.bidirectional else outputs[0]
+            if self.residual and index > 0 and x.shape == output.shape:
+                output = output + x
+            if self.dropout and not deterministic and index + 1 < len(self.hidden_sizes):
+                axes = (0,) if self.variational else ()
+                output = drop(output, self.make_rng("dropout"), self.dropout, axes)
+            x = output
+        return tuple(ends), x if self.time_major else x.swapaxes(0, 1)
+
+    def initial_carry(self, batch_size: int) -> tuple[LSTMCarry, ...]:
+        """Zero carries, one a layer and direction."""
+        ways = 2 if self.bidirectional else 1
+        sizes = [size for size in self.hidden_sizes for _ in range(ways)]
+        return tuple(zero_carry(batch_size, size, self.dtype) for size in sizes)

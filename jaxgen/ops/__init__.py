@@ -1,0 +1,1 @@
+"""Pure array functions: the recurrence, lookups and losses, with their own backward passes."""
