@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -55,10 +56,12 @@ class Worker:
         environment["PYTHONPATH"] = os.pathsep.join(
             [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         )
+        self._stderr = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             [python, "-m", "benchmarks.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._stderr,
             text=True,
             env=environment,
             cwd=ROOT,
@@ -82,6 +85,7 @@ class Worker:
             if stream:
                 stream.close()
         self._process.wait(timeout=60)
+        self._stderr.close()
 
     def __enter__(self) -> "Worker":
         return self
@@ -99,7 +103,10 @@ class Worker:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise WorkerError(f"the worker for {self.target} died (exit {self._process.wait()})")
+            status = self._process.wait()
+            self._stderr.seek(0)
+            tail = self._stderr.read()[-2000:]
+            raise WorkerError(f"the worker for {self.target} died (exit {status}):\n{tail}")
         reply = json.loads(line)
         if "error" in reply:
             raise WorkerError(f"{self.target} raised:\n{reply['error']}")

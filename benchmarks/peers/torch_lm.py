@@ -4,8 +4,8 @@ from itertools import islice
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from benchmarks.cases import Case, cycle
 
@@ -40,7 +40,7 @@ class LanguageModel(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """(B, T) tokens and (h, c), each (L, B, H), to (B, T, V) logits and the next (h, c)."""
         if self.embedding is None:
-            inputs = F.one_hot(tokens, self.vocab_size).to(torch.float32)
+            inputs = functional.one_hot(tokens, self.vocab_size).to(torch.float32)
         else:
             inputs = self.embedding(tokens)
         hidden, carry = self.lstm(inputs, carry)
@@ -98,7 +98,7 @@ class TorchTraining:
     def step(self, inputs: Tensor, targets: Tensor) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
         logits, (h, c) = self.model(inputs, self.carry)
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
         loss.backward()
         nn.utils.clip_grad_norm_(self.params, self.case.clip_norm)
         self.optimizer.step()
