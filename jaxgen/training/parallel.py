@@ -154,20 +154,12 @@ def make_chunk(
     )
     if layout.mesh is None:
         return make_train_chunk(train_step)
-    state_spec = TrainState(
-        step=P(),
-        params=P(),
-        opt_state=P(),
-        carry=P(AXIS),
-        key=P(),
-        average=P(),  # type: ignore[arg-type]
-        finite=P(),
-    )
+    specs = jax.tree.map(lambda _: P(), TrainState(*TrainState._fields))._replace(carry=P(AXIS))
     mapped = jax.shard_map(
         chunk_of(train_step),
         mesh=layout.mesh,
-        in_specs=(state_spec, _batch_spec(accumulate), P()),
-        out_specs=(state_spec, P()),
+        in_specs=(specs, _batch_spec(accumulate), P()),
+        out_specs=(specs, P()),
         check_vma=False,
     )
     return jax.jit(mapped, donate_argnums=0)

@@ -53,8 +53,8 @@ class Metrics(NamedTuple):
 
     nll_sum: Float[Array, "*K"]
     """Summed nll of the step's tokens, nats."""
-    count: Float[Array, "*K"]
-    """Tokens."""
+    num_tokens: Float[Array, "*K"]
+    """Tokens behind it."""
     loss: Float[Array, "*K"]
     """Mean that was differentiated: nll and penalties, nats per token."""
     grad_norm: Float[Array, "*K"]
@@ -102,6 +102,11 @@ def init_state(
 def evaluation_params(state: TrainState) -> PyTree:
     """The parameters to evaluate and keep: the average where there is one."""
     return state.average.params if isinstance(state.average, Average) else state.params
+
+
+def is_averaging(state: TrainState) -> bool:
+    """Whether the evaluation parameters are an average by now."""
+    return isinstance(state.average, Average) and bool(state.average.active)
 
 
 def start_averaging(state: TrainState) -> TrainState:
