@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
         "config",
     },
 }
+ROOMS["exports"] = SETTINGS
 ROOMS["experiment"] = {*ROOMS, *SETTINGS}
 ROOMS["cli"] = {*ROOMS, *SETTINGS}
 ROOMS |= {"config_files": {"config"}, "config": set(), "errors": set(), "types": set()}
