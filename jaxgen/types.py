@@ -18,7 +18,7 @@ except ImportError:  # pragma: no cover - exercised by the bare-install test
         def __class_getitem__(cls, item: object) -> Any:
             return Any
 
-    Bool = Float = Int = Key = Shaped = UInt32 = _Inert  # type: ignore[assignment,misc]
-    PyTree = Any  # type: ignore[assignment,misc]
+    Bool = Float = Int = Key = Shaped = UInt32 = _Inert  # type: ignore[assignment]
+    PyTree = Any
 
 __all__ = ["Array", "Bool", "Float", "Int", "Key", "PyTree", "Shaped", "UInt32"]

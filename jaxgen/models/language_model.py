@@ -229,7 +229,7 @@ def step_fn_of(model: LanguageModel) -> Callable:
     def step_fn(
         params: PyTree, carry: LanguageModelCarry, tokens: Int[Array, "B"]
     ) -> tuple[LanguageModelCarry, Float[Array, "B V"]]:
-        carry, logits = model.apply({"params": params}, tokens[:, None], carry)
+        carry, logits = _read(model, params, tokens[:, None], carry)
         return carry, logits[:, 0]
 
     return step_fn
@@ -244,6 +244,10 @@ def prefill_fn_of(model: LanguageModel) -> Callable:
         tokens: Int[Array, "B T"],
         mask: Bool[Array, "B T"],
     ) -> tuple[LanguageModelCarry, Float[Array, "B T V"]]:
-        return model.apply({"params": params}, tokens, carry, mask=mask)
+        return _read(model, params, tokens, carry, mask=mask)
 
     return prefill
+
+
+def _read(model: LanguageModel, params: PyTree, *inputs: Any, **options: Any) -> Any:
+    return model.apply({"params": params}, *inputs, **options)

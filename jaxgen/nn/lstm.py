@@ -80,7 +80,7 @@ class LSTMLayer(nn.Module):
         if self.weight_drop and not deterministic:
             kernel = drop(kernel, self.make_rng("dropout"), self.weight_drop)
         kernel = kernel.astype(self.dtype)
-        options = {"mask": mask, "resets": resets, "reverse": self.reverse}
+        options: dict[str, Any] = {"mask": mask, "resets": resets, "reverse": self.reverse}
         if self.cell == "lstm":
             gates = project(inputs, input_kernel, bias, self.dtype)
             return lstm(_add_rows(gates, gate_bias_rows), kernel, carry, **options)
@@ -89,7 +89,9 @@ class LSTMLayer(nn.Module):
         recurrent_scale = self.param("recurrent_scale", ones, (width,))
         cell_scale = self.param("cell_scale", ones, (self.hidden_size,))
         cell_bias = self.param("cell_bias", nn.initializers.zeros, (self.hidden_size,))
-        gates = layer_norm(project(inputs, input_kernel, None, self.dtype), input_scale) + bias
+        gates = (
+            layer_norm(project(inputs, input_kernel, jnp.zeros(()), self.dtype), input_scale) + bias
+        )
         gates = _add_rows(gates.astype(self.dtype), gate_bias_rows)
         return layernorm_lstm(
             gates, kernel, recurrent_scale, cell_scale, cell_bias, carry, **options
@@ -97,14 +99,12 @@ class LSTMLayer(nn.Module):
 
 
 def project(
-    inputs: Float[Array, "T B D"] | TokenInputs,
+    inputs: Float[Array, "*N D"] | TokenInputs,
     kernel: Float[Array, "D G"],
-    bias: Float[Array, "G"] | None,
+    bias: Float[Array, "*G"],
     dtype: Any,
-) -> Float[Array, "T B G"]:
+) -> Float[Array, "*N G"]:
     """Input part of the gates of all steps: one matmul, or one table lookup where that is less."""
-    zero = jnp.zeros((), kernel.dtype)
-    bias = zero if bias is None else bias
     if not isinstance(inputs, TokenInputs):
         return jnp.matmul(inputs.astype(dtype), kernel.astype(dtype)) + bias.astype(dtype)
     if inputs.table is None:
@@ -181,7 +181,7 @@ class LSTM(nn.Module):
         *,
         mask: Bool[Array, "B T"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
-        gate_bias_rows: Float[Array, "B G"] | None = None,
+        gate_bias_rows: Float[Array, "R G"] | None = None,
         deterministic: bool = True,
     ) -> tuple[tuple[LSTMCarry, ...], Float[Array, "B T O"]]:
         """Run the stack.
@@ -206,9 +206,10 @@ class LSTM(nn.Module):
         steps = inputs.tokens if isinstance(inputs, TokenInputs) else inputs
         carries = self.initial_carry(steps.shape[1]) if carry is None else carry
         ways = ("", "_reverse") if self.bidirectional else ("",)
-        ends, x = [], inputs
+        ends: list[LSTMCarry] = []
+        hidden: Any = inputs
         for index, size in enumerate(self.hidden_sizes):
-            outputs = []
+            outputs: list[Array] = []
             for way, suffix in enumerate(ways):
                 layer = LSTMLayer(
                     size,
@@ -220,7 +221,7 @@ class LSTM(nn.Module):
                     name=f"layer_{index}{suffix}",
                 )
                 end, output = layer(
-                    x,
+                    hidden,
                     carries[index * len(ways) + way],
                     mask=mask,
                     resets=_before_next(resets) if way else resets,
@@ -230,13 +231,13 @@ class LSTM(nn.Module):
                 ends.append(end)
                 outputs.append(output)
             output = jnp.concatenate(outputs, -1) if self.bidirectional else outputs[0]
-            if self.residual and index > 0 and x.shape == output.shape:
-                output = output + x
+            if self.residual and index > 0 and hidden.shape == output.shape:
+                output = output + hidden
             if self.dropout and not deterministic and index + 1 < len(self.hidden_sizes):
                 axes = (0,) if self.variational else ()
                 output = drop(output, self.make_rng("dropout"), self.dropout, axes)
-            x = output
-        return tuple(ends), x if self.time_major else x.swapaxes(0, 1)
+            hidden = output
+        return tuple(ends), hidden if self.time_major else hidden.swapaxes(0, 1)
 
     def initial_carry(self, batch_size: int) -> tuple[LSTMCarry, ...]:
         """Zero carries, one a layer and direction."""

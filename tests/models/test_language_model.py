@@ -1,0 +1,156 @@
+"""The language model: its loss by hand, its seams, its options."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen.models.language_model import (
+    LanguageModel,
+    language_model_loss,
+    prefill_fn_of,
+    step_fn_of,
+)
+
+V, B, T = 11, 3, 6
+VARIANTS = {
+    "one_hot": {},
+    "embedded": {"embedding_size": 5, "num_layers": 2},
+    "tied": {"embedding_size": 5, "num_layers": 2, "tied": True},
+    "residual": {"num_layers": 3, "residual": True},
+    "layernorm": {"cell": "layernorm_lstm", "num_layers": 2},
+    "labelled": {"num_labels": 4},
+}
+
+
+def made(name, **more):
+    model = LanguageModel(V, 8, **VARIANTS[name], **more)
+    params = model.init(jax.random.key(0), tokens()[:, :-1])["params"]
+    # Biases that differ, so that a test would see one added twice or not at all.
+    params = jax.tree.map(lambda p: p + 0.1 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
+    return model, params
+
+
+def tokens(seed=0):
+    return jnp.asarray(np.random.default_rng(seed).integers(0, V, (B, T + 1)), jnp.int32)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_stepping_equals_reading_at_once(name):
+    model, params = made(name)
+    labels = jnp.asarray([0, 3, 1]) if name == "labelled" else None
+    start = model.initial_carry(B, labels)
+    end, logits = model.apply({"params": params}, tokens(), start)
+    step, carry = step_fn_of(model), start
+    for t in range(T + 1):
+        carry, one = step(params, carry, tokens()[:, t])
+        np.testing.assert_allclose(one, logits[:, t], rtol=1e-5, atol=1e-5)
+    for a, b in zip(jax.tree.leaves(carry), jax.tree.leaves(end), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["embedded", "layernorm"])
+def test_a_padded_prompt_equals_each_prompt_alone(name):
+    model, params = made(name)
+    mask = jnp.arange(T + 1) < jnp.asarray([7, 1, 4])[:, None]
+    carry, logits = prefill_fn_of(model)(params, model.initial_carry(B), tokens(), mask)
+    for row, length in enumerate([7, 1, 4]):
+        alone = tokens()[row : row + 1, :length]
+        end, expected = model.apply({"params": params}, alone)
+        np.testing.assert_allclose(logits[row, :length], expected[0], rtol=1e-5, atol=1e-5)
+        for a, b in zip(jax.tree.leaves(carry), jax.tree.leaves(end), strict=True):
+            np.testing.assert_allclose(a[row], b[0], rtol=1e-5, atol=1e-6)
+
+
+def test_loss_is_the_mean_nll_of_every_target():
+    model, params = made("embedded")
+    batch = {"tokens": tokens()}
+    loss, (_, nll_sum, count) = language_model_loss(model, params, model.initial_carry(B), batch)
+    _, logits = model.apply({"params": params}, tokens()[:, :-1])
+    log_p = np.asarray(jax.nn.log_softmax(logits))
+    expected = -sum(log_p[b, t, tokens()[b, t + 1]] for b in range(B) for t in range(T))
+    np.testing.assert_allclose(nll_sum, expected, rtol=1e-5)
+    np.testing.assert_allclose(loss, expected / (B * T), rtol=1e-5)
+    assert count == B * T
+
+
+def test_padding_never_dilutes_the_mean():
+    model, params = made("embedded")
+    mask = jnp.arange(T) < jnp.asarray([6, 2, 0])[:, None]
+    batch = {"tokens": tokens(), "mask": mask}
+    _, (_, nll_sum, count) = language_model_loss(model, params, model.initial_carry(B), batch)
+    parts = [
+        language_model_loss(
+            model, params, model.initial_carry(1), {"tokens": tokens()[row : row + 1, : n + 1]}
+        )[1]
+        for row, n in ((0, 6), (1, 2))
+    ]
+    np.testing.assert_allclose(nll_sum, sum(part[1] for part in parts), rtol=1e-5)
+    assert count == 8
+
+
+def test_two_windows_through_the_carry_score_as_one():
+    model, params = made("embedded")
+    start, all_tokens = model.initial_carry(B), tokens()
+    whole = language_model_loss(model, params, start, {"tokens": all_tokens})[1]
+    carry, first, _ = language_model_loss(model, params, start, {"tokens": all_tokens[:, :4]})[1]
+    _, second, _ = language_model_loss(model, params, carry, {"tokens": all_tokens[:, 3:]})[1]
+    np.testing.assert_allclose(first + second, whole[1], rtol=1e-5)
+
+
+def test_resets_in_a_batch_start_documents_afresh():
+    model, params = made("embedded")
+    resets = jnp.zeros((B, T), bool).at[:, 2].set(True)
+    batch = {"tokens": tokens(), "resets": resets}
+    _, (_, split, _) = language_model_loss(model, params, model.initial_carry(B), batch)
+    pieces = [tokens()[:, :3], tokens()[:, 2:]]
+    expected = sum(
+        language_model_loss(model, params, model.initial_carry(B), {"tokens": piece})[1][1]
+        for piece in pieces
+    )
+    np.testing.assert_allclose(split, expected, rtol=1e-5)
+
+
+def test_penalties_by_hand():
+    model, params = made("one_hot")
+    start = model.initial_carry(B)
+    plain = language_model_loss(model, params, start, {"tokens": tokens()})[0]
+    penalised = language_model_loss(
+        model, params, start, {"tokens": tokens()}, activation_penalty=2.0, temporal_penalty=3.0
+    )[0]
+    _, hidden = model.apply(
+        {"params": params}, tokens()[:, :-1].T, start, method=LanguageModel.hidden_states
+    )
+    hidden = np.asarray(hidden)
+    expected = 2.0 * (hidden**2).mean() + 3.0 * (np.diff(hidden, axis=0) ** 2).mean()
+    np.testing.assert_allclose(penalised - plain, expected, rtol=1e-4)
+
+
+def test_every_dropout_acts_only_with_a_key():
+    rates = ("dropout", "layer_dropout", "input_dropout", "embedding_dropout", "weight_drop")
+    for rate in rates:
+        model, params = made("embedded", **{rate: 0.5})
+        start, batch = model.initial_carry(B), {"tokens": tokens()}
+        plain = language_model_loss(model, params, start, batch)[0]
+        dropped = language_model_loss(model, params, start, batch, jax.random.key(0))[0]
+        again = language_model_loss(model, params, start, batch, jax.random.key(0))[0]
+        assert plain != dropped, rate
+        assert dropped == again, rate
+
+
+def test_a_label_steers_and_rides_in_the_carry():
+    model, params = made("labelled")
+    carry, a = model.apply({"params": params}, tokens(), model.initial_carry(B, jnp.full(B, 1)))
+    _, b = model.apply({"params": params}, tokens(), model.initial_carry(B, jnp.full(B, 2)))
+    assert not np.allclose(a, b)
+    np.testing.assert_array_equal(carry.labels, jnp.full(B, 1))
+
+
+def test_bfloat16_compute_keeps_float32_parameters_and_logits():
+    model, params = made("tied", dtype=jnp.bfloat16)
+    loss = lambda p: language_model_loss(model, p, model.initial_carry(B), {"tokens": tokens()})  # noqa: E731
+    (value, _), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    wide, _ = made("tied")
+    expected = language_model_loss(wide, params, wide.initial_carry(B), {"tokens": tokens()})[0]
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, grads))} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(value, expected, rtol=0.02)
