@@ -1,0 +1,1 @@
+"""Corpora, tokenizers, token files and the batches that training and evaluation read."""

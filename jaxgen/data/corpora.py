@@ -1,0 +1,117 @@
+"""From settings to a corpus: text to train on, and text held out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+from jaxgen.config import DataConfig, TokenizerConfig
+from jaxgen.data.documents import hub_documents, is_table, local_documents
+from jaxgen.data.embedded import embedded_text
+from jaxgen.data.text_files import TextFiles
+from jaxgen.data.tokenizers import EOS, Tokenizer
+from jaxgen.data.vocabulary import build_tokenizer
+from jaxgen.errors import UserError
+
+
+class Source(Protocol):
+    """Text that can be read any number of times in bounded memory, always the same."""
+
+    @property
+    def documents(self) -> bool:
+        """Whether iterating gives whole documents, or one running text in pieces."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Changes when the text does; None where that cannot be known."""
+
+    @property
+    def nbytes(self) -> int | None:
+        """About the size in UTF-8; None where it is unknown."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing in it."""
+
+    def cut(self, shares: Sequence[float]) -> Sequence[Self]:
+        """Consecutive parts with these shares of the text."""
+
+    def __iter__(self) -> Iterator[str | list[int]]:
+        """Yield pieces of text, or documents."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Text to train on and, where the settings hold any out, to validate and test on."""
+
+    train: Source
+    validation: Source | None = None
+    test: Source | None = None
+    lowercase: bool = False
+
+
+def load_corpus(config: DataConfig) -> Corpus:
+    """Open the corpus that the settings name; nothing is read beyond the checks.
+
+    Held-out text is a file or split of its own where the settings name one (or a hub dataset has
+    splits called validation and test), else the end of the training text: first the validation
+    share, the test share last.
+
+    Raises:
+        UserError: a file, dataset, split or column is missing or unreadable.
+    """
+    if config.dataset:
+        parts: dict[str, Source] = {**hub_documents(config)}
+    elif config.files:
+        given = {
+            "train": config.files,
+            "validation": config.validation_files,
+            "test": config.test_files,
+        }
+        parts = {part: _open(paths, config) for part, paths in given.items() if paths}
+    else:
+        parts = {"train": embedded_text()}
+    shares = {
+        "train": 1.0,
+        "validation": 0.0 if "validation" in parts else config.validation_fraction,
+        "test": 0.0 if "test" in parts else config.test_fraction,
+    }
+    shares["train"] -= shares["validation"] + shares["test"]
+    wanted = [part for part, share in shares.items() if share > 0]
+    if len(wanted) > 1:
+        name = parts["train"].name
+        cut = parts["train"].cut([shares[part] for part in wanted])
+        for part, source in zip(wanted, cut, strict=True):
+            if source.empty:
+                raise UserError(
+                    f"a share of {shares[part]:g} of {name} for {part} holds nothing; raise "
+                    f"`data.{part}_fraction`, or name a {part} file or split"
+                )
+            parts[part] = source
+    return Corpus(**parts, lowercase=config.lowercase)
+
+
+def fit_tokenizer(config: TokenizerConfig, corpus: Corpus) -> Tokenizer:
+    """Build the tokenizer from the training text; documents get an ``<eos>`` to end with."""
+    return build_tokenizer(
+        config,
+        corpus.train,
+        lowercase=corpus.lowercase,
+        specials=(EOS,) if corpus.train.documents else (),
+    )
+
+
+def _open(paths: Sequence[Path], config: DataConfig) -> Source:
+    tables = [is_table(path) for path in paths]
+    if all(tables):
+        return local_documents(paths, config)
+    if any(tables):
+        raise UserError(
+            "the files of one corpus must all be plain text or all be tables, "
+            f"got {', '.join(str(path) for path in paths)}"
+        )
+    return TextFiles.open(paths, config.errors)
