@@ -126,7 +126,9 @@ def read_ceiling(num_bytes: int) -> float:
 
     seconds = [fastest(lambda: power(matrix).block_until_ready())]
     if jax.devices()[0].platform == "cpu":
-        x, y = np.asarray(matrix).reshape(2, -1) if size % 2 == 0 else np.ones((2, size * size // 2))
+        x, y = (
+            np.asarray(matrix).reshape(2, -1) if size % 2 == 0 else np.ones((2, size * size // 2))
+        )
         x, y = x.astype(np.float32), y.astype(np.float32)
         seconds.append(fastest(lambda: [np.dot(x, y) for _ in range(trips)]))
     return trips * 4 * size * size / min(seconds)

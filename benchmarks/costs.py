@@ -1,0 +1,162 @@
+"""Closed-form FLOPs and bytes of a language model's train step and sampler step.
+
+Only matrix products count as FLOPs (2 a multiply-add); the gates' elementwise work, under 2 % at
+these sizes, does not. XLA's own cost analysis counts the body of a loop once however often it
+runs, which for a recurrence is wrong by a factor of about T; `traced_flops` counts the products
+in a function's jaxpr instead, each times the trips of the scans around it, and the tests hold the
+closed forms to it.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from benchmarks.cases import Case
+
+FLOAT = 4
+ONE_HOT_ROWS = 512
+"""Up to this vocabulary a table's gradient is a matmul (`jaxgen.ops.lookup`), else a scatter."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """FLOPs and bytes of one step.
+
+    Attributes:
+        flops: of the matrix products.
+        traffic: bytes of arrays that must be read or written at least once, wherever they lie.
+        weights: bytes of recurrent weights read again at every time step (from cache, if they
+            fit; `traffic` counts them once).
+    """
+
+    flops: float
+    traffic: float
+    weights: float
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs a byte of traffic, the roofline's abscissa."""
+        return self.flops / (self.traffic + self.weights)
+
+
+def parameter_count(case: Case) -> int:
+    """Numbers in the model, one bias a layer."""
+    layers = sum(4 * case.H * (case.input_size(layer) + case.H + 1) for layer in range(case.L))
+    return layers + case.H * case.V + case.V + case.V * case.E
+
+
+def train_step(case: Case, *, folded: bool = True) -> Cost:
+    """One optimizer step: forward, backward, clipping, Adam.
+
+    Args:
+        case: shapes.
+        folded: the first layer's input projection is a table of V rows, as jaxgen does it, and
+            not a matmul over all steps, as the peers do.
+    """
+    tokens, gates = case.B * case.T, 4 * case.H
+    recurrent = 3 * 2 * tokens * case.H * gates * case.L
+    deep = 3 * 2 * tokens * case.H * gates * (case.L - 1)
+    head = 3 * 2 * tokens * case.H * case.V
+    flops = recurrent + deep + head + _first_layer(case, folded)
+    params = parameter_count(case)
+    optimizer = (4 + 4) * params  # reads p, g, m, v twice over (norm, update); writes g, p, m, v
+    # Per layer: input gates in; activations, c and h out; all read back; d_gates out and in twice.
+    activations = case.L * tokens * (2 * gates + 2 * (gates + 2 * case.H) + 3 * gates)
+    logits = tokens * (2 * case.H + 4 * case.V)
+    weights = (2 * case.T - 2) * case.H * gates * case.L
+    return Cost(flops, FLOAT * (optimizer + activations + logits), FLOAT * weights)
+
+
+def _first_layer(case: Case, folded: bool) -> float:
+    """FLOPs of the first layer's input projection, forward and backward."""
+    tokens, gates = case.B * case.T, 4 * case.H
+    scatter = 2 * tokens * case.V * gates if case.V <= ONE_HOT_ROWS else 0
+    if folded and not case.E:
+        return scatter
+    if folded and case.V <= tokens:
+        return 3 * 2 * case.V * case.E * gates + scatter
+    products = 3 if case.E else 2  # one-hot inputs need no gradient
+    through = products * 2 * tokens * case.input_size(0) * gates
+    embedding = 2 * tokens * case.V * case.E if case.E and case.V <= ONE_HOT_ROWS else 0
+    return through + embedding
+
+
+def sampler_step(case: Case, *, folded: bool = True) -> Cost:
+    """One token for each of B rows: every weight is read once, whatever B is."""
+    gates = 4 * case.H
+    products = case.L * case.H * gates + (case.L - 1) * case.H * gates + case.H * case.V
+    table = 0
+    if not folded:
+        products += case.input_size(0) * gates
+    else:
+        table = case.B * gates
+    rows = case.B * (4 * case.L * case.H + 2 * case.V)
+    return Cost(2 * case.B * products, FLOAT * (products + table + rows), 0.0)
+
+
+def floor_seconds(cost: Cost, ceilings: dict[str, Any], *, dtype: str = "float32") -> float:
+    """The least time the machine's measured ceilings allow: the larger of products and reads."""
+    level = memory_level(cost.traffic)
+    reads = (cost.traffic + cost.weights) / ceilings["read"][level]
+    return max(cost.flops / ceilings["matmul"][dtype], reads)
+
+
+def memory_level(num_bytes: float) -> str:
+    """The level of `machine.ceilings` that a working set of this size is served from."""
+    if num_bytes <= 2**20:
+        return "cache_small"
+    return "cache_large" if num_bytes <= 2**24 else "memory"
+
+
+def traced_flops(function: Callable[..., Any], *arguments: Any) -> float:
+    """FLOPs of all matrix products in a function, scan bodies times their trip count.
+
+    Raises:
+        ValueError: a `while` loop contains products: its trip count is not known.
+    """
+    return _jaxpr_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _jaxpr_flops(jaxpr: Any) -> float:
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            total += _product_flops(equation)
+            continue
+        inner = sum(_jaxpr_flops(sub) for sub in _sub_jaxprs(equation.params))
+        if equation.primitive.name == "while" and inner:
+            raise ValueError("a `while` loop has no known trip count; count its body instead")
+        total += inner * equation.params.get("length", 1)
+    return total
+
+
+def _product_flops(equation: Any) -> float:
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    left = equation.invars[0].aval.shape
+    return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[d] for d in contracted)
+
+
+def _sub_jaxprs(params: dict[str, Any]) -> list[Any]:
+    found = []
+    for value in params.values():
+        for item in value if isinstance(value, list | tuple) else (value,):
+            jaxpr = getattr(item, "jaxpr", item)
+            if hasattr(jaxpr, "eqns"):
+                found.append(jaxpr)
+    return found
+
+
+def compiled_cost(function: Callable[..., Any], *arguments: Any) -> dict[str, float]:
+    """XLA's own figures for one call: `flops` (loop bodies once), and `temporary` bytes."""
+    compiled = jax.jit(function).lower(*arguments).compile()
+    analysis = compiled.cost_analysis() or {}
+    if isinstance(analysis, list):
+        analysis = analysis[0]
+    memory = compiled.memory_analysis()
+    return {
+        "flops": float(analysis.get("flops", math.nan)),
+        "temporary": float(getattr(memory, "temp_size_in_bytes", math.nan)),
+    }
