@@ -1,4 +1,4 @@
-"""The LSTM language model: module, loss, and the step functions that generation calls."""
+"""The LSTM language model: module, loss, and the read of a whole prompt."""
 
 from collections.abc import Callable
 from functools import partial
@@ -223,18 +223,6 @@ def language_model_loss(
     return loss, (after, nll_sum, count)
 
 
-def step_fn_of(model: LanguageModel) -> Callable:
-    """`step_fn(params, carry, tokens[B]) -> (carry, logits[B, V])`, the seam of generation."""
-
-    def step_fn(
-        params: PyTree, carry: LanguageModelCarry, tokens: Int[Array, "B"]
-    ) -> tuple[LanguageModelCarry, Float[Array, "B V"]]:
-        carry, logits = _read(model, params, tokens[:, None], carry)
-        return carry, logits[:, 0]
-
-    return step_fn
-
-
 def prefill_fn_of(model: LanguageModel) -> Callable:
     """`prefill(params, carry, tokens[B, T], mask[B, T]) -> (carry, logits[B, T, V])`."""
 
@@ -244,10 +232,7 @@ def prefill_fn_of(model: LanguageModel) -> Callable:
         tokens: Int[Array, "B T"],
         mask: Bool[Array, "B T"],
     ) -> tuple[LanguageModelCarry, Float[Array, "B T V"]]:
-        return _read(model, params, tokens, carry, mask=mask)
+        outputs: Any = model.apply({"params": params}, tokens, carry, mask=mask)
+        return outputs
 
     return prefill
-
-
-def _read(model: LanguageModel, params: PyTree, *inputs: Any, **options: Any) -> Any:
-    return model.apply({"params": params}, *inputs, **options)

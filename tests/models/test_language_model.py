@@ -5,12 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.models.language_model import (
-    LanguageModel,
-    language_model_loss,
-    prefill_fn_of,
-    step_fn_of,
-)
+from jaxgen.models import decoding
+from jaxgen.models.decoding import step_fn_of
+from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
 
 V, B, T = 11, 3, 6
 VARIANTS = {
@@ -25,7 +22,7 @@ VARIANTS = {
 
 def made(name, **more):
     model = LanguageModel(V, 8, **VARIANTS[name], **more)
-    params = model.init(jax.random.key(0), tokens()[:, :-1])["params"]
+    params = jax.jit(model.init)(jax.random.key(0), tokens()[:, :-1])["params"]
     # Biases that differ, so that a test would see one added twice or not at all.
     params = jax.tree.map(lambda p: p + 0.1 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
     return model, params
@@ -35,15 +32,19 @@ def tokens(seed=0):
     return jnp.asarray(np.random.default_rng(seed).integers(0, V, (B, T + 1)), jnp.int32)
 
 
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize("largest_table", [0, 2**20], ids=["unfolded", "folded"])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_stepping_equals_reading_at_once(name):
+def test_stepping_equals_reading_at_once(name, largest_table, prepared, monkeypatch):
+    monkeypatch.setattr(decoding, "_LARGEST_TABLE", largest_table)
     model, params = made(name)
     labels = jnp.asarray([0, 3, 1]) if name == "labelled" else None
     start = model.initial_carry(B, labels)
     end, logits = model.apply({"params": params}, tokens(), start)
-    step, carry = step_fn_of(model), start
+    step_fn, carry = step_fn_of(model), start
+    step, ready = jax.jit(step_fn), step_fn.prepare(params) if prepared else params
     for t in range(T + 1):
-        carry, one = step(params, carry, tokens()[:, t])
+        carry, one = step(ready, carry, tokens()[:, t])
         np.testing.assert_allclose(one, logits[:, t], rtol=1e-5, atol=1e-5)
     for a, b in zip(jax.tree.leaves(carry), jax.tree.leaves(end), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,106 @@
+"""One step of a language model at the least cost: what generation calls in its loop."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxgen.models.language_model import LanguageModel, LanguageModelCarry
+from jaxgen.nn.lstm import project
+from jaxgen.ops.lookup import lookup
+from jaxgen.ops.lstm import LSTMCarry, lstm_step
+from jaxgen.types import Array, Float, Int, PyTree
+
+# The fold trades a matmul a step for a (V, 4H) table; past this many bytes the table no longer
+# earns its memory.
+_LARGEST_TABLE = 64 * 2**20
+
+
+class DecodingParams(NamedTuple):
+    """Parameters of a language model, rearranged once so that each step is fewer operations."""
+
+    table: Float[Array, "V D"]
+    """A row a token: the first layer's gates where folded, else the embedding."""
+    cells: tuple[tuple[Float[Array, "D G"], Float[Array, "G"]], ...]
+    """A layer's kernel and bias; the kernel holds the input part above the recurrent one."""
+    output_kernel: Float[Array, "H V"]
+    output_bias: Float[Array, "V"]
+    label_gates: Float[Array, "N G"] | None
+
+
+@dataclass(frozen=True)
+class LanguageModelStep:
+    """`step_fn(params, carry, tokens[B]) -> (carry, logits[B, V])` of a language model.
+
+    It takes the model's own parameters. `jaxgen.generate` first passes them through `prepare`,
+    once, outside its loop; so may any other loop.
+    """
+
+    model: LanguageModel
+
+    def __call__(
+        self,
+        params: PyTree | DecodingParams,
+        carry: LanguageModelCarry,
+        tokens: Int[Array, "B"],
+    ) -> tuple[LanguageModelCarry, Float[Array, "B V"]]:
+        """Read one token a row; returns the new carry and float32 logits of the next token."""
+        if self.model.cell != "lstm":
+            variables: dict[str, Any] = {"params": params}
+            carry, logits = self.model.apply(variables, tokens[:, None], carry)  # type: ignore[misc]
+            return carry, logits[:, 0]
+        if not isinstance(params, DecodingParams):
+            params = self.prepare(params)
+        dtype = self.model.dtype
+        x = lookup(params.table, tokens)
+        layers: list[LSTMCarry] = []
+        for index, (kernel, bias) in enumerate(params.cells):
+            c, h = carry.layers[index]
+            folded = kernel.shape[0] == h.shape[-1]
+            inputs = h if folded else jnp.concatenate([x, h], axis=-1)
+            gates = jnp.matmul(inputs, kernel, preferred_element_type=jnp.float32) + bias
+            if folded:
+                gates += x.astype(jnp.float32)
+            if index == 0 and params.label_gates is not None:
+                gates += params.label_gates[carry.labels]
+            c, h = lstm_step(gates, c)
+            h = h.astype(dtype)
+            layers.append(LSTMCarry(c, h))
+            x = h + x if self.model.residual and index > 0 and x.shape == h.shape else h
+        logits = jnp.matmul(x, params.output_kernel, preferred_element_type=jnp.float32)
+        return LanguageModelCarry(tuple(layers), carry.labels), logits + params.output_bias
+
+    def prepare(self, params: PyTree) -> PyTree | DecodingParams:
+        """Fold the embedding into the first layer and stack each other layer's two kernels."""
+        model, dtype = self.model, self.model.dtype
+        if model.cell != "lstm":
+            return params
+        first = params["lstm"]["layer_0"]
+        bias, kernel = first["bias"], first["input_kernel"]
+        cells = []
+        if model.embedding_size == 0:
+            table = kernel + bias
+            cells.append((first["recurrent_kernel"], jnp.zeros_like(bias)))
+        elif 4 * model.vocab_size * bias.size <= _LARGEST_TABLE:
+            table = project(params["embedding"], kernel, bias, jnp.float32)
+            cells.append((first["recurrent_kernel"], jnp.zeros_like(bias)))
+        else:
+            table = params["embedding"]
+            cells.append((jnp.concatenate([kernel, first["recurrent_kernel"]]), bias))
+        for index in range(1, model.num_layers):
+            layer = params["lstm"][f"layer_{index}"]
+            kernel = jnp.concatenate([layer["input_kernel"], layer["recurrent_kernel"]])
+            cells.append((kernel, layer["bias"]))
+        output_kernel = params["embedding"].T if model.tied else params["output_kernel"]
+        return DecodingParams(
+            table.astype(dtype),
+            tuple((kernel.astype(dtype), bias) for kernel, bias in cells),
+            output_kernel.astype(dtype),
+            params["output_bias"],
+            params.get("label_gates"),
+        )
+
+
+def step_fn_of(model: LanguageModel) -> LanguageModelStep:
+    """The step function of a model, as generation takes it."""
+    return LanguageModelStep(model)
