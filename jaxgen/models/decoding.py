@@ -46,9 +46,9 @@ class LanguageModelStep:
     ) -> tuple[LanguageModelCarry, Float[Array, "B V"]]:
         """Read one token a row; returns the new carry and float32 logits of the next token."""
         if self.model.cell != "lstm":
-            variables: dict[str, Any] = {"params": params}
-            carry, logits = self.model.apply(variables, tokens[:, None], carry)  # type: ignore[misc]
-            return carry, logits[:, 0]
+            variables: Any = {"params": params}
+            outputs: Any = self.model.apply(variables, tokens[:, None], carry)
+            return outputs[0], outputs[1][:, 0]
         if not isinstance(params, DecodingParams):
             params = self.prepare(params)
         dtype = self.model.dtype
