@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from types import FrameType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,7 @@ Reason = Literal["finished", "early stopping", "time is up", "interrupted"]
 SampleFn = Callable[[PyTree], Sequence[tuple[float, str]]]
 
 
+@runtime_checkable
 class Stream(Protocol):
     """Training batches in order, a pure function of where they are."""
 

@@ -154,7 +154,7 @@ def make_chunk(
     )
     if layout.mesh is None:
         return make_train_chunk(train_step)
-    specs = jax.tree.map(lambda _: P(), TrainState(*TrainState._fields))._replace(carry=P(AXIS))
+    specs = TrainState._make([P()] * len(TrainState._fields))._replace(carry=P(AXIS))
     mapped = jax.shard_map(
         chunk_of(train_step),
         mesh=layout.mesh,

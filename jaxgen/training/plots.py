@@ -26,16 +26,9 @@ def plot_run(run: Run) -> Path | None:
     axes.plot(*zip(*train, strict=True), color="#9db7d5", linewidth=1.0, label="training")
     if validation:
         steps, losses = zip(*validation, strict=True)
-        axes.plot(steps, losses, color="#c0392b", marker="o", markersize=3.5, label="validation")
-        best = min(losses)
-        axes.annotate(
-            f"best {best:.4f}",
-            (steps[losses.index(best)], best),
-            textcoords="offset points",
-            xytext=(0, 10),
-            ha="center",
-            color="#c0392b",
-        )
+        best = steps[losses.index(min(losses))]
+        label = f"validation, best {min(losses):.4f} at step {best}"
+        axes.plot(steps, losses, color="#c0392b", marker="o", markersize=3.5, label=label)
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("nll, nats per token")
     axes.set_title(run.directory.name)

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -42,7 +42,7 @@ class Display:
         )
         self._task = self._bar.add_task("", total=total_steps, text="compiling ...")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Display":
         self._bar.start()
         return self
 

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from jaxgen.errors import UserError
 from jaxgen.training.checkpoints import fill, load_tree, save_tree
@@ -46,7 +46,7 @@ class Run:
         directory: Path | str,
         files: Mapping[str, str],
         notes: Mapping[str, Any] | None = None,
-    ) -> Self:
+    ) -> "Run":
         """Start a run directory; the index comes last, so a half-made one is seen as such.
 
         Args:
@@ -73,7 +73,7 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, directory: Path | str) -> Self:
+    def open(cls, directory: Path | str) -> "Run":
         """Open a run to read or to resume it.
 
         Raises:
@@ -146,7 +146,8 @@ class Run:
             if not self._is_named(name):
                 folder.mkdir(exist_ok=True)
                 save_tree(folder / name, state)
-            index = self.index | {"last": entry} | ({"best": entry} if best else {})
+            named = {"step": step, "directory": name}
+            index = self.index | {"last": entry} | ({"best": named} if best else {})
             self._write_index(index)
         except Exception as error:
             previous = self.index["last"]

@@ -174,11 +174,11 @@ def make_train_step(
         run = sums if accumulate == 1 else accumulated
         carry, total = run(state.params, state.carry, batch, key)
         if axis_name is not None:
-            total = sum_over_devices(total, axis_name)
+            total = jax.lax.psum(total, axis_name)  # XLA makes one collective of the leaves
         grads, loss_sum, nll_sum, count = total
         tokens = jnp.maximum(count, 1.0)
         grads = jax.tree.map(lambda g: g / tokens.astype(g.dtype), grads)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(grads)))
         with jax.numpy_dtype_promotion("standard"):  # optax mixes int and float scalars
             updates, opt_state = tx.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
@@ -241,11 +241,6 @@ def chunk_of(train_step: TrainStep) -> TrainChunk:
         return state, rows
 
     return chunk
-
-
-def sum_over_devices(total: PyTree, axis_name: str) -> PyTree:
-    """Sum every leaf over a mapped axis with one collective a dtype."""
-    return jax.lax.psum(total, axis_name)
 
 
 def _averaged(
