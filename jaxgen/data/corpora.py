@@ -3,17 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, runtime_checkable
 
 from jaxgen.config import DataConfig, TokenizerConfig
-from jaxgen.data.documents import hub_documents, is_table, local_documents
 from jaxgen.data.embedded import embedded_text
+from jaxgen.data.hub import hub_documents
+from jaxgen.data.tables import is_table, local_documents
 from jaxgen.data.text_files import TextFiles
 from jaxgen.data.tokenizers import EOS, Tokenizer
 from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.errors import UserError
 
 
+@runtime_checkable
 class Source(Protocol):
     """Text that can be read any number of times in bounded memory, always the same."""
 
@@ -37,7 +39,7 @@ class Source(Protocol):
     def empty(self) -> bool:
         """Whether there is nothing in it."""
 
-    def cut(self, shares: Sequence[float]) -> Sequence[Self]:
+    def cut(self, shares: Sequence[float]) -> "Sequence[Source]":
         """Consecutive parts with these shares of the text."""
 
     def __iter__(self) -> Iterator[str | list[int]]:

@@ -1,33 +1,19 @@
-"""Corpora of documents: the rows of local tables and hub datasets, through Hugging Face `datasets`.
+"""Corpora of documents: one column of a Hugging Face dataset, read in bounded memory."""
 
-`datasets` is imported where it is used: it takes more than a second, and text files do without.
-"""
-
-import csv
 import difflib
-import io
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from jaxgen.config import DataConfig
-from jaxgen.data.text_files import check_files, check_utf8, open_bytes, stamp
+from jaxgen.data.text_files import check_utf8
 from jaxgen.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-BUILDERS = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".parquet": "parquet",
-}
 _BATCH_ROWS = 1000
 
 
@@ -64,8 +50,8 @@ class Documents:
         """Consecutive parts with these shares of the documents."""
         rows = self._count()
         ends = [0]
-        for share in shares[:-1]:
-            ends.append(ends[-1] + round(share * rows))
+        for share in accumulate(shares[:-1]):
+            ends.append(round(share * rows))
         ends.append(rows)
         return [
             replace(
@@ -87,6 +73,11 @@ class Documents:
                 self._check(value, row)
                 yield value
 
+    def checked(self) -> "Documents":
+        """These documents, once the column is known to exist; reads no other columns."""
+        check_column(self.column, columns_of(self), self.name)
+        return replace(self, dataset=self.dataset.select_columns([self.column]))
+
     def _batches(self) -> Iterator[list[Any]]:
         """The column's values; reading errors become one UserError."""
         try:
@@ -97,7 +88,7 @@ class Documents:
                 raise
             if _is_about_utf8(error):
                 check_utf8(self.files)
-            raise UserError(f"cannot read {self.name}: {_first_line(error)}") from error
+            raise UserError(f"cannot read {self.name}: {first_line(error)}") from error
 
     def _count(self) -> int:
         try:
@@ -116,142 +107,7 @@ class Documents:
         )
 
 
-def is_table(path: Path) -> bool:
-    """Whether a file is a table (or JSON) rather than plain text, by its name."""
-    return _suffix(path) in BUILDERS
-
-
-def local_documents(paths: Sequence[Path], config: DataConfig) -> Documents:
-    """The chosen column of local csv, tsv, json, jsonl or parquet files, also gzipped.
-
-    A column given as a number, counted from 0, means that the csv or tsv files have no header.
-    """
-    from datasets import load_dataset
-
-    suffixes = sorted({_suffix(path) for path in paths})
-    if len(suffixes) > 1:
-        raise UserError(
-            f"the files of one corpus must have one format, got {', '.join(suffixes)}; "
-            "convert them to one"
-        )
-    check_files(paths)
-    builder = BUILDERS[suffixes[0]]
-    name = ", ".join(map(str, paths))
-    options: dict[str, Any] = {}
-    if builder != "parquet" and config.errors != "strict":
-        options["encoding_errors"] = config.errors
-    if builder == "csv":
-        options |= _csv_options(paths[0], suffixes[0], config)
-    # A stream reads the files themselves; a downloaded dataset would first copy them to a cache.
-    dataset = load_dataset(
-        builder,
-        data_files={"train": [str(path.resolve()) for path in paths]},
-        split="train",
-        streaming=True,
-        **options,
-    )
-    compressed = builder == "parquet" or any(path.suffix == ".gz" for path in paths)
-    documents = Documents(
-        dataset,
-        config.column,
-        name,
-        fingerprint=f"{stamp(paths)} {config.column} {config.errors}",
-        nbytes=None if compressed else sum(path.stat().st_size for path in paths),
-        files=tuple(paths),
-    )
-    if builder != "csv":
-        _check_column(config.column, _columns(documents), name)
-    return documents
-
-
-def hub_documents(config: DataConfig) -> dict[str, Documents]:
-    """The chosen column of a hub dataset, for ``train`` and, where there are such, the other two.
-
-    Where the configuration names no validation or test split, splits of these names are taken.
-    """
-    from datasets import DatasetDict, IterableDatasetDict
-
-    assert config.dataset is not None
-    loaded = _load_hub(config)
-    splits = loaded if isinstance(loaded, DatasetDict | IterableDatasetDict) else {"train": loaded}
-    wanted = {
-        "train": config.split,
-        "validation": config.validation_split or ("validation" in splits and "validation"),
-        "test": config.test_split or ("test" in splits and "test"),
-    }
-    parts = {}
-    for part, split in wanted.items():
-        if not split or (part != "train" and split == config.split):
-            continue
-        if split not in splits:
-            raise UserError(
-                f"dataset {config.dataset} has no split `{split}`{_nearest(split, list(splits))}; "
-                f"there are: {', '.join(splits)}"
-            )
-        dataset = splits[split]
-        name = f"{config.dataset} ({split})"
-        fingerprint = None if config.streaming else getattr(dataset, "_fingerprint", None)
-        size = None if config.streaming else getattr(dataset, "dataset_size", None)
-        documents = Documents(dataset, config.column, name, fingerprint, size)
-        _check_column(config.column, _columns(documents), name)
-        parts[part] = documents
-    return parts
-
-
-def _load_hub(config: DataConfig) -> Any:
-    from datasets import DatasetNotFoundError, load_dataset
-
-    name = config.dataset
-    try:
-        try:
-            return load_dataset(name, config.subset, streaming=config.streaming)
-        except RuntimeError as error:
-            if "scripts are no longer supported" not in str(error):
-                raise
-            # The hub keeps a parquet copy of most datasets that were once made by a script.
-            return load_dataset(
-                name,
-                config.subset,
-                streaming=config.streaming,
-                revision="refs/convert/parquet",
-            )
-    except DatasetNotFoundError as error:
-        raise UserError(
-            f"there is no dataset {name} on the hub, or it is private; check `data.dataset`, "
-            "or give local files with --data.files"
-        ) from error
-    except ConnectionError as error:
-        raise UserError(
-            f"cannot reach the Hugging Face hub for dataset {name} ({_first_line(error)}); "
-            "go online, or download the text and give it with --data.files my_corpus.txt"
-        ) from error
-    except Exception as error:  # Whatever else `datasets` meets in somebody else's data.
-        hint = "; choose one with --data.subset" if "onfig" in str(error) else ""
-        raise UserError(f"cannot load dataset {name}: {_first_line(error)}{hint}") from error
-
-
-def _csv_options(path: Path, suffix: str, config: DataConfig) -> dict[str, Any]:
-    """How pandas reads the files: one column, as text, where even "NA" is text."""
-    tabs = suffix == ".tsv"
-    delimiter = "\t" if tabs else ","
-    # Tab-separated text has no quoting: a quotation mark in it is a quotation mark.
-    quoting: Literal[0, 3] = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-    with open_bytes(path) as file:
-        lines = io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")
-        first = next(csv.reader(lines, delimiter=delimiter, quoting=quoting), [])
-    numbered = config.column.isdecimal() and config.column not in first
-    columns = [str(number) for number in range(len(first))] if numbered else first
-    _check_column(config.column, columns, str(path))
-    return {
-        "delimiter": delimiter,
-        "quoting": quoting,
-        "usecols": [config.column],
-        "converters": {config.column: str},
-        **({"header": None, "column_names": columns} if numbered else {}),
-    }
-
-
-def _columns(documents: Documents) -> list[str]:
+def columns_of(documents: Documents) -> list[str]:
     """Names of the columns; reads the first row where the dataset does not declare them."""
     if documents.dataset.column_names:
         return list(documents.dataset.column_names)
@@ -260,35 +116,34 @@ def _columns(documents: Documents) -> list[str]:
     except Exception as error:
         if _is_about_utf8(error):
             check_utf8(documents.files)
-        raise UserError(f"cannot read {documents.name}: {_first_line(error)}") from error
+        raise UserError(f"cannot read {documents.name}: {first_line(error)}") from error
 
 
-def _check_column(column: str, columns: Sequence[str], name: str) -> None:
+def check_column(column: str, columns: Sequence[str], name: str) -> None:
+    """UserError where the data have no such column, naming those there are."""
     if not columns:
         raise UserError(f"{name} has no rows; give a file with text")
     if column in columns:
         return
     shown = ", ".join(f"{known:.40}" for known in columns)
     raise UserError(
-        f"{name} has no column `{column}`{_nearest(column, columns)}; there are: {shown}; "
+        f"{name} has no column `{column}`{nearest(column, columns)}; there are: {shown}; "
         "choose one with --data.column (a number, counted from 0, where a csv or tsv file has "
         "no header)"
     )
 
 
-def _nearest(wanted: str, known: Sequence[str]) -> str:
+def nearest(wanted: str, known: Sequence[str]) -> str:
+    """A question to put after a name that is not known."""
     close = difflib.get_close_matches(wanted, known, n=1)
     return f", did you mean `{close[0]}`?" if close else ""
-
-
-def _suffix(path: Path) -> str:
-    return Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
 
 
 def _is_about_utf8(error: BaseException) -> bool:
     return isinstance(error, UnicodeDecodeError) or "utf" in str(error).lower()
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, in one line."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

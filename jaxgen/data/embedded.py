@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from jaxgen.data.pieces import repiece
 
@@ -42,8 +42,8 @@ class EmbeddedText:
     def cut(self, shares: Sequence[float]) -> "list[EmbeddedText]":
         """Consecutive parts with about these shares of the text, each of whole paragraphs."""
         ends = [0]
-        for share in shares[:-1]:
-            end = self.text.find("\n\n", ends[-1] + round(share * len(self.text)))
+        for share in accumulate(shares[:-1]):
+            end = self.text.find("\n\n", round(share * len(self.text)))
             ends.append(len(self.text) if end < 0 else end + 2)
         ends.append(len(self.text))
         return [EmbeddedText(self.text[a:b]) for a, b in pairwise(ends)]

@@ -6,7 +6,7 @@ before.
 """
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,14 +14,15 @@ from jaxgen.errors import UserError
 from jaxgen.types import Bool, Int
 
 
-class Readable(Protocol):
-    """What streams need of `jaxgen.data.tokens.Tokens`."""
+@runtime_checkable
+class Tokens(Protocol):
+    """Token ids of a text, read by range."""
 
     def __len__(self) -> int:
         """Number of tokens."""
 
     def read(self, start: int, stop: int) -> Int[np.ndarray, " N"]:
-        """Token ids (int32) of a range."""
+        """Token ids (int32) from `start` up to `stop`, which lie in the text."""
 
 
 class TokenStream:
@@ -36,7 +37,7 @@ class TokenStream:
     that changes with the epoch afterwards, so that all are seen and windows break differently.
     """
 
-    def __init__(self, tokens: Readable, batch_size: int, sequence_length: int):
+    def __init__(self, tokens: Tokens, batch_size: int, sequence_length: int):
         """UserError where the text is shorter than one window of each row."""
         smallest = batch_size * sequence_length + 1
         if len(tokens) < smallest:
@@ -50,7 +51,7 @@ class TokenStream:
         self.sequence_length = sequence_length
         self.windows_per_epoch = (len(tokens) - 1) // (batch_size * sequence_length)
 
-    def chunk(self, epoch: int, window: int, num_windows: int) -> Int[np.ndarray, "K B T+1"]:
+    def chunk(self, epoch: int, window: int, num_windows: int) -> Int[np.ndarray, "K B W"]:
         """Consecutive windows of one epoch, int32: inputs `[..., :-1]`, targets `[..., 1:]`."""
         length = self.sequence_length
         size = num_windows * length + 1
@@ -86,8 +87,8 @@ class TokenStream:
 
 
 def evaluation_batches(
-    tokens: Readable, batch_size: int, sequence_length: int
-) -> Iterator[tuple[Int[np.ndarray, "B T+1"], Bool[np.ndarray, "B T"]]]:
+    tokens: Tokens, batch_size: int, sequence_length: int
+) -> Iterator[tuple[Int[np.ndarray, "B W"], Bool[np.ndarray, "B T"]]]:
     """Yield (tokens, mask) so that each token but the text's first is a target exactly once.
 
     The carry goes on from batch to batch, as in `TokenStream`; it starts from zero once in each
@@ -105,7 +106,7 @@ def evaluation_batches(
 
 
 def evaluation_resets(
-    tokens: Readable, batch_size: int, sequence_length: int, eos_id: int
+    tokens: Tokens, batch_size: int, sequence_length: int, eos_id: int
 ) -> Iterator[Bool[np.ndarray, "B T"]]:
     """Yield, for each of `evaluation_batches`, where an input follows an ``<eos>``."""
     for starts, counts in _evaluation_parts(tokens, batch_size, sequence_length):
@@ -122,7 +123,7 @@ def windows(tokens: Int[np.ndarray, " N"], length: int, stride: int = 1) -> Int[
 
 
 def _evaluation_parts(
-    tokens: Readable, batch_size: int, sequence_length: int
+    tokens: Tokens, batch_size: int, sequence_length: int
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Yield where each row's inputs start and how many targets it has, batch by batch."""
     targets = len(tokens) - 1
@@ -144,7 +145,7 @@ def _evaluation_parts(
         )
 
 
-def _before(tokens: Readable, start: int, count: int) -> Int[np.ndarray, " N"]:
+def _before(tokens: Tokens, start: int, count: int) -> Int[np.ndarray, " N"]:
     """The token before each of `count` tokens; before the text's first stands -1."""
     if start:
         return tokens.read(start - 1, start - 1 + count)

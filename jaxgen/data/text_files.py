@@ -6,9 +6,9 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from io import BufferedIOBase
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import BinaryIO
 
 from jaxgen.data.pieces import repiece
 from jaxgen.errors import UserError
@@ -69,8 +69,8 @@ class TextFiles:
     def cut(self, shares: Sequence[float]) -> "list[TextFiles]":
         """Consecutive parts holding these shares of the bytes, moved to whole characters."""
         ends = [self.start]
-        for share in shares[:-1]:
-            ends.append(self._character_start(ends[-1] + round(share * self.nbytes)))
+        for share in accumulate(shares[:-1]):
+            ends.append(self._character_start(self.start + round(share * self.nbytes)))
         ends.append(self.stop)
         return [replace(self, start=a, stop=b) for a, b in pairwise(ends)]
 
@@ -159,15 +159,15 @@ def stamp(paths: Sequence[Path]) -> str:
     return repr([(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats])
 
 
-def open_bytes(path: Path) -> BinaryIO:
+def open_bytes(path: Path) -> BufferedIOBase:
     """Open for reading, uncompressed."""
     try:
-        return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+        return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
-def read_at(file: BinaryIO, path: Path, position: int, size: int) -> bytes:
+def read_at(file: BufferedIOBase, path: Path, position: int, size: int) -> bytes:
     """Bytes of an open file; UserError where it cannot be read or uncompressed."""
     try:
         file.seek(position)

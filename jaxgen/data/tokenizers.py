@@ -12,8 +12,9 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from operator import index
 from pathlib import Path
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 import numpy as np
 import tokenizers
@@ -156,7 +157,7 @@ class Tokenizer:
             normal = normal.replace("\n", f" {EOS} ")
         return normal.split()
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """Text of the ids. Bytes and characters give back exactly what was encoded.
 
         ``<eos>`` reads as a new line; ``<unk>`` as U+FFFD, between words as itself.
@@ -251,10 +252,10 @@ class StreamingDecoder:
         self._blank_before = False
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def push(self, ids: Iterable[int]) -> str:
+    def push(self, ids: Iterable[SupportsIndex]) -> str:
         """The text that these ids complete; UserError for an id outside the vocabulary."""
         pieces = []
-        for token in ids:
+        for token in map(index, ids):
             if not 0 <= token < len(self._text_of):
                 raise UserError(
                     f"token id {token} is outside the vocabulary; "

@@ -8,27 +8,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from jaxgen.data.corpora import Corpus, Source
+from jaxgen.data.streams import Tokens
 from jaxgen.data.tokenizers import Tokenizer, warn_unknown
 from jaxgen.errors import UserError
 from jaxgen.types import Int
 
 IN_MEMORY_BYTES = 64 << 20
 _BATCH_CHARACTERS = 1 << 20
-
-
-class Tokens(Protocol):
-    """Token ids of a text, read by range."""
-
-    def __len__(self) -> int:
-        """Number of tokens."""
-
-    def read(self, start: int, stop: int) -> Int[np.ndarray, " N"]:
-        """Token ids (int32) from `start` up to `stop`, which lie in the text."""
 
 
 class TokenArray:

@@ -80,7 +80,7 @@ def build_tokenizer(
     if kind == "char":
         kept.sort()
     elif kind == "integer":
-        kept.sort(key=int)
+        kept.sort(key=_integer)
     return Tokenizer(_plain(kept + names, kind, steps))
 
 
@@ -97,6 +97,16 @@ def _words(tokenizer: Tokenizer, texts: Iterable[Document]) -> Counter[str]:
     for text in texts:
         counts.update(tokenizer.words(text))
     return counts
+
+
+def _integer(token: str) -> int:
+    try:
+        return int(token)
+    except ValueError:
+        raise UserError(
+            f"the integer tokenizer reads integers with blanks between, but the text has {token!r}"
+            ", which is no integer; set `tokenizer.kind` to word"
+        ) from None
 
 
 def _byte_level(

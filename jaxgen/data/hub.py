@@ -1,0 +1,68 @@
+"""Datasets of the Hugging Face hub as documents."""
+
+from typing import Any
+
+from jaxgen.config import DataConfig
+from jaxgen.data.documents import Documents, first_line, nearest
+from jaxgen.errors import UserError
+
+
+def hub_documents(config: DataConfig) -> dict[str, Documents]:
+    """The chosen column of a hub dataset, for ``train`` and, where there are such, the other two.
+
+    Where the configuration names no validation or test split, splits of these names are taken.
+    """
+    splits = _load(config)
+    own = [split for split in ("validation", "test") if split in splits and split != config.split]
+    wanted = {
+        "train": config.split,
+        "validation": config.validation_split or ("validation" in own and "validation"),
+        "test": config.test_split or ("test" in own and "test"),
+    }
+    parts = {}
+    for part, split in wanted.items():
+        if not split:
+            continue
+        if "[" in split or "+" in split:  # A part or a sum of splits, as `datasets` writes them.
+            dataset = _load(config, split=split)
+        elif split in splits:
+            dataset = splits[split]
+        else:
+            raise UserError(
+                f"dataset {config.dataset} has no split `{split}`{nearest(split, list(splits))}; "
+                f"there are: {', '.join(splits)}"
+            )
+        name = f"{config.dataset} ({split})"
+        fingerprint = None if config.streaming else getattr(dataset, "_fingerprint", None)
+        size = None if config.streaming else getattr(dataset, "dataset_size", None)
+        parts[part] = Documents(dataset, config.column, name, fingerprint, size).checked()
+    return parts
+
+
+def _load(config: DataConfig, **options: Any) -> Any:
+    """Load the dataset, all its splits or some; every failure becomes one UserError."""
+    from datasets import DatasetNotFoundError, load_dataset
+
+    name = config.dataset
+    options |= {"path": name, "name": config.subset, "streaming": config.streaming}
+    try:
+        try:
+            return load_dataset(**options)
+        except RuntimeError as error:
+            if "scripts are no longer supported" not in str(error):
+                raise
+            # The hub keeps a parquet copy of most datasets that were once made by a script.
+            return load_dataset(**options, revision="refs/convert/parquet")
+    except DatasetNotFoundError as error:
+        raise UserError(
+            f"there is no dataset {name} on the hub, or it is private; check `data.dataset`, "
+            "or give local files with --data.files"
+        ) from error
+    except ConnectionError as error:
+        raise UserError(
+            f"cannot reach the Hugging Face hub for dataset {name} ({first_line(error)}); "
+            "go online, or download the text and give it with --data.files my_corpus.txt"
+        ) from error
+    except Exception as error:  # Whatever else `datasets` meets in somebody else's data.
+        hint = "; choose one with --data.subset" if "onfig" in str(error) else ""
+        raise UserError(f"cannot load dataset {name}: {first_line(error)}{hint}") from error

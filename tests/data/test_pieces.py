@@ -1,0 +1,24 @@
+"""Pieces join to the whole, stay small, and end where words end."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxgen.data.pieces import repiece
+
+TEXTS = st.lists(st.text(st.sampled_from("ab! \n\r\t\u00a0\x1cé"), max_size=60), max_size=6)
+
+
+@given(TEXTS, st.integers(1, 20))
+def test_pieces_join_to_the_whole_and_end_at_blanks(texts: list[str], size: int) -> None:
+    pieces = list(repiece(texts, size))
+    assert "".join(pieces) == "".join(texts)
+    for piece, following in pairwise(pieces):
+        at_blank = not piece[-1].isspace() and following[0] in " \n"
+        assert at_blank or len(piece) >= 16 * size
+        assert len(piece) <= 17 * size
+
+
+def test_short_texts_are_joined() -> None:
+    assert list(repiece(["a b", " c", " d e"], size=8)) == ["a b c d", " e"]
