@@ -76,7 +76,7 @@ def _first_layer(case: Case, folded: bool) -> float:
     scatter = 2 * tokens * case.V * gates if case.V <= ONE_HOT_ROWS else 0
     if folded and not case.E:
         return scatter
-    if folded and case.V <= tokens:
+    if folded and tokens >= case.V:
         return 3 * 2 * case.V * case.E * gates + scatter
     products = 3 if case.E else 2  # one-hot inputs need no gradient
     through = products * 2 * tokens * case.input_size(0) * gates

@@ -9,7 +9,6 @@ import numpy as np
 from flax import linen as nn
 
 from benchmarks.cases import Case
-from benchmarks.machine import peak_memory
 from jaxgen.models.language_model import LanguageModel, language_model_loss
 from jaxgen.ops.cross_entropy import cross_entropy
 from jaxgen.ops.lookup import lookup
@@ -141,10 +140,9 @@ class JaxgenTraining:
         jax.block_until_ready((self.state, metrics))
 
     def facts(self) -> dict[str, Any]:
-        """Compile time, XLA's temporary memory and the most memory in use so far."""
+        """Compile time and XLA's temporary memory."""
         memory = self.chunk.memory_analysis()
         return {
             "compile_seconds": self.compile_seconds,
             "temporary_bytes": getattr(memory, "temp_size_in_bytes", None),
-            "peak_bytes": peak_memory(),
         }

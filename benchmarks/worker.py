@@ -12,6 +12,7 @@ worker times each call itself: what crosses the pipe is never in the figure.
 import importlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -80,6 +81,10 @@ class Worker:
         """Seconds that the method took, measured in the worker."""
         return self._request({"method": method, "arguments": arguments})[1]
 
+    def peak_bytes(self) -> int:
+        """Most memory that the process has held so far, its libraries included."""
+        return self._request({"peak": True})[0]
+
     def close(self) -> None:
         for stream in (self._process.stdin, self._process.stdout):
             if stream:
@@ -125,6 +130,8 @@ def serve() -> None:
             result = None
             if "target" in request:
                 contestant = build(request["target"], request["options"])
+            elif "peak" in request:
+                result = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             else:
                 result = getattr(contestant, request["method"])(**request["arguments"])
             reply = {"result": result, "seconds": time.perf_counter() - started}

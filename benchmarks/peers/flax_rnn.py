@@ -10,7 +10,6 @@ import optax
 from flax import linen as nn
 
 from benchmarks.cases import Case, cycle
-from benchmarks.machine import peak_memory
 
 
 class LanguageModel(nn.Module):
@@ -110,9 +109,9 @@ class FlaxTraining:
         jax.block_until_ready(self.state)
 
     def facts(self) -> dict[str, Any]:
+        """Compile time and XLA's temporary memory."""
         memory = self.compiled.memory_analysis()
         return {
             "compile_seconds": self.compile_seconds,
             "temporary_bytes": getattr(memory, "temp_size_in_bytes", None),
-            "peak_bytes": peak_memory(),
         }

@@ -1,0 +1,127 @@
+"""Who takes part in a comparison: start them, hold them to the same numbers, time them in turn."""
+
+import dataclasses
+import importlib.util
+import sys
+from typing import Any
+
+from benchmarks.timing import Spread, interleave, ratio, units_for
+from benchmarks.worker import Worker, WorkerError
+
+PAUSE = 0.05
+
+
+@dataclasses.dataclass
+class Contestant:
+    """One program of one library.
+
+    Attributes:
+        name: as the tables show it.
+        group: contestants of one group are variants: the fastest in a trial stands for them.
+        target: `module:Class` of the worker.
+        options: its keyword arguments, besides `case`.
+        python: interpreter; None for this one.
+        tolerance: largest difference of its first loss from the reference, in nats.
+    """
+
+    name: str
+    group: str
+    target: str
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    python: str | None = None
+    tolerance: float = 1e-5
+    worker: Worker | None = None
+
+    def start(self, case: dict[str, Any]) -> None:
+        python = self.python or sys.executable
+        self.worker = Worker(self.target, python=python, case=case, **self.options)
+
+    def stop(self) -> None:
+        if self.worker:
+            self.worker.close()
+            self.worker = None
+
+    def run(self, steps: int) -> float:
+        """Seconds a step, over so many steps."""
+        assert self.worker
+        return self.worker.timed("run", steps=steps) / steps
+
+    def facts(self) -> dict[str, Any]:
+        """Compile time and memory, as far as the contestant knows them."""
+        assert self.worker
+        facts = {"peak_bytes": self.worker.peak_bytes(), "options": self.options}
+        try:
+            return facts | self.worker.call("facts")
+        except WorkerError:
+            return facts
+
+
+def installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def start_all(contestants: list[Contestant], case: dict[str, Any]) -> list[Contestant]:
+    """Those that start; the others are named with their reason."""
+    running = []
+    for contestant in contestants:
+        try:
+            contestant.start(case)
+            running.append(contestant)
+        except WorkerError as error:
+            print(f"{contestant.name} does not take part: {str(error).splitlines()[-1]}")
+    return running
+
+
+def stop_all(contestants: list[Contestant]) -> None:
+    for contestant in contestants:
+        contestant.stop()
+
+
+def measure(
+    contestants: list[Contestant], *, rounds: int, seconds: float, most: int = 10**6
+) -> dict[str, list[float]]:
+    """Seconds a step for each contestant and round, interleaved.
+
+    Args:
+        contestants: running.
+        rounds: measured rounds.
+        seconds: length of one run.
+        most: most steps of one run.
+    """
+    steps = {c.name: units_for(lambda n, c=c: c.run(n) * n, seconds, most) for c in contestants}
+    timers = {c.name: (lambda c=c: c.run(steps[c.name])) for c in contestants}
+    return interleave(timers, rounds=rounds, pause=PAUSE)
+
+
+def best_of_groups(
+    contestants: list[Contestant], *, rounds: int, seconds: float, most: int = 10**6
+) -> tuple[list[Contestant], dict[str, list[float]]]:
+    """Try all, keep the fastest of each group and stop the others.
+
+    Returns:
+        The winners in their old order, and the trial's seconds a step of everyone.
+    """
+    trial = measure(contestants, rounds=rounds, seconds=seconds, most=most)
+    winners = []
+    for contestant in contestants:
+        rivals = [c for c in contestants if c.group == contestant.group]
+        if contestant is min(rivals, key=lambda c: Spread.of(trial[c.name]).median):
+            winners.append(contestant)
+        else:
+            contestant.stop()
+    return winners, trial
+
+
+def ratios(
+    seconds: dict[str, list[float]], references: list[Contestant], others: list[Contestant]
+) -> list[dict[str, Any]]:
+    """How many times faster each reference is than each of the others."""
+    return [
+        {
+            "slower": other.name,
+            "faster": reference.name,
+            "times": ratio(seconds[other.name], seconds[reference.name]).as_dict(),
+        }
+        for reference in references
+        for other in others
+    ]
