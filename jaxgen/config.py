@@ -37,13 +37,13 @@ class DataConfig(Config):
     test_files: tuple[Path, ...] = ()
     """Local test files; without them the end of the training text is held out."""
     column: str = "text"
-    """Column that holds the text, or lists of integers with the integer tokenizer."""
+    """Column with the text (or integer lists); a number where a csv or tsv has no header line."""
     split: str = "train"
     """Split of the dataset to train on."""
     validation_split: str | None = None
-    """Split of the dataset to validate on."""
+    """Split of the dataset to validate on (default: `validation` where there is one)."""
     test_split: str | None = None
-    """Split of the dataset to test on."""
+    """Split of the dataset to test on (default: `test` where there is one)."""
     validation_fraction: Fraction = 0.05
     """Share of the training text held out for validation where no split or file is given."""
     test_fraction: Fraction = 0.05
