@@ -1,0 +1,151 @@
+"""The Keras Nietzsche recipe against `jaxgen train configs/nietzsche.toml`, on the same text.
+
+    python -m benchmarks.keras_recipe --corpus nietzsche.txt [--keras-python .../bin/python]
+
+Both read the first 95 % of the lower-cased text and are scored on the last 5 % by the recipe's own
+protocol: windows of 60 characters every 3, from a zero state, the loss on the 61st. Keras is given
+its three epochs; what counts of it is the time inside `fit`, without imports, vectorizing and
+scoring. jaxgen is charged for its whole command: imports, tokenizing, compilation, training,
+evaluation, samples, checkpoints. It is run after each Keras epoch, so that both see the same
+machine. Scored is jaxgen's last checkpoint: none is chosen by the figure. About 9 minutes on 2
+cores; `--quick` tries the script out in under one.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import results
+from benchmarks.worker import ROOT, Worker
+
+EPOCHS = 3
+WINDOW, STEP = 60, 3
+ENTRY = "from jaxgen.cli import main; main()"
+
+
+def split(corpus: Path, folder: Path, newlines: str, quick: bool) -> tuple[Path, Path]:
+    """Write the lower-cased training and validation texts."""
+    text = corpus.read_text(encoding="utf-8").lower()
+    if newlines == "space":
+        text = text.replace("\n", " ")
+    text = text[:40_000] if quick else text
+    cut = round(0.95 * len(text))
+    train, validation = folder / "train.txt", folder / "validation.txt"
+    train.write_text(text[:cut], encoding="utf-8")
+    validation.write_text(text[cut:], encoding="utf-8")
+    return train, validation
+
+
+def jaxgen_command(train: Path, validation: Path, out: Path, extra: list[str]) -> list[str]:
+    return [
+        *[sys.executable, "-c", ENTRY, "train", str(ROOT / "configs/nietzsche.toml")],
+        *["--data.files", str(train), "--data.validation-files", str(validation)],
+        *["--out", str(out), *extra],
+    ]
+
+
+def jaxgen_nll(run: Path, validation: Path, which: str) -> float:
+    """Nats on the character after each window of the validation text, from a zero carry."""
+    import jaxgen
+
+    model = jaxgen.load(run, which=which)
+    tokens = model.tokenizer.encode(validation.read_text(encoding="utf-8"))
+    rows = np.lib.stride_tricks.sliding_window_view(tokens, WINDOW + 1)[::STEP]
+    mask = jnp.ones((len(rows), WINDOW), bool)
+    carry = model.initial_carry(len(rows))
+    _, logits = jax.jit(model.prefill_fn)(model.params, carry, jnp.asarray(rows[:, :-1]), mask)
+    log_probabilities = jax.nn.log_softmax(logits[:, -1])
+    chosen = np.asarray(log_probabilities)[np.arange(len(rows)), rows[:, -1]]
+    return float(-chosen.mean(dtype=np.float64))
+
+
+def run_jaxgen(command: list[str], run: Path, validation: Path) -> dict[str, Any]:
+    """Train once; times and figures."""
+    started = time.perf_counter()
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    wall = time.perf_counter() - started
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "command_seconds": wall,
+        "loop_seconds": rows[-1]["seconds"],
+        "nll": jaxgen_nll(run, validation, "last"),
+        "steps": rows[-1]["step"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--keras-python", default=sys.executable, help="has keras and tensorflow")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/keras_recipe.json"))
+    parser.add_argument("--newlines", choices=("keep", "space"), default="keep")
+    parser.add_argument("--quick", action="store_true", help="a trial on 40,000 characters")
+    args, extra = parser.parse_known_args()  # what is left goes to `jaxgen train`
+    epochs, ours = [], []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        train, validation = split(args.corpus, folder, args.newlines, args.quick)
+        target = "benchmarks.peers.keras_nietzsche:KerasRecipe"
+        with Worker(
+            target, python=args.keras_python, train=str(train), validation=str(validation)
+        ) as keras:
+            sizes = keras.call("sizes")
+            for number in range(1, EPOCHS + 1):
+                seconds = keras.timed("epoch")
+                epochs.append({"seconds": seconds, "nll": keras.call("evaluate")})
+                print(
+                    f"keras epoch {number}: {seconds:.1f} s, {epochs[-1]['nll']:.4f} nats",
+                    flush=True,
+                )
+                out = folder / f"run{number}"
+                command = jaxgen_command(train, validation, out, extra)
+                ours.append(run_jaxgen(command, out, validation))
+                print(
+                    f"jaxgen run {number}: {ours[-1]['command_seconds']:.1f} s "
+                    f"({ours[-1]['loop_seconds']:.1f} s in the loop), {ours[-1]['nll']:.4f} nats",
+                    flush=True,
+                )
+    keras_seconds = sum(epoch["seconds"] for epoch in epochs)
+    command_seconds = statistics.median(run["command_seconds"] for run in ours)
+    loop_seconds = statistics.median(run["loop_seconds"] for run in ours)
+    summary = {
+        "keras_seconds": keras_seconds,
+        "keras_nll": epochs[-1]["nll"],
+        "jaxgen_seconds": command_seconds,
+        "jaxgen_loop_seconds": loop_seconds,
+        "jaxgen_nll": statistics.median(run["nll"] for run in ours),
+        "times_faster": keras_seconds / command_seconds,
+        "times_faster_loop": keras_seconds / loop_seconds,
+    }
+    results.write(
+        args.out,
+        "keras_recipe",
+        summary=summary,
+        keras=epochs,
+        jaxgen=ours,
+        sizes=sizes,
+        newlines=args.newlines,
+        quick=args.quick,
+        extra=extra,
+    )
+    print(
+        f"Keras: {keras_seconds:.1f} s of fit, {summary['keras_nll']:.4f} nats. "
+        f"jaxgen: {command_seconds:.1f} s in all ({loop_seconds:.1f} s in the loop), "
+        f"{summary['jaxgen_nll']:.4f} nats. "
+        f"{summary['times_faster']:.1f} times faster ({summary['times_faster_loop']:.1f} by the "
+        f"loop alone).\nwritten to {args.out}"
+    )
+
+
+if __name__ == "__main__":
+    main()
