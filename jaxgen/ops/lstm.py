@@ -183,11 +183,12 @@ def _backward(reverse: bool, residuals: tuple, cotangents: tuple[LSTMCarry, Arra
     d_end = LSTMCarry(*(d.astype(jnp.float32) for d in d_end))
     now = (d_outputs, c, c_before, activations, mask, resets)
     d_start, d_gates = jax.lax.scan(step, d_end, now, reverse=not reverse)
-    d_kernel = jnp.einsum(
-        "tbh,tbg->hg", h_before, d_gates, preferred_element_type=jnp.float32
-    ).astype(kernel.dtype)
+    # All steps at once; as plain matrices, since a contraction over two axes would copy both.
+    d_kernel = _matmul(
+        h_before.reshape(-1, kernel.shape[0]).T, d_gates.reshape(-1, kernel.shape[1])
+    )
     d_start = LSTMCarry(d_start.c, d_start.h.astype(carry.h.dtype))
-    return d_gates.astype(dtype.dtype), d_kernel, d_start, None, None
+    return d_gates.astype(dtype.dtype), d_kernel.astype(kernel.dtype), d_start, None, None
 
 
 def _shift(states: Array, first: Array, reverse: bool) -> Array:
