@@ -1,0 +1,281 @@
+"""Runs from settings, and models from runs: `train`, `load`, `evaluate`, `describe`, `export`."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxgen.config import Experiment
+from jaxgen.config_files import parse_toml, read_toml, to_toml
+from jaxgen.data.corpora import fit_tokenizer, load_corpus
+from jaxgen.data.tokenizers import Tokenizer, warn_unknown
+from jaxgen.data.tokens import TokenArray, Tokens, encode_corpus, encode_source
+from jaxgen.errors import UserError
+from jaxgen.evaluation.perplexity import Nll
+from jaxgen.evaluation.windows import window_nll
+from jaxgen.exports import is_export, read_export, write_export
+from jaxgen.generation.text import TextModel
+from jaxgen.models.decoding import step_fn_of
+from jaxgen.models.language_model import LanguageModel, prefill_fn_of
+from jaxgen.training.checkpoints import fill
+from jaxgen.training.language_model import (
+    LanguageModelTraining,
+    build_model,
+    init_params,
+    make_text_evaluator,
+    reset_id_of,
+    unit_of,
+)
+from jaxgen.training.loop import Result
+from jaxgen.training.progress import Display, Unit, in_unit
+from jaxgen.training.runs import Run, locked, write_text
+from jaxgen.types import Array, PyTree
+
+Which = Literal["best", "last"]
+
+# What a resumed run may set anew; everything else would make it another experiment.
+RESUMABLE = {
+    "data": {"files", "validation_files", "test_files"},
+    "training": {"epochs", "max_steps", "max_minutes", "patience"},
+    "samples": {"temperatures", "prompt", "max_new_tokens"},
+}
+
+
+def train(
+    experiment: Experiment | str | Path | None = None,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    display: Display | None = None,
+) -> Result:
+    """Train a language model into a run directory.
+
+    Args:
+        experiment: Settings, or a TOML file with them; None takes the defaults, and with `resume`
+            those of the run.
+        out: The run directory.
+        resume: Continue the run there, bit for bit. Only lengths, limits, samples and the place
+            of the files may differ from the run's settings.
+        overwrite: Start anew where there is a run already.
+        display: Where to show progress; by default on standard error.
+
+    Returns:
+        How it ended. `load(out)` gives the trained model.
+
+    Raises:
+        UserError: Bad settings or corpus, a run that is there already (or is not, with `resume`),
+            another process training there, a loss that is not finite, a full disk.
+    """
+    out = Path(out)
+    if isinstance(experiment, str | Path):
+        experiment = read_toml(experiment)
+    if resume:
+        experiment = _resumed(out, experiment)
+    elif Run.exists(out) and not overwrite:
+        raise UserError(
+            f"{out} already holds a run; continue it with --resume, replace it with --force, or "
+            "choose another directory with --out"
+        )
+    experiment = experiment or Experiment()
+    corpus = load_corpus(experiment.data)
+    with locked(out):
+        if resume:
+            tokenizer = Tokenizer.load(out / "tokenizer.json")
+        else:
+            tokenizer = fit_tokenizer(experiment.tokenizer, corpus)
+        splits = encode_corpus(corpus, tokenizer, out / "tokens")
+        training = LanguageModelTraining(experiment, tokenizer, splits)
+        if resume:
+            run = Run.open(out)
+            write_text(out / "config.toml", to_toml(experiment))
+        else:
+            (out / "run.json").unlink(missing_ok=True)
+            files = {
+                "config.toml": to_toml(experiment),
+                "tokenizer.json": tokenizer.backend.to_str(pretty=True) + "\n",
+            }
+            run = Run.create(out, files)
+        return training.run(run, display=display)
+
+
+def _resumed(out: Path, wanted: Experiment | None) -> Experiment:
+    """The settings of a run, with those of `wanted` that a resumed run may set anew."""
+    path = out / "config.toml"
+    kept = parse_toml(Run.open(out).read_file(path.name), source=str(path))
+    for name, old, new in changes(kept, wanted or kept):
+        section, _, setting = name.partition(".")
+        if setting not in RESUMABLE.get(section, ()):
+            raise UserError(
+                f"a resumed run keeps its settings: `{name}` is {old!r} in {path}, got {new!r}; "
+                "leave it out, or start a new run with another --out"
+            )
+    return wanted or kept
+
+
+def changes(old: Experiment, new: Experiment) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (name, old value, new value) of each setting that differs."""
+    for section in Experiment.model_fields:
+        before, after = getattr(old, section), getattr(new, section)
+        for name in type(before).model_fields:
+            if getattr(before, name) != getattr(after, name):
+                yield f"{section}.{name}", getattr(before, name), getattr(after, name)
+
+
+def load(path: str | Path, which: Which | None = None) -> TextModel:
+    """Load a trained model from a run directory or an export.
+
+    Args:
+        path: The directory.
+        which: Checkpoint of a run; None takes the best, or the last where none was evaluated.
+
+    Raises:
+        UserError: It is missing, half-written, damaged or of a newer format.
+    """
+    experiment, tokenizer, params = _read(Path(path), which)
+    model = build_model(experiment.model, tokenizer.vocab_size)
+    shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+    params = fill(shapes, params, where=str(path))
+    return TextModel(
+        params=jax.tree.map(jnp.asarray, params),
+        config=experiment,
+        tokenizer=tokenizer,
+        step_fn=step_fn_of(model),
+        prefill_fn=prefill_fn_of(model),
+        initial_carry=model.initial_carry,
+    )
+
+
+def _read(directory: Path, which: Which | None) -> tuple[Experiment, Tokenizer, PyTree]:
+    """Settings, tokenizer and parameters of a run or an export."""
+    if is_export(directory):
+        experiment, params = read_export(directory)
+    else:
+        run = Run.open(directory)
+        experiment = parse_toml(run.read_file("config.toml"), str(directory / "config.toml"))
+        params = run.load_params(which)
+    return experiment, Tokenizer.load(directory / "tokenizer.json"), params
+
+
+def evaluate(
+    path: str | Path,
+    *,
+    split: Literal["train", "validation", "test"] | None = None,
+    protocol: Literal["exact", "windows"] = "exact",
+    files: Sequence[str | Path] = (),
+    which: Which | None = None,
+) -> dict[str, Any]:
+    """Measure a trained model on held-out text.
+
+    Args:
+        path: A run directory or an export.
+        split: Part of its corpus; None takes the test part, or the validation part where there
+            is no other.
+        protocol: "exact" counts every token but the first once, with the carry flowing on;
+            "windows" is the Keras recipe's: windows of 60, every third, each read from a zero
+            carry, and only the token after it counts.
+        files: Text to measure on instead of the model's corpus.
+        which: As in `load`.
+
+    Returns:
+        What was measured, `tokens` counted, `nll` in nats per token, `perplexity`, and `bpc` in
+        bits per token where tokens are characters or bytes.
+
+    Raises:
+        UserError: The model, its corpus or that part of it is not there.
+    """
+    experiment, tokenizer, params = _read(Path(path), which)
+    data = experiment.data
+    if files:
+        given = {"dataset": None, "subset": None, "validation_files": (), "test_files": ()}
+        shares = {"validation_fraction": 0.0, "test_fraction": 0.0}
+        data = data.model_copy(update={**given, **shares, "files": tuple(map(Path, files))})
+        split = "train"
+    corpus = load_corpus(data)
+    split = split or ("validation" if corpus.test is None else "test")
+    source = getattr(corpus, split)
+    if source is None:
+        raise UserError(f"the corpus of {path} holds out no {split} text; choose another --split")
+    model = build_model(experiment.model, tokenizer.vocab_size)
+    unknown: Counter[str] = Counter()
+    tokens = TokenArray(np.concatenate([*encode_source(source, tokenizer, unknown)]))
+    warn_unknown(unknown, source.name)
+    if protocol == "windows":
+        nll = _window_nll(model, params, tokens)
+    else:
+        length = experiment.training.sequence_length
+        nll = make_text_evaluator(model, length, reset_id_of(experiment, tokenizer))(params, tokens)
+    figures = {"nll": nll.mean, "perplexity": nll.perplexity}
+    if unit_of(tokenizer) == "bpc":
+        figures["bpc"] = nll.bits
+    where = {"path": str(path), "text": source.name, "split": None if files else split}
+    return {**where, "protocol": protocol, "tokens": nll.count, **figures}
+
+
+def _window_nll(model: LanguageModel, params: PyTree, tokens: Tokens) -> Nll:
+    def last_logits(model: LanguageModel, windows: Array) -> Array:
+        carry = model.initial_carry(windows.shape[0])
+        _, hidden = model.hidden_states(windows.T, carry)
+        return model.logits(hidden[-1])
+
+    apply = jax.jit(nn.apply(last_logits, model))
+    return window_nll(
+        lambda windows: apply({"params": params}, windows), tokens.read(0, len(tokens))
+    )
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """What is known about a run or an export without running it.
+
+    Raises:
+        UserError: As in `load`.
+    """
+    directory = Path(path)
+    experiment, tokenizer, params = _read(directory, None)
+    unit = unit_of(tokenizer)
+    facts: dict[str, Any] = {
+        "path": str(path),
+        "kind": "export" if is_export(directory) else "run",
+        "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(params)),
+        "tokenizer": tokenizer.kind,
+        "vocab_size": tokenizer.vocab_size,
+    }
+    if facts["kind"] == "run":
+        facts |= _history(Run.open(directory), unit)
+    plain = Experiment()
+    facts["settings"] = {name: new for name, _, new in changes(plain, experiment)}
+    return facts
+
+
+def _history(run: Run, unit: Unit) -> dict[str, Any]:
+    """How far a run is, and how good."""
+    last, best = run.checkpoint("last"), run.checkpoint("best")
+    if last is None:
+        return {"steps": 0}
+    progress = last["progress"]
+    history = {"steps": last["step"], "seconds": round(progress["seconds"], 1)}
+    if best is not None:
+        history["best_step"] = best["step"]
+        history["best_validation_nll"] = min(progress["validation"])
+        history[f"best_validation_{unit}"] = in_unit(min(progress["validation"]), unit)
+    return history
+
+
+def export(path: str | Path, directory: str | Path, *, which: Which | None = None) -> None:
+    """Write a model as safetensors with its settings and tokenizer; `load` reads it.
+
+    Args:
+        path: A run directory (or another export).
+        directory: Made if missing.
+        which: As in `load`.
+
+    Raises:
+        UserError: The run cannot be read, or the directory not be written.
+    """
+    experiment, tokenizer, params = _read(Path(path), which)
+    write_export(directory, params, experiment, tokenizer)

@@ -1,0 +1,209 @@
+"""A language model's training: model, optimizer, batches and evaluation from the settings."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.config import Experiment, ModelConfig
+from jaxgen.data.streams import TokenStream, evaluation_batches, evaluation_resets
+from jaxgen.data.tokenizers import Tokenizer
+from jaxgen.data.tokens import Tokens, TokenSplits
+from jaxgen.evaluation.perplexity import Nll, make_evaluator
+from jaxgen.models.language_model import LanguageModel, language_model_loss
+from jaxgen.training import parallel
+from jaxgen.training.loop import Result, SampleFn, total_steps, train
+from jaxgen.training.optimizers import make_optimizer, make_schedule
+from jaxgen.training.progress import Display, Unit
+from jaxgen.training.runs import Run
+from jaxgen.training.step import TrainChunk, TrainState, init_state
+from jaxgen.types import PyTree
+
+EVALUATION_ROWS = 16
+"""Parts of a text that are evaluated side by side; each starts from a zero carry."""
+
+
+def build_model(config: ModelConfig, vocab_size: int) -> LanguageModel:
+    """The Flax module that the settings describe."""
+    settings = config.model_dump(exclude={"dtype"})
+    return LanguageModel(vocab_size=vocab_size, dtype=jnp.dtype(config.dtype), **settings)
+
+
+def init_params(model: LanguageModel, key: jax.Array) -> PyTree:
+    """Fresh parameters, nested dicts of arrays."""
+    return jax.jit(model.init)(key, jnp.zeros((1, 1), jnp.int32))["params"]
+
+
+def unit_of(tokenizer: Tokenizer) -> Unit:
+    """How to show a loss: bits where a token is a character or a byte, else perplexity."""
+    return "bpc" if tokenizer.kind in ("char", "byte") else "perplexity"
+
+
+def reset_id_of(experiment: Experiment, tokenizer: Tokenizer) -> int | None:
+    """The <eos> after which the carry starts anew; None where it never does."""
+    return tokenizer.eos_id if experiment.data.reset_documents else None
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The stream of training batches as the loss takes them."""
+
+    stream: TokenStream
+    reset_id: int | None = None
+    """See `reset_id_of`."""
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """Batches in one pass over the text."""
+        return self.stream.windows_per_epoch
+
+    def chunk(self, epoch: int, window: int, num_windows: int) -> dict[str, np.ndarray]:
+        """Consecutive batches of one epoch, stacked."""
+        batch = {"tokens": self.stream.chunk(epoch, window, num_windows)}
+        if self.reset_id is not None:
+            batch["resets"] = self.stream.resets(epoch, window, num_windows, self.reset_id)
+        return batch
+
+
+def make_text_evaluator(
+    model: LanguageModel, length: int, reset_id: int | None = None
+) -> Callable[[PyTree, Tokens], Nll]:
+    """`nll(params, tokens)` of a whole text, each token but the first counted once.
+
+    Args:
+        model: The module.
+        length: Tokens read at once; it changes the speed, not the figure.
+        reset_id: See `reset_id_of`.
+    """
+    evaluate = make_evaluator(partial(language_model_loss, model))
+
+    def batches(tokens: Tokens) -> Iterator[dict[str, np.ndarray]]:
+        parts = evaluation_batches(tokens, EVALUATION_ROWS, length)
+        if reset_id is None:
+            yield from ({"tokens": ids, "mask": mask} for ids, mask in parts)
+            return
+        resets = evaluation_resets(tokens, EVALUATION_ROWS, length, reset_id)
+        for (ids, mask), reset in zip(parts, resets, strict=True):
+            yield {"tokens": ids, "mask": mask, "resets": reset}
+
+    def nll(params: PyTree, tokens: Tokens) -> Nll:
+        return evaluate(params, model.initial_carry(EVALUATION_ROWS), batches(tokens))
+
+    return nll
+
+
+class LanguageModelTraining:
+    """The pieces of one training, checked before the run directory is made."""
+
+    def __init__(self, experiment: Experiment, tokenizer: Tokenizer, splits: TokenSplits) -> None:
+        """UserError where the text is too short, or the devices do not divide the batch."""
+        config, rule = experiment.training, experiment.optimizer
+        self.experiment, self.tokenizer, self.splits = experiment, tokenizer, splits
+        self.reset_id = reset_id_of(experiment, tokenizer)
+        stream = TokenStream(splits.train, config.batch_size, config.sequence_length)
+        self.batches = Batches(stream, self.reset_id)
+        self.steps = total_steps(config, stream.windows_per_epoch)
+        parallel.candidate_devices(config.devices, config.batch_size)
+        self.model = build_model(experiment.model, tokenizer.vocab_size)
+        self.schedule = make_schedule(
+            learning_rate=rule.learning_rate,
+            schedule=rule.schedule,
+            warmup_steps=rule.warmup_steps,
+            total_steps=self.steps,
+            final_fraction=rule.final_fraction,
+        )
+        self.tx = make_optimizer(
+            name=rule.name,
+            learning_rate=self.schedule,
+            clip_norm=rule.clip_norm,
+            weight_decay=rule.weight_decay,
+            momentum=rule.momentum,
+            b1=rule.b1,
+            b2=rule.b2,
+        )
+
+    def run(
+        self, run: Run, sample_fn: SampleFn | None = None, display: Display | None = None
+    ) -> Result:
+        """Train where the run stands, see `jaxgen.training.loop.train`."""
+        config = self.experiment.training
+        layout, chunk = self.layout_and_chunk(run)
+        nll = make_text_evaluator(self.model, config.sequence_length, self.reset_id)
+        held_out = self.splits.validation
+        return train(
+            self.state(),
+            chunk,
+            self.batches,
+            None if held_out is None else lambda params: {"nll": nll(params, held_out).mean},
+            run,
+            config,
+            initial_carry=self.model.initial_carry(config.batch_size),
+            layout=layout,
+            learning_rate=self.schedule,
+            sample_fn=sample_fn,
+            unit=unit_of(self.tokenizer),
+            display=display,
+        )
+
+    def state(self) -> TrainState:
+        """The state before the first step."""
+        config = self.experiment.training
+        key = jax.random.key(config.seed)
+        return init_state(
+            init_params(self.model, jax.random.fold_in(key, 0)),
+            self.tx,
+            jax.random.fold_in(key, 1),
+            carry=self.model.initial_carry(config.batch_size),
+            averaging=config.averaging,
+        )
+
+    def layout_and_chunk(self, run: Run) -> tuple[parallel.Layout, TrainChunk]:
+        """The compiled steps, on the devices where they run fastest.
+
+        That is measured once in the life of a run and noted there, because another number of
+        devices draws other dropout masks and adds in another order.
+        """
+        config = self.experiment.training
+        loss_fn = partial(
+            language_model_loss,
+            self.model,
+            activation_penalty=config.activation_penalty,
+            temporal_penalty=config.temporal_penalty,
+        )
+
+        def candidate(devices: int) -> tuple[parallel.Layout, TrainChunk]:
+            layout = parallel.make_layout(devices)
+            return layout, parallel.make_chunk(
+                loss_fn,
+                self.tx,
+                layout,
+                accumulate=config.accumulate_steps,
+                averaging=config.averaging,
+                ema_decay=config.ema_decay,
+            )
+
+        wanted = run.notes.get("devices", config.devices)
+        counts: Sequence[int] = parallel.candidate_devices(wanted, config.batch_size)
+        candidates = {count: candidate(count) for count in counts}
+        if len(counts) > 1:
+            seconds = parallel.seconds_per_step(
+                candidates, self.state, self._first_dispatch(), accumulate=config.accumulate_steps
+            )
+            counts = [min(seconds, key=seconds.__getitem__)]
+        run.note(devices=counts[0])
+        return candidates[counts[0]]
+
+    def _first_dispatch(self) -> PyTree:
+        """Batches in the shape in which the loop sends them."""
+        config = self.experiment.training
+        capacity, windows = min(config.steps_per_dispatch, self.steps), config.accumulate_steps
+        there = min(capacity * windows, self.batches.windows_per_epoch)
+
+        def arrange(x: np.ndarray) -> np.ndarray:
+            x = np.resize(x, (capacity * windows, *x.shape[1:]))
+            return x if windows == 1 else x.reshape(capacity, windows, *x.shape[1:])
+
+        return jax.tree.map(arrange, self.batches.chunk(0, 0, there))
