@@ -49,10 +49,7 @@ class Documents:
     def cut(self, shares: Sequence[float]) -> "list[Documents]":
         """Consecutive parts with these shares of the documents."""
         rows = self._count()
-        ends = [0]
-        for share in accumulate(shares[:-1]):
-            ends.append(round(share * rows))
-        ends.append(rows)
+        ends = [0, *(round(share * rows) for share in accumulate(shares[:-1])), rows]
         return [
             replace(
                 self,

@@ -41,7 +41,8 @@ def hub_documents(config: DataConfig) -> dict[str, Documents]:
 
 def _load(config: DataConfig, **options: Any) -> Any:
     """Load the dataset, all its splits or some; every failure becomes one UserError."""
-    from datasets import DatasetNotFoundError, load_dataset
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
 
     name = config.dataset
     options |= {"path": name, "name": config.subset, "streaming": config.streaming}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxgen.config import DataConfig
-from jaxgen.data.documents import Documents, check_column
+from jaxgen.data.documents import Documents, check_column, first_line
 from jaxgen.data.text_files import check_files, open_bytes, read_at, stamp
 from jaxgen.errors import UserError
 
@@ -48,17 +48,21 @@ def local_documents(paths: Sequence[Path], config: DataConfig) -> Documents:
     name = ", ".join(map(str, paths))
     options: dict[str, Any] = {}
     if builder != "parquet" and config.errors != "strict":
-        options["encoding_errors"] = config.errors
+        # `datasets` heeds the errors of a JSON file only where its encoding is not named "utf-8".
+        options |= {"encoding": "utf8", "encoding_errors": config.errors}
     if builder == "csv":
         options |= _csv_options(paths[0], suffixes[0], config)
     # A stream reads the files themselves; a downloaded dataset would first copy them to a cache.
-    dataset = load_dataset(
-        builder,
-        data_files={"train": [str(path.resolve()) for path in paths]},
-        split="train",
-        streaming=True,
-        **options,
-    )
+    try:
+        dataset = load_dataset(
+            builder,
+            data_files={"train": [str(path.resolve()) for path in paths]},
+            split="train",
+            streaming=True,
+            **options,
+        )
+    except Exception as error:  # Each format raises errors of its own library.
+        raise UserError(f"cannot read {name}: {first_line(error)}") from error
     compressed = builder == "parquet" or any(path.suffix == ".gz" for path in paths)
     documents = Documents(
         dataset,
@@ -73,6 +77,8 @@ def local_documents(paths: Sequence[Path], config: DataConfig) -> Documents:
 
 def _csv_options(path: Path, suffix: str, config: DataConfig) -> dict[str, Any]:
     """How pandas reads the files: one column, as text, where even "NA" is text."""
+    from datasets import Features, Value
+
     tabs = suffix == ".tsv"
     delimiter = "\t" if tabs else ","
     # Tab-separated text has no quoting: a quotation mark in it is a quotation mark.
@@ -88,7 +94,8 @@ def _csv_options(path: Path, suffix: str, config: DataConfig) -> dict[str, Any]:
         "delimiter": delimiter,
         "quoting": quoting,
         "usecols": [config.column],
-        "converters": {config.column: str},
+        "features": Features({config.column: Value("string")}),
+        "na_filter": False,
         **({"header": None, "column_names": columns} if numbered else {}),
     }
 

@@ -68,10 +68,8 @@ class TextFiles:
 
     def cut(self, shares: Sequence[float]) -> "list[TextFiles]":
         """Consecutive parts holding these shares of the bytes, moved to whole characters."""
-        ends = [self.start]
-        for share in accumulate(shares[:-1]):
-            ends.append(self._character_start(self.start + round(share * self.nbytes)))
-        ends.append(self.stop)
+        cuts = [self.start + round(share * self.nbytes) for share in accumulate(shares[:-1])]
+        ends = [self.start, *map(self._character_start, cuts), self.stop]
         return [replace(self, start=a, stop=b) for a, b in pairwise(ends)]
 
     def __iter__(self) -> Iterator[str]:
