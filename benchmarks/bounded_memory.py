@@ -1,0 +1,126 @@
+"""Train on a text file larger than memory should have to hold, and report the memory it took.
+
+    python -m benchmarks.bounded_memory --gigabytes 1 --kind char --steps 200
+
+writes the embedded corpus (or `--source`) over and over into a temporary file of that size, builds
+the tokenizer, encodes the text, reads it as training does, trains, and prints one JSON line: for
+each phase its seconds and the process's peak resident memory (VmHWM) once it is done.
+"""
+
+import argparse
+import json
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jaxgen.config import DataConfig, Experiment, ModelConfig, TokenizerConfig, TrainingConfig
+from jaxgen.data.corpora import fit_tokenizer, load_corpus
+from jaxgen.data.embedded import embedded_text
+from jaxgen.data.streams import TokenStream
+from jaxgen.data.tokenizers import Tokenizer
+from jaxgen.data.tokens import TokenSplits, encode_corpus
+
+CHUNK_WINDOWS = 50
+
+
+def peak_megabytes() -> float:
+    """Peak resident memory of this process, in units of 10^6 bytes; Linux."""
+    status = Path("/proc/self/status").read_text()
+    match = re.search(r"VmHWM:\s+(\d+) kB", status)
+    if match is None:
+        raise RuntimeError("/proc/self/status has no VmHWM")
+    return round(int(match[1]) * 1024 / 1e6, 1)
+
+
+class Phases:
+    """Runs one phase after the other and notes what each took."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.note("start", 0.0)
+
+    def note(self, name: str, seconds: float) -> None:
+        row = {"phase": name, "seconds": round(seconds, 2), "peak_megabytes": peak_megabytes()}
+        self.rows.append(row)
+
+    def run(self, name: str, phase: Callable[..., Any], *args: Any) -> Any:
+        start = time.perf_counter()
+        result = phase(*args)
+        self.note(name, time.perf_counter() - start)
+        return result
+
+
+def write_corpus(path: Path, source: Path | None, size: int) -> None:
+    """Repeat the source until the file has `size` bytes, give or take one source."""
+    text = source.read_bytes() if source else embedded_text().text.encode()
+    with path.open("wb") as file:
+        while file.tell() < size:
+            file.write(text)
+
+
+def read_stream(splits: TokenSplits, training: TrainingConfig) -> int:
+    """Read one epoch of windows, as the training loop does."""
+    stream = TokenStream(splits.train, training.batch_size, training.sequence_length)
+    count = 0
+    for window in range(0, stream.windows_per_epoch, CHUNK_WINDOWS):
+        size = min(CHUNK_WINDOWS, stream.windows_per_epoch - window)
+        count += stream.chunk(0, window, size).size
+    return count
+
+
+def train(experiment: Experiment, tokenizer: Tokenizer, splits: TokenSplits, folder: Path) -> None:
+    """Some optimizer steps, an evaluation and the checkpoints, through the run directory."""
+    from jaxgen.training.language_model import LanguageModelTraining
+    from jaxgen.training.runs import Run
+
+    run = Run.create(folder / "run", {})
+    LanguageModelTraining(experiment, tokenizer, splits).run(run)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    phases = Phases()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        folder = Path(name)
+        path = folder / "corpus.txt"
+        write_corpus(path, arguments.source, int(arguments.gigabytes * 1e9))
+        experiment = Experiment(
+            data=DataConfig(files=(path,), validation_fraction=1e-4, test_fraction=0),
+            tokenizer=TokenizerConfig(
+                kind=arguments.kind, vocab_size=4096 if arguments.kind == "bpe" else None
+            ),
+            model=ModelConfig(hidden_size=arguments.hidden_size),
+            training=TrainingConfig(max_steps=max(arguments.steps, 1)),
+        )
+        corpus = phases.run("open", load_corpus, experiment.data)
+        tokenizer = phases.run("tokenizer", fit_tokenizer, experiment.tokenizer, corpus)
+        splits = phases.run("encode", encode_corpus, corpus, tokenizer, folder / "tokens")
+        phases.run("reuse", encode_corpus, corpus, tokenizer, folder / "tokens")
+        phases.run("read", read_stream, splits, experiment.training)
+        if arguments.steps:
+            phases.run("train", train, experiment, tokenizer, splits, folder)
+        return {
+            "text_bytes": path.stat().st_size,
+            "kind": tokenizer.kind,
+            "vocab_size": tokenizer.vocab_size,
+            "train_tokens": len(splits.train),
+            "peak_megabytes": peak_megabytes(),
+            "phases": phases.rows,
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--gigabytes", type=float, default=1.0, help="size of the text, 10^9 bytes")
+    parser.add_argument("--kind", default="char", choices=["byte", "char", "word", "bpe"])
+    parser.add_argument("--source", type=Path, help="text to repeat (default: embedded corpus)")
+    parser.add_argument("--folder", type=Path, help="where the temporary folder goes")
+    parser.add_argument("--steps", type=int, default=200, help="optimizer steps; 0 trains nothing")
+    parser.add_argument("--hidden-size", type=int, default=128)
+    print(json.dumps(measure(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()
