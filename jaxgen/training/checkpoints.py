@@ -6,6 +6,7 @@ beside the final name and renames once all is there.
 """
 
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,15 @@ import numpy as np
 from jaxgen.errors import UserError
 from jaxgen.types import PyTree
 
+Manifest = dict[str, list[int]]
+"""Size in bytes and CRC-32 of every file of a checkpoint."""
 
-def save_tree(directory: Path, tree: PyTree) -> None:
+
+def save_tree(directory: Path, tree: PyTree) -> Manifest:
     """Write a tree of arrays into a new directory, and see it through to the disk.
+
+    Returns:
+        What was written, for `load_tree` to check.
 
     Raises:
         Exception: Whatever Orbax makes of a full or failing disk; the directory then does not
@@ -26,19 +33,29 @@ def save_tree(directory: Path, tree: PyTree) -> None:
     """
     with _orbax() as checkpointer:
         checkpointer.save(directory.absolute(), _to_dicts(tree), force=True)
-    for folder, _, files in os.walk(directory):
-        for name in files:
-            _sync(Path(folder, name))
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): _synced(path) for path in files}
 
 
-def load_tree(directory: Path) -> dict[str, Any]:
+def load_tree(directory: Path, manifest: Manifest) -> dict[str, Any]:
     """Read what `save_tree` wrote: nested dicts of NumPy arrays.
+
+    Args:
+        directory: Of the checkpoint.
+        manifest: What `save_tree` returned. Orbax itself notices only some damage.
 
     Raises:
         UserError: The directory is missing, incomplete or damaged.
     """
     if not directory.is_dir():
         raise UserError(f"checkpoint {directory} is missing")
+    for name, (size, checksum) in manifest.items():
+        path = directory / name
+        content = path.read_bytes() if path.is_file() else b""
+        if len(content) != size:
+            raise UserError(f"{path} is truncated: it has {len(content)} of {size} bytes")
+        if zlib.crc32(content) != checksum:
+            raise UserError(f"{path} is damaged: its checksum differs")
     try:
         with _orbax() as checkpointer:
             tree = checkpointer.restore(directory.absolute())
@@ -122,9 +139,8 @@ def _named(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, np.n
             yield f"{prefix}{name}", value
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _synced(path: Path) -> list[int]:
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+        content = file.read()
+    return [len(content), zlib.crc32(content)]

@@ -138,23 +138,21 @@ class Run:
         """
         step = int(state.step)
         name = f"{step:09d}"
+        while self._is_named(name):  # the same step again: never touch what the index names
+            name += "+"
         folder = self.directory / "checkpoints"
-        entry = {"step": step, "directory": name, "progress": dict(progress)}
         try:
-            metrics = self.directory / "metrics.jsonl"
-            entry["metrics_bytes"] = metrics.stat().st_size if metrics.exists() else 0
-            if not self._is_named(name):
-                folder.mkdir(exist_ok=True)
-                save_tree(folder / name, state)
-            named = {"step": step, "directory": name}
-            index = self.index | {"last": entry} | ({"best": named} if best else {})
+            folder.mkdir(exist_ok=True)
+            entry = {"step": step, "directory": name, "files": save_tree(folder / name, state)}
+            memory = {"progress": dict(progress), "metrics_bytes": self._synced_metrics()}
+            index = self.index | {"last": entry | memory} | ({"best": entry} if best else {})
             self._write_index(index)
         except Exception as error:
             previous = self.index["last"]
             rest = (
                 f"the checkpoint of step {previous['step']} still loads"
                 if previous
-                else ("there was no checkpoint before it")
+                else "there was no checkpoint before it"
             )
             raise UserError(
                 f"could not save the checkpoint of step {step} in {folder}: {_reason(error)}; "
@@ -180,12 +178,11 @@ class Run:
             os.truncate(metrics, size)
         if entry is None:
             return None
-        directory = self.directory / "checkpoints" / entry["directory"]
-        saved = load_tree(directory)
-        return fill(template, saved, where=f"checkpoint {directory}"), entry["progress"]
+        where = f"checkpoint {self.directory / 'checkpoints' / entry['directory']}"
+        return fill(template, self.load_checkpoint("last"), where=where), entry["progress"]
 
-    def load_params(self, which: Literal["last", "best"] | None = None) -> PyTree:
-        """Parameters to generate with, nested dicts of NumPy arrays (the average where kept).
+    def load_checkpoint(self, which: Literal["last", "best"] | None = None) -> dict[str, Any]:
+        """A whole checkpoint as nested dicts of NumPy arrays.
 
         Args:
             which: A checkpoint; None takes the best, or the last where none was evaluated.
@@ -198,7 +195,18 @@ class Run:
             raise UserError(
                 f"{self.directory} has no checkpoint yet; train it first, or continue with --resume"
             )
-        saved = load_tree(self.directory / "checkpoints" / entry["directory"])
+        return load_tree(self.directory / "checkpoints" / entry["directory"], entry["files"])
+
+    def load_params(self, which: Literal["last", "best"] | None = None) -> PyTree:
+        """Parameters to generate with, nested dicts of NumPy arrays (the average where kept).
+
+        Args:
+            which: A checkpoint; None takes the best, or the last where none was evaluated.
+
+        Raises:
+            UserError: There is no such checkpoint, or it is damaged.
+        """
+        saved = self.load_checkpoint(which)
         return saved["average"]["params"] if "average" in saved else saved["params"]
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
@@ -224,6 +232,15 @@ class Run:
             return []
         whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
         return [json.loads(line) for line in whole.splitlines()]
+
+    def _synced_metrics(self) -> int:
+        """Size of metrics.jsonl once it is on the disk."""
+        path = self.directory / "metrics.jsonl"
+        if not path.exists():
+            return 0
+        with path.open("ab") as file:
+            os.fsync(file.fileno())
+            return file.tell()
 
     def _is_named(self, name: str) -> bool:
         entries = (self.index.get("last"), self.index.get("best"))

@@ -163,7 +163,9 @@ def make_train_step(
             carry, new = sums(params, carry, window, jax.random.fold_in(key, index))
             return (carry, jax.tree.map(jnp.add, total, new), index + 1), None
 
-        zero = (jax.tree.map(jnp.zeros_like, params), *(jnp.float32(0),) * 3)
+        first = jax.tree.map(lambda x: x[0], windows)
+        shapes = jax.eval_shape(sums, params, carry, first, key)[1]
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         (carry, total, _), _ = jax.lax.scan(body, (carry, zero, jnp.int32(0)), windows)
         return carry, total
 

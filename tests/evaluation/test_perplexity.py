@@ -1,0 +1,80 @@
+"""Exact nll against NumPy."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxgen.evaluation.perplexity import Nll, make_evaluator
+
+TRACES = []
+
+
+def loss_fn(params: Any, carry: Any, batch: Any, key: Any) -> Any:
+    """Costs that depend on all that was read before: the carry must flow through."""
+    TRACES.append(1)
+    assert key is None
+    seen = carry[:, None] + jnp.cumsum(batch["x"] * batch["mask"].astype(jnp.float32), axis=1)
+    nll = params * seen
+    count = batch["mask"].sum().astype(jnp.float32)
+    total = jnp.where(batch["mask"], nll, 0).sum()
+    return total / count, (seen[:, -1], total, count)
+
+
+EVALUATE = make_evaluator(loss_fn, windows_per_dispatch=3)
+
+
+@settings(deadline=None, max_examples=20)
+@given(windows=st.integers(1, 8), seed=st.integers(0, 99))
+def test_every_token_counts_once(windows: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(windows, 2, 5)).astype(np.float32)
+    mask = random.random((windows, 2, 5)) < 0.7
+    batches = [{"x": x[i], "mask": mask[i]} for i in range(windows)]
+    result = EVALUATE(jnp.float32(2.0), jnp.ones(2), iter(batches))
+    line = np.where(mask, x, 0).astype(np.float64).transpose(1, 0, 2).reshape(2, -1)
+    seen = 1.0 + np.cumsum(line, axis=1)
+    expected = (2.0 * seen * mask.transpose(1, 0, 2).reshape(2, -1)).sum()
+    assert result.total == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    assert result.count == mask.sum()
+
+
+def test_one_program_for_any_number_of_windows() -> None:
+    TRACES.clear()
+    evaluate = make_evaluator(loss_fn, windows_per_dispatch=3)
+    batch = {"x": np.ones((2, 5), np.float32), "mask": np.ones((2, 5), bool)}
+    for windows in (1, 3, 7):
+        assert evaluate(jnp.float32(0.5), jnp.zeros(2), [batch] * windows).count == 10 * windows
+    assert len(TRACES) == 1
+
+
+def test_no_text() -> None:
+    assert EVALUATE(jnp.float32(1.0), jnp.zeros(2), []) == Nll(0.0, 0)
+
+
+def test_units() -> None:
+    nll = Nll(total=8 * math.log(4), count=8)
+    assert nll.mean == pytest.approx(math.log(4))
+    assert nll.perplexity == pytest.approx(4.0)
+    assert nll.bits == pytest.approx(2.0)
+    assert Nll(1e6, 1).perplexity == math.inf
+    assert Nll(0.0, 0).mean == 0.0
+
+
+def test_long_sums_stay_exact() -> None:
+    """Ten million tokens of 0.1 nats: a float32 running sum would be off by far more."""
+
+    def constant(params: Any, carry: Any, batch: Any, key: Any) -> Any:
+        total = jnp.float32(0.1) * batch.sum()
+        return total, (carry, total, batch.sum())
+
+    windows = [np.full((1,), 10_000.0, np.float32)] * 1000
+    result = make_evaluator(constant, windows_per_dispatch=500)(jnp.zeros(()), (), windows)
+    assert result.count == 10_000_000
+    assert result.mean == pytest.approx(float(np.float32(0.1)), rel=1e-7)
+    assert jax.tree.leaves(result) == [result]

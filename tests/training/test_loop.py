@@ -1,0 +1,312 @@
+"""The loop: what it measures, when it stops, and that it goes on as if never stopped."""
+
+import io
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxgen.errors import UserError
+from jaxgen.training import loop
+from jaxgen.training.loop import Progress, steps_per_epoch, total_steps
+from jaxgen.training.progress import Display
+from jaxgen.training.runs import Run
+from jaxgen.training.step import evaluation_params
+
+TIMES = ("seconds", "tokens_per_second")
+
+
+def figures(run: Run) -> list[dict[str, Any]]:
+    """The metrics without what the clock decides."""
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in run.read_metrics()]
+
+
+def checkpoints(run: Run) -> dict[str, Any]:
+    return {which: run.load_checkpoint(which) for which in ("last", "best")}
+
+
+def assert_same_run(left: Path, right: Path) -> None:
+    """Bit for bit: last and best checkpoint, early-stopping memory, metrics."""
+    a, b = Run.open(left), Run.open(right)
+    jax.tree.map(np.testing.assert_array_equal, checkpoints(a), checkpoints(b))
+    ends = [run.index["last"]["progress"]["validation"] for run in (a, b)]
+    assert ends[0] == ends[1]
+    assert figures(a) == figures(b)
+
+
+@pytest.fixture(scope="module")
+def settings(toy: Any) -> Any:
+    return toy.config(evaluate_every=7, averaging="nt_asgd", nt_asgd_window=2)
+
+
+@pytest.fixture(scope="module")
+def pieces(toy: Any, settings: Any) -> Any:
+    """Compiled once for the tests of this file."""
+    return toy.pieces(settings)
+
+
+@pytest.fixture(scope="module")
+def evaluate_fn(toy: Any) -> Any:
+    return toy.evaluate_fn()
+
+
+@pytest.fixture(scope="module")
+def whole(
+    toy: Any, settings: Any, pieces: Any, evaluate_fn: Any, tmp_path_factory: Any
+) -> tuple[Path, loop.Result]:
+    """A training that nothing disturbed."""
+    directory = tmp_path_factory.mktemp("whole") / "run"
+    return directory, toy.train(directory, settings, pieces=pieces, evaluate_fn=evaluate_fn)
+
+
+def test_the_loop_is_a_plain_loop(toy: Any, settings: Any, pieces: Any, whole: Any) -> None:
+    """The parameters at the end are those of single steps, the carry fresh in each epoch."""
+    directory, result = whole
+    state, chunk, _ = pieces
+    state, stream = state(), toy.Stream()
+    for step in range(4 * toy.WINDOWS):
+        epoch, window = divmod(step, toy.WINDOWS)
+        if window == 0:
+            state = state._replace(carry=toy.carry())
+        batch = stream.chunk(epoch, window, 1)
+        batches = jax.tree.map(lambda x: np.repeat(x, settings.steps_per_dispatch, 0), batch)
+        active = state.average.active  # the loop decides when averaging starts
+        state = state._replace(average=state.average._replace(active=active))
+        state, _ = chunk(state, batches, 1)
+    assert (result.reason, result.steps) == ("finished", 4 * toy.WINDOWS)
+    jax.tree.map(np.testing.assert_array_equal, result.state.params, state.params)
+    saved = Run.open(directory)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        saved.load_params("last"),
+        dict(evaluation_params(result.state)),
+    )
+
+
+def test_metrics(toy: Any, settings: Any, whole: Any) -> None:
+    directory, result = whole
+    rows = Run.open(directory).read_metrics()
+    train = [row for row in rows if "nll" in row]
+    validation = [row for row in rows if "validation_nll" in row]
+    steps = range(1, 4 * toy.WINDOWS + 1)
+    assert [row["step"] for row in train] == [s for s in steps if s % 5 == 0 or s % 7 == 0] + [48]
+    assert [row["step"] for row in validation] == [7, 14, 21, 28, 35, 42, 48]
+    assert result.best_nll == min(row["validation_nll"] for row in validation)
+    assert train[-1]["perplexity"] == pytest.approx(np.exp(train[-1]["nll"]))
+    assert all(np.isfinite(row["grad_norm"]) and row["grad_norm"] > 0 for row in train)
+    assert (directory / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluation_of_the_saved_parameters_is_the_recorded_one(
+    whole: Any, evaluate_fn: Any
+) -> None:
+    directory, result = whole
+    assert evaluate_fn(Run.open(directory).load_params("best"))["nll"] == result.best_nll
+
+
+class Crash(BaseException):
+    """Ends the loop as a kill does: nothing below may catch it and save."""
+
+
+@pytest.mark.parametrize("crash_at", [0, 4, 11, 23])
+def test_resuming_changes_nothing(
+    toy: Any,
+    settings: Any,
+    pieces: Any,
+    evaluate_fn: Any,
+    whole: Any,
+    tmp_path: Path,
+    crash_at: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed twice after so many dispatches, then resumed: the same files."""
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.02)  # saves between evaluations too
+    state, chunk, layout = pieces
+    for _ in range(2):
+        calls = 0
+
+        def dying(*arguments: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls > crash_at:
+                raise Crash
+            return chunk(*arguments)
+
+        with suppress(Crash):  # the second time it may come to the end first
+            toy.train(tmp_path, settings, pieces=(state, dying, layout), evaluate_fn=evaluate_fn)
+    result = toy.train(tmp_path, settings, pieces=pieces, evaluate_fn=evaluate_fn)
+    assert result.reason == "finished"
+    assert_same_run(whole[0], tmp_path)
+
+
+def test_a_finished_run_is_left_alone(
+    toy: Any, settings: Any, pieces: Any, evaluate_fn: Any, whole: Any
+) -> None:
+    before = (whole[0] / "run.json").read_bytes()
+    result = toy.train(whole[0], settings, pieces=pieces, evaluate_fn=evaluate_fn)
+    assert (result.reason, result.steps) == ("finished", 48)
+    assert (whole[0] / "run.json").read_bytes() == before
+
+
+def start(toy: Any, directory: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, toy.__file__, str(directory), "--epochs", "6"]
+    root = Path(__file__).parents[2]
+    return subprocess.Popen(
+        command, cwd=root, env={"PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu", "PATH": ""}
+    )
+
+
+def last_step(directory: Path) -> int:
+    try:
+        return Run.open(directory).index["last"]["step"]
+    except (UserError, TypeError):
+        return -1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_a_killed_process_resumes(toy: Any, tmp_path: Path) -> None:
+    """Kill -9 at a random moment, then to the end: as if nothing had happened."""
+    undisturbed, killed = (start(toy, tmp_path / name) for name in ("whole", "cut"))
+    while last_step(tmp_path / "cut") < 1 and killed.poll() is None:
+        time.sleep(0.01)
+    time.sleep(np.random.default_rng().uniform(0.0, 0.4))
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() in (-signal.SIGKILL, 0)  # 0: it was done before
+    assert start(toy, tmp_path / "cut").wait() == 0
+    assert undisturbed.wait() == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_ctrl_c_finishes_the_dispatch_and_saves(
+    toy: Any, settings: Any, pieces: Any, evaluate_fn: Any, whole: Any, tmp_path: Path
+) -> None:
+    state, chunk, layout = pieces
+    calls = 0
+
+    def pressed(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            signal.raise_signal(signal.SIGINT)
+        return chunk(*arguments)
+
+    handler = signal.getsignal(signal.SIGINT)
+    result = toy.train(tmp_path, settings, pieces=(state, pressed, layout), evaluate_fn=evaluate_fn)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert result.reason == "interrupted"
+    assert 0 < last_step(tmp_path) == result.steps < 48
+    toy.train(tmp_path, settings, pieces=pieces, evaluate_fn=evaluate_fn)
+    assert_same_run(whole[0], tmp_path)
+
+
+def test_nan_stops_and_keeps_the_last_good_state(
+    toy: Any, settings: Any, evaluate_fn: Any, tmp_path: Path
+) -> None:
+    def loss_fn(params: Any, carry: Any, batch: Any, key: Any) -> Any:
+        loss, aux = toy.loss_fn(params, carry, batch, key)
+        poison = jax.numpy.where(batch["tokens"][0, 0] == poisoned, jax.numpy.nan, 0.0)
+        return loss + poison, aux
+
+    stream = toy.Stream()
+    stream.tokens = stream.tokens.copy()
+    poisoned = toy.V - 1
+    stream.tokens[0] = 0
+    stream.tokens[0, 10 * toy.T] = poisoned  # the first token of window 10
+    options = {"evaluate_fn": evaluate_fn, "stream": stream}
+    with pytest.raises(UserError, match=r"`loss` is nan at step 11: .* after step 10 is saved"):
+        toy.train(tmp_path, settings, pieces=toy.pieces(settings, loss_fn), **options)
+    run = Run.open(tmp_path)
+    assert last_step(tmp_path) == 10
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.load_params("last")))
+
+
+def test_early_stopping(toy: Any, tmp_path: Path) -> None:
+    nlls = iter([3.0, 2.0, 2.5, 2.0, 2.1, 1.0])
+    settings = toy.config(patience=3, evaluate_every=4)
+    result = toy.train(tmp_path, settings, evaluate_fn=lambda params: {"nll": next(nlls)})
+    assert (result.reason, result.steps, result.best_nll) == ("early stopping", 20, 2.0)
+    assert Run.open(tmp_path).index["best"]["step"] == 8
+    again = toy.train(tmp_path, settings, evaluate_fn=lambda params: {"nll": next(nlls)})
+    assert (again.reason, again.steps) == ("early stopping", 20)
+
+
+def test_time_limit(toy: Any, tmp_path: Path) -> None:
+    settings = toy.config(max_minutes=1e-9)
+    result = toy.train(tmp_path, settings)
+    assert result.reason == "time is up"
+    assert Run.open(tmp_path).index["last"]["step"] == result.steps < 48
+
+
+def test_validation_that_is_not_finite_stops(toy: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="validation nll is nan at step 12"):
+        toy.train(tmp_path, toy.config(), evaluate_fn=lambda params: {"nll": float("nan")})
+
+
+def test_samples_and_figures_are_shown_and_kept(toy: Any, tmp_path: Path) -> None:
+    shown = io.StringIO()
+    toy.train(
+        tmp_path,
+        toy.config(epochs=1.0),
+        sample_fn=lambda params: [(0.5, "a [b] c"), (1.0, "d")],
+        evaluate_fn=lambda params: {"nll": 1.0, "accuracy": 0.5},
+        unit="bpc",
+        learning_rate=lambda step: 0.1 * step,
+        display=Display(12, "bpc", Console(file=shown)),
+    )
+    *_, train, row = Run.open(tmp_path).read_metrics()
+    assert row["samples"] == [[0.5, "a [b] c"], [1.0, "d"]]
+    assert row["accuracy"] == 0.5
+    assert train["learning_rate"] == pytest.approx(1.1)
+    text = shown.getvalue()
+    assert "validation_nll 1.0000  validation_bpc 1.4427  accuracy 0.5000  best" in text
+    assert "temperature 0.5:\na [b] c\n" in text
+
+
+def test_accumulation_reads_every_window(toy: Any, tmp_path: Path) -> None:
+    read = []
+
+    class Watched(toy.Stream):
+        def chunk(self, epoch: int, window: int, num_windows: int) -> Any:
+            read.extend((epoch, w) for w in range(window, window + num_windows))
+            return super().chunk(epoch, window, num_windows)
+
+    result = toy.train(tmp_path, toy.config(accumulate_steps=5, epochs=2.0), stream=Watched())
+    assert result.steps == 4  # two whole steps fit in the 12 windows of an epoch
+    assert read == [(epoch, window) for epoch in (0, 1) for window in range(10)]
+
+
+def test_lengths(toy: Any) -> None:
+    assert total_steps(toy.config(epochs=2.5), 10) == 25
+    assert total_steps(toy.config(epochs=0.01), 10) == 1
+    assert total_steps(toy.config(max_steps=7), 10) == 7
+    assert steps_per_epoch(toy.config(accumulate_steps=3), 10) == 3
+    with pytest.raises(UserError, match=r"at most the 10 windows .* got 11"):
+        steps_per_epoch(toy.config(accumulate_steps=11), 10)
+
+
+@pytest.mark.parametrize(
+    ("validation", "best", "since", "stalls"),
+    [
+        ([3.0], True, 0, False),
+        ([3.0, 2.0], True, 0, False),
+        ([3.0, 2.0, 2.0], False, 1, False),
+        ([3.0, 2.0, 2.5, 2.9], False, 2, False),
+        ([3.0, 2.0, 2.5, 2.9, 2.1], False, 3, True),
+        ([3.0, 2.0, 1.0, 1.0, 1.9], False, 2, False),
+    ],
+)
+def test_what_evaluations_decide(
+    validation: list[float], best: bool, since: int, stalls: bool
+) -> None:
+    progress = Progress(validation=validation)
+    assert progress.is_best() == best
+    assert progress.evaluations_since_best() == since
+    assert progress.stalls(2) == stalls
