@@ -1,0 +1,1 @@
+"""Text from any recurrent model: logits transforms, `generate`, beam search, strings in and out."""

@@ -1,0 +1,156 @@
+"""What `generate` asks of a step function, a carry and a prompt, checked before the loop."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.errors import UserError
+from jaxgen.types import PyTree
+
+
+def check_step_fn(step_fn: Callable, params: PyTree, carry: PyTree, batch_size: int) -> int:
+    """The vocabulary size of a step function; UserError where it breaks the contract.
+
+    The contract: `step_fn(params, carry, tokens[B]) -> (carry, logits[B, V])`, with a carry of the
+    same structure, shapes and types out as in.
+    """
+    tokens = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    outputs = jax.jit(step_fn).eval_shape(params, carry, tokens)  # traces once a signature
+    if not isinstance(outputs, tuple) or len(outputs) != 2:
+        raise UserError(
+            f"`step_fn` must return (carry, logits), got {_kind(outputs)}; "
+            "return the new carry and the logits of the next token"
+        )
+    after, logits = outputs
+    shape = getattr(logits, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != batch_size:
+        raise UserError(
+            f"`step_fn` must return logits of shape [B, V] with B = {batch_size}, got "
+            f"{_kind(logits)}; give one row of logits for each token read"
+        )
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise UserError(
+            f"`step_fn` must return floating-point logits, got {logits.dtype}; "
+            "return scores before the softmax"
+        )
+    _check_carry(carry, after)
+    return int(shape[1])
+
+
+def _check_carry(before: PyTree, after: PyTree) -> None:
+    """UserError that names each leaf of the carry that a step changed in shape or type."""
+    old, new = (_leaves(carry) for carry in (before, after))
+    changes = [
+        f"{name or 'the carry'}: {_kind(old.get(name))} -> {_kind(new.get(name))}"
+        for name in [*old, *(name for name in new if name not in old)]
+        if _kind(old.get(name)) != _kind(new.get(name))
+    ]
+    shapes = [str(jax.tree.structure(carry)) for carry in (before, after)]
+    if not changes and shapes[0] != shapes[1]:
+        changes = [" -> ".join(shapes)]
+    if changes:
+        raise UserError(
+            "`step_fn` must return a carry like the one it takes, got "
+            + "; ".join(changes)
+            + "; give `generate` a first carry with the shapes and types that a step returns"
+        )
+
+
+def _leaves(tree: PyTree) -> dict[str, Any]:
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in paths}
+
+
+def _kind(leaf: Any) -> str:
+    if leaf is None:
+        return "nothing"
+    if not hasattr(leaf, "dtype"):
+        leaf = np.asarray(leaf) if isinstance(leaf, int | float | bool) else leaf
+    if not hasattr(leaf, "shape"):
+        return type(leaf).__name__
+    return f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def as_array(tokens: Any) -> Any:
+    """Token ids as an array; UserError for rows of different lengths."""
+    if hasattr(tokens, "shape"):
+        return tokens
+    try:
+        return np.asarray(tokens)
+    except ValueError:
+        raise UserError(
+            f"`prompt_tokens` must have rows of one length, got {[len(row) for row in tokens]}; "
+            "pad them on the right and give their `prompt_lengths`"
+        ) from None
+
+
+def check_prompt(
+    tokens: np.ndarray | jax.Array, lengths: Any, bos_id: int | None, vocab_size: int
+) -> tuple[jax.Array, jax.Array]:
+    """Prompt tokens [B, P >= 1] and lengths [B] >= 1; an empty prompt starts from `bos_id`."""
+    whole = tokens.size == 0 or jnp.issubdtype(tokens.dtype, jnp.integer)
+    if tokens.ndim != 2 or not whole:
+        raise UserError(
+            f"`prompt_tokens` must be whole numbers of shape [B, P], got {_kind(tokens)}; "
+            "give one row of token ids for each text"
+        )
+    tokens = jnp.asarray(tokens, jnp.int32)
+    batch, width = tokens.shape
+    if lengths is None:
+        lengths = np.full(batch, width, np.int32)
+    if jnp.shape(lengths) != (batch,):
+        raise UserError(
+            f"`prompt_lengths` must hold one length for each of the {batch} rows, got shape "
+            f"{jnp.shape(lengths)}; give the number of real tokens in each row"
+        )
+    if not isinstance(lengths, jax.core.Tracer):
+        lengths = np.asarray(lengths)
+        if ((lengths < 0) | (lengths > width)).any():
+            bad = lengths[(lengths < 0) | (lengths > width)][0]
+            raise UserError(
+                f"`prompt_lengths` must be in [0, {width}], got {bad}; "
+                "give the number of real tokens in each row"
+            )
+        if bos_id is None and (lengths == 0).any():
+            raise UserError(
+                f"`prompt_lengths` must be at least 1 without a `bos_id`, got 0 in row "
+                f"{int(np.argmin(lengths))}; give `bos_id`, the token that a text starts from"
+            )
+    if bos_id is not None and not 0 <= bos_id < vocab_size:
+        raise UserError(f"`bos_id` must be in [0, {vocab_size}), got {bos_id}; give a token id")
+    lengths = jnp.asarray(lengths, jnp.int32)
+    if bos_id is not None:
+        if width == 0:
+            tokens = jnp.full((batch, 1), bos_id, jnp.int32)
+        first = jnp.where(lengths == 0, bos_id, tokens[:, 0])
+        tokens, lengths = tokens.at[:, 0].set(first), jnp.maximum(lengths, 1)
+    return tokens, lengths
+
+
+def row_keys(key: Any, batch_size: int) -> jax.Array:
+    """One key a row: from a seed or one key by `fold_in` of the row, or as given, one a row."""
+    if isinstance(key, int | np.integer):
+        key = jax.random.key(int(key))
+    if not hasattr(key, "dtype"):
+        raise UserError(
+            f"`key` must be a seed, a jax key or one key a row, got {_kind(key)}; "
+            "for example jax.random.key(0)"
+        )
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if key.dtype != jnp.uint32:
+            raise UserError(
+                f"`key` must be a seed, a jax key or one key a row, got {_kind(key)}; "
+                "for example jax.random.key(0)"
+            )
+        key = jax.random.wrap_key_data(key)
+    if key.ndim == 0:
+        return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(batch_size))
+    if key.shape != (batch_size,):
+        raise UserError(
+            f"`key` must be one key or one for each of the {batch_size} rows, got shape "
+            f"{key.shape}; split a key with jax.random.split(key, {batch_size})"
+        )
+    return key

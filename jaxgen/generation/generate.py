@@ -1,0 +1,158 @@
+"""`generate`: sample from any recurrent model in one compiled loop."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxgen.errors import UserError
+from jaxgen.generation.checks import as_array, check_prompt, check_step_fn, row_keys
+from jaxgen.generation.decoding import Decoding, PrefillFn, StepFn, can_end, decode, read, start
+from jaxgen.generation.sampling import SamplingParams
+from jaxgen.types import Array, Bool, Float, Int, PyTree
+
+
+class GenerateOutput(NamedTuple):
+    """Texts and where they left off; the fields of `Emitted` and `Decoding` are described there."""
+
+    tokens: Int[Array, "B N"]
+    lengths: Int[Array, "B"]
+    finished: Bool[Array, "B"]
+    logprobs: Float[Array, "B N"] | None
+    top_tokens: Int[Array, "B N n"] | None
+    top_logprobs: Float[Array, "B N n"] | None
+    decoding: Decoding
+    """To go on: `decode(step_fn, params, out.decoding, ...)` gives the text one call would have."""
+
+    @property
+    def carry(self) -> PyTree:
+        """The model's state after all tokens but the last one of each row."""
+        return self.decoding.carry
+
+    @property
+    def last_tokens(self) -> Int[Array, "B"]:
+        """The last token of each row: the one-token prompt that continues from `carry`."""
+        return self.decoding.token
+
+
+def generate(
+    step_fn: StepFn,
+    params: PyTree,
+    carry: PyTree,
+    prompt_tokens: Any,
+    prompt_lengths: Any,
+    key: Any,
+    sampling: SamplingParams | None = None,
+    *,
+    max_new_tokens: int,
+    prefill_fn: PrefillFn | None = None,
+    bos_id: int | None = None,
+    pad_id: int = 0,
+    num_logprobs: int | None = None,
+) -> GenerateOutput:
+    """Sample a text for each row, in one compiled program that any transformation may enclose.
+
+    Row i depends on its own key, prompt, carry and settings alone. Without a stop token the loop is
+    a `scan` of `max_new_tokens` steps; with one it is a `while_loop` that ends with the last row.
+
+    Args:
+        step_fn: `step_fn(params, carry, tokens[B]) -> (carry, logits[B, V])`. If it has a method
+            `prepare`, the loop gets `prepare(params)`, computed once.
+        params: the model's parameters, any pytree.
+        carry: the state before the prompt; leaves of leading size B.
+        prompt_tokens: Int[B, P], right-padded.
+        prompt_lengths: Int[B], real tokens of each row; None: all P. A row of length 0 starts from
+            `bos_id` (where lengths are traced and there is no `bos_id`: from its first column).
+        key: an int seed or a jax key, folded with the row number; or one key a row.
+        sampling: see `SamplingParams`; default: plain sampling at temperature 1.
+        max_new_tokens: static.
+        prefill_fn: `prefill(params, carry, tokens[B, T], mask[B, T]) -> (carry, logits[B, T, V])`
+            reads a prompt in one pass, masked steps leaving the carry alone. Without it the prompt
+            is read by a scan of `step_fn`.
+        bos_id: what an empty prompt starts from.
+        pad_id: fills a finished row.
+        num_logprobs: None for no log-probabilities, 0 for those of the chosen tokens, n for the n
+            most likely tokens at each place as well.
+
+    Raises:
+        UserError: for a setting out of its range or not of the batch's size, a prompt without a
+            token to start from, or a `step_fn` that breaks its contract.
+    """
+    sampling = SamplingParams() if sampling is None else sampling
+    if max_new_tokens < 1:
+        raise UserError(f"`max_new_tokens` must be at least 1, got {max_new_tokens}")
+    prompt_tokens = as_array(prompt_tokens)
+    batch_size = prompt_tokens.shape[0] if prompt_tokens.ndim else 1
+    vocab_size = check_step_fn(step_fn, params, carry, batch_size)
+    tokens, lengths = check_prompt(prompt_tokens, prompt_lengths, bos_id, vocab_size)
+    sampling.check(batch_size, vocab_size)
+    if num_logprobs is not None and not 0 <= num_logprobs <= vocab_size:
+        raise UserError(
+            f"`num_logprobs` must be in [0, {vocab_size}], got {num_logprobs}; "
+            "None gives no log-probabilities"
+        )
+    return _generate(
+        params,
+        carry,
+        tokens,
+        lengths,
+        row_keys(key, batch_size),
+        sampling,
+        step_fn=step_fn,
+        max_new_tokens=max_new_tokens,
+        prefill_fn=prefill_fn,
+        pad_id=pad_id,
+        num_logprobs=num_logprobs,
+        ends=can_end(sampling),
+    )
+
+
+@partial(
+    jax.jit,
+    static_argnames=(
+        "step_fn",
+        "max_new_tokens",
+        "prefill_fn",
+        "pad_id",
+        "num_logprobs",
+        "ends",
+    ),
+)
+def _generate(
+    params: PyTree,
+    carry: PyTree,
+    tokens: Array,
+    lengths: Array,
+    keys: Array,
+    sampling: SamplingParams,
+    *,
+    step_fn: StepFn,
+    max_new_tokens: int,
+    prefill_fn: PrefillFn | None,
+    pad_id: int,
+    num_logprobs: int | None,
+    ends: bool,
+) -> GenerateOutput:
+    window = tokens.shape[1] + max_new_tokens
+    state = start(step_fn, params, carry, tokens[:, 0], sampling, window)
+    state = read(step_fn, params, state, tokens, lengths, prefill_fn, fresh=True)
+    state, emitted = decode(
+        step_fn,
+        params,
+        state,
+        keys,
+        sampling,
+        max_new_tokens=max_new_tokens,
+        pad_id=pad_id,
+        num_logprobs=num_logprobs,
+        ends=ends,
+    )
+    return GenerateOutput(
+        emitted.tokens,
+        state.length,
+        state.finished,
+        emitted.logprobs,
+        emitted.top_tokens,
+        emitted.top_logprobs,
+        state,
+    )

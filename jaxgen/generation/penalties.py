@@ -1,0 +1,135 @@
+"""What is done to the logits before the temperature: penalties on what was said, and bans."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.generation.sampling import SamplingParams
+from jaxgen.types import Array, Bool, Float, Int
+
+
+class Memory(NamedTuple):
+    """What penalties and bans know about the text so far; None where no setting asks."""
+
+    seen: Bool[Array, "*B V"] | None = None
+    """Tokens of the prompt and the text."""
+    counts: Int[Array, "*B V"] | None = None
+    """How often each token was generated."""
+    history: Int[Array, "*B W"] | None = None
+    """The last W tokens, right-aligned; -1 where there is none."""
+    runs: Int[Array, "*B W"] | None = None
+    """How many tokens before each place of the history equal the last ones of the text."""
+
+
+class Bans(NamedTuple):
+    """Token lists as masks over the vocabulary, made once before the loop."""
+
+    banned: Bool[Array, "*B V"] | None = None
+    stops: Bool[Array, "*B V"] | None = None
+
+
+def empty_memory(sampling: SamplingParams, vocab_size: int, window: int, batch_size: int) -> Memory:
+    """The memory of texts that have not begun; it looks `window` tokens back for n-grams."""
+
+    def full(size: int, value: int) -> Array:
+        return jnp.full((batch_size, size), value, jnp.int32)
+
+    penalised = sampling.presence_penalty is not None or sampling.frequency_penalty is not None
+    ngrams = sampling.no_repeat_ngram is not None
+    return Memory(
+        seen=full(vocab_size, 0) > 0 if sampling.repetition_penalty is not None else None,
+        counts=full(vocab_size, 0) if penalised else None,
+        history=full(window, -1) if ngrams else None,
+        runs=full(window, 0) if ngrams else None,
+    )
+
+
+def remember(memory: Memory, token: Int[Array, ""], generated: bool) -> Memory:
+    """One row's memory after one more token; a negative token changes nothing."""
+    seen, counts, history, runs = memory
+    real = token >= 0
+    if seen is not None:
+        seen = seen.at[jnp.where(real, token, seen.shape[0])].set(True, mode="drop")
+    if counts is not None and generated:
+        counts = counts.at[jnp.where(real, token, counts.shape[0])].add(1, mode="drop")
+    if history is not None and runs is not None:
+        shifted = jnp.concatenate([history[1:], token[None]])
+        before = jnp.concatenate([jnp.full((1,), -1, jnp.int32), shifted[:-1]])
+        # A place moves left as the history does, and so does the one before it: its run, which
+        # grows out of that one's, stays where it is.
+        grown = jnp.where(before == token, runs + 1, 0)
+        history, runs = jnp.where(real, shifted, history), jnp.where(real, grown, runs)
+    return Memory(seen, counts, history, runs)
+
+
+def remember_prompt(memory: Memory, tokens: Int[Array, "B P"], real: Bool[Array, "B P"]) -> Memory:
+    """The memory after a stretch of prompt; `real` is False at padding."""
+    seen = memory.seen
+    tokens = jnp.where(real, tokens, -1)
+    if seen is not None:
+        rows = jnp.arange(tokens.shape[0])[:, None]
+        seen = seen.at[rows, jnp.where(real, tokens, seen.shape[1])].set(True, mode="drop")
+    memory = memory._replace(seen=seen)
+    if memory.history is None:
+        return memory
+
+    def one(ngrams: Memory, token: Array) -> tuple[Memory, None]:
+        return jax.vmap(lambda m, t: remember(m, t, generated=False))(ngrams, token), None
+
+    ngrams = Memory(history=memory.history, runs=memory.runs)
+    ngrams, _ = jax.lax.scan(one, ngrams, tokens.T)
+    return memory._replace(history=ngrams.history, runs=ngrams.runs)
+
+
+def make_bans(sampling: SamplingParams, vocab_size: int) -> Bans:
+    """Masks of the token lists of all rows."""
+
+    def mask(tokens: Array | None) -> Array | None:
+        return None if tokens is None else jax.vmap(lambda row: _mask(row, vocab_size))(tokens)
+
+    stops = None if sampling.min_new_tokens is None else mask(sampling.stop_tokens)
+    return Bans(mask(sampling.banned_tokens), stops)
+
+
+def _mask(tokens: Int[Array, "K"], vocab_size: int) -> Bool[Array, "V"]:
+    places = jnp.where(tokens >= 0, tokens, vocab_size)
+    return jnp.zeros(vocab_size, bool).at[places].set(True, mode="drop")
+
+
+def penalise(
+    logits: Float[Array, "V"],
+    sampling: SamplingParams,
+    memory: Memory,
+    bans: Bans,
+    length: Int[Array, ""],
+) -> Float[Array, "V"]:
+    """One row's logits after penalties and bans, in the order of `transformers`.
+
+    Args:
+        logits: of the next token.
+        sampling: the row's settings, scalars.
+        memory: the row's text so far.
+        bans: the row's masks.
+        length: tokens generated so far.
+    """
+    if memory.seen is not None:
+        factor = jnp.where(logits < 0, sampling.repetition_penalty, 1 / sampling.repetition_penalty)
+        logits = jnp.where(memory.seen, logits * factor, logits)
+    if memory.counts is not None:
+        counts = memory.counts.astype(logits.dtype)
+        if sampling.frequency_penalty is not None:
+            logits = logits - sampling.frequency_penalty * counts
+        if sampling.presence_penalty is not None:
+            logits = logits - sampling.presence_penalty * (counts > 0).astype(logits.dtype)
+    if memory.history is not None and memory.runs is not None:
+        ngram = sampling.no_repeat_ngram
+        repeats = (memory.runs >= ngram - 1) & (ngram > 0)
+        ended = _mask(jnp.where(repeats, memory.history, -1), logits.shape[0])
+        logits = jnp.where(ended, -jnp.inf, logits)
+    if bans.banned is not None:
+        logits = jnp.where(bans.banned, -jnp.inf, logits)
+    if bans.stops is not None:
+        early = length < sampling.min_new_tokens
+        logits = jnp.where(bans.stops & early, -jnp.inf, logits)
+    return logits

@@ -1,0 +1,148 @@
+"""The draw against sorts, and its frequencies against the probabilities."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxgen.generation.draw import draw, filtered, mass_threshold, noise, top_k
+from jaxgen.generation.sampling import SamplingParams
+
+KEY = jax.random.key(3)
+
+
+def softmax(logits):
+    weights = np.exp(np.asarray(logits, np.float64) - np.max(logits))
+    return weights / weights.sum()
+
+
+def sorted_filter(logits, temperature=1.0, top_k=None, top_p=None, min_p=None, typical_p=None):
+    """Probabilities after each filter in turn, by sorting, in float64."""
+    logits = np.asarray(logits, np.float64)
+    if temperature == 0:
+        return np.eye(len(logits))[logits.argmax()]
+    p = softmax(logits / temperature)
+
+    def cut(keep):
+        kept = np.where(keep, p, 0)
+        return kept / kept.sum()
+
+    if top_k:
+        p = cut(np.argsort(np.argsort(-p, kind="stable")) < top_k)
+    if top_p is not None and top_p < 1:
+        p = cut(np.array([p[p > x].sum() < top_p for x in p]))
+    if min_p is not None:
+        p = cut(p >= min_p * p.max())
+    if typical_p is not None and typical_p < 1:
+        surprise = -np.log(np.where(p > 0, p, 1))
+        away = np.where(p > 0, np.abs(surprise - (p * surprise).sum()), np.inf)
+        p = cut(np.array([p[away < x].sum() < typical_p for x in away]) & (p > 0))
+    return p
+
+
+SETTINGS = [
+    {},
+    {"temperature": 0.0},
+    {"temperature": 0.3},
+    {"top_k": 3},
+    {"top_k": 0},
+    {"top_p": 0.8},
+    {"top_p": 1.0},
+    {"top_p": 0.05},
+    {"min_p": 0.2},
+    {"typical_p": 0.6},
+    {"temperature": 1.7, "top_k": 9, "top_p": 0.7, "min_p": 0.05},
+    {"top_p": 0.9, "typical_p": 0.7, "temperature": 0.8},
+    {"temperature": 0.0, "top_p": 0.9, "top_k": 4},
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [*((options, 13) for options in SETTINGS), ({"top_p": 0.8}, 300), ({}, 2)],
+    ids=str,
+)
+def test_filters_and_frequencies_are_those_of_a_sort(options, size):
+    """The kept set equals the sort's; frequencies pass a chi-square test.
+
+    With the fixed key the test is deterministic; the bound is that of a false alarm in 1e6 cases.
+    """
+    logits = jax.random.normal(jax.random.fold_in(KEY, size), (size,)) * 2
+    expected = sorted_filter(logits, **options)
+    sampling = SamplingParams(**options)
+    kept = jax.jit(filtered)(logits, sampling)
+    np.testing.assert_allclose(softmax(kept), expected, rtol=2e-5, atol=1e-7)
+
+    count = 20_000
+    draws = noise(KEY[None], jnp.arange(count), sampling)
+    one = jax.vmap(lambda noise: draw(logits, sampling, noise))
+    tokens = jax.jit(one)(jax.tree.map(lambda x: x[:, 0], draws))
+    seen = np.bincount(np.asarray(tokens), minlength=size)
+    assert (seen[expected == 0] == 0).all()
+    likely = expected * count >= 5
+    observed = np.append(seen[likely], seen[~likely].sum())
+    wanted = np.append(expected[likely], expected[~likely].sum()) * count
+    observed, wanted = observed[wanted > 0], wanted[wanted > 0]
+    chi2, freedom = ((observed - wanted) ** 2 / wanted).sum(), len(wanted) - 1
+    # Wilson-Hilferty: 4.75 standard deviations.
+    bound = (
+        freedom * (1 - 2 / (9 * max(freedom, 1)) + 4.75 * (2 / (9 * max(freedom, 1))) ** 0.5) ** 3
+    )
+    assert chi2 <= max(bound, 1e-6 * count)
+
+
+def test_top_p_keeps_ties_together():
+    logits = jnp.log(jnp.array([0.4, 0.2, 0.2, 0.2]))
+    kept = filtered(logits, SamplingParams(top_p=0.5))
+    assert (np.asarray(kept) > -np.inf).tolist() == [True, True, True, True]
+    kept = filtered(logits, SamplingParams(top_p=0.39))
+    assert (np.asarray(kept) > -np.inf).tolist() == [True, False, False, False]
+
+
+def test_top_k_and_greedy_take_the_lower_of_equal_tokens():
+    logits = jnp.array([0.0, 1.0, 1.0, 1.0])
+    kept = filtered(logits, SamplingParams(top_k=2))
+    assert (np.asarray(kept) > -np.inf).tolist() == [False, True, True, False]
+    sampling = SamplingParams(temperature=0.0)
+    one = jax.tree.map(lambda x: x[0, 0], noise(KEY[None], jnp.arange(1), sampling))
+    assert draw(logits, sampling, one) == 1
+
+
+def test_a_row_without_an_allowed_token_draws_minus_one():
+    sampling = SamplingParams(top_p=0.9)
+    one = jax.tree.map(lambda x: x[0, 0], noise(KEY[None], jnp.arange(1), sampling))
+    assert draw(jnp.full(9, -jnp.inf), sampling, one) == -1
+
+
+def test_banned_tokens_are_never_drawn_whatever_the_uniform():
+    logits = jnp.where(jnp.arange(100) % 7 == 3, 0.0, -jnp.inf)
+    sampling = SamplingParams()
+    ends = jnp.array([0.0, 2.0**-24, 0.5, 1 - 2.0**-24, 1.0], jnp.float32)
+    for first in ends:
+        for second in ends:
+            one = noise(KEY[None], jnp.arange(1), sampling)._replace(
+                uniforms=jnp.stack([first, second])
+            )
+            assert int(draw(logits, sampling, one)) % 7 == 3
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31 - 1), st.sampled_from([(5000, 8), (4096, 64), (2049, 3)]))
+def test_top_k_by_blocks_equals_a_plain_one(seed, shape):
+    size, k = shape
+    x = np.random.default_rng(seed).integers(0, 50, size).astype(np.float32)
+    for got, wanted in zip(top_k(jnp.asarray(x), k), jax.lax.top_k(x, k), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31 - 1), st.floats(0.01, 1.0))
+def test_mass_threshold_equals_a_sort(seed, mass):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(-6, 6, 24).astype(np.float32) * 0.37
+    weights = rng.integers(0, 5, 24).astype(np.float32)
+    target = np.float32(mass * weights.sum())
+    wanted = min([s for s in scores if weights[scores > s].sum() < target], default=scores.max())
+    assert jax.jit(mass_threshold)(scores, weights, target) == wanted
