@@ -22,6 +22,8 @@ class Contestant:
         options: its keyword arguments, besides `case`.
         python: interpreter; None for this one.
         tolerance: largest difference of its first loss from the reference, in nats.
+        parts: a unit of its `run` is only one of so many parts of the others' unit: for a peer so
+            slow that a whole one would take minutes.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Contestant:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     python: str | None = None
     tolerance: float = 1e-5
+    parts: int = 1
     worker: Worker | None = None
 
     def start(self, case: dict[str, Any]) -> None:
@@ -42,9 +45,9 @@ class Contestant:
             self.worker = None
 
     def run(self, steps: int) -> float:
-        """Seconds a step, over so many steps."""
+        """Seconds a whole unit, over so many runs."""
         assert self.worker
-        return self.worker.timed("run", steps=steps) / steps
+        return self.worker.timed("run", steps=steps) / steps * self.parts
 
     def facts(self) -> dict[str, Any]:
         """Compile time and memory, as far as the contestant knows them."""
@@ -88,7 +91,9 @@ def measure(
         seconds: length of one run.
         most: most steps of one run.
     """
-    steps = {c.name: units_for(lambda n, c=c: c.run(n) * n, seconds, most) for c in contestants}
+    steps = {
+        c.name: units_for(lambda n, c=c: c.run(n) * n / c.parts, seconds, most) for c in contestants
+    }
     timers = {c.name: (lambda c=c: c.run(steps[c.name])) for c in contestants}
     return interleave(timers, rounds=rounds, pause=PAUSE)
 

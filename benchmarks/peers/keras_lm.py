@@ -103,31 +103,39 @@ class KerasTraining:
 
 
 class KerasPredictSampling:
-    """The notebook's loop: `model.predict` on the last 60 one-hot characters, one new character.
+    """The notebook's loop: `model.predict` on the last 60 one-hot characters for each new one.
 
     Args:
-        hidden_size, vocab_size, window: of the recipe's model.
+        case: the fields of a `Case`; a unit of `run` samples T / `parts` characters.
+        parts: see there.
+        window: characters read for each new one.
     """
 
-    def __init__(self, hidden_size: int = 128, vocab_size: int = 57, window: int = 60):
-        self.vocab_size = vocab_size
+    def __init__(self, case: dict[str, Any], parts: int = 1, window: int = 60):
+        self.case = Case(**case)
+        self.length = self.case.T // parts
         self.window = window
-        self.model = keras.Sequential(
-            [
-                keras.Input((window, vocab_size)),
-                keras.layers.LSTM(hidden_size),
-                keras.layers.Dense(vocab_size, activation="softmax"),
-            ]
-        )
+        self.model = keras.Sequential([keras.Input((window, self.case.V))])
+        for layer in range(self.case.L):
+            last = layer == self.case.L - 1
+            self.model.add(keras.layers.LSTM(self.case.H, return_sequences=not last))
+        self.model.add(keras.layers.Dense(self.case.V, activation="softmax"))
         self.rng = np.random.default_rng(0)
+        self.sample(2)
 
-    def run(self, steps: int, temperature: float = 1.0) -> None:
-        """Sample `steps` characters after a random window."""
-        text = list(self.rng.integers(0, self.vocab_size, self.window))
-        for _ in range(steps):
-            inputs = np.zeros((1, self.window, self.vocab_size), "float32")
-            inputs[0, np.arange(self.window), text] = 1.0
+    def sample(self, length: int, temperature: float = 1.0) -> list[int]:
+        """New characters after a random window."""
+        size = self.case.V
+        text = list(self.rng.integers(0, size, self.window))
+        for _ in range(length):
+            inputs = np.zeros((1, self.window, size), "float32")
+            inputs[0, np.arange(self.window), text[-self.window :]] = 1.0
             probabilities = self.model.predict(inputs, verbose=0)[0].astype("float64")
             scaled = np.exp(np.log(probabilities) / temperature)
-            token = int(np.argmax(self.rng.multinomial(1, scaled / scaled.sum())))
-            text = [*text[1:], token]
+            text.append(int(np.argmax(self.rng.multinomial(1, scaled / scaled.sum()))))
+        return text[self.window :]
+
+    def run(self, steps: int) -> None:
+        """Make so many texts."""
+        for _ in range(steps):
+            self.sample(self.length)

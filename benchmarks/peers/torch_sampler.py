@@ -96,10 +96,10 @@ def race(logits: Tensor, temperature: float) -> Tensor:
 
 
 class TorchSampling:
-    """The contestant: `run(n)` samples n tokens for each row, after a start token of 0.
+    """The contestant: each unit of `run` is one call that gives every row `case.T` new tokens.
 
     Args:
-        case: the fields of a `Case`; T is of no use here.
+        case: the fields of a `Case`.
         variant: `lstm`, `cell`, `manual`, `compiled` or `graph` (CUDA).
         draw: `multinomial` or `race`.
         threads: intra-operator threads.
@@ -139,12 +139,12 @@ class TorchSampling:
         if variant == "compiled":
             self.step = torch.compile(self.step, fullgraph=True)
         self.loop = self._graph_loop if variant == "graph" else self._loop
-        self.run(2)
+        self.run(1)
 
     def start(self) -> tuple[Tensor, State]:
-        """First tokens (B,) and a zero state."""
+        """Different first tokens (B,) and a zero state."""
         case = self.case
-        tokens = torch.zeros(case.B, dtype=torch.long, device=self.device)
+        tokens = torch.arange(case.B, device=self.device) % case.V
         options: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
         if self.stacked:
             return tokens, (torch.zeros(case.L, case.B, case.H, **options),) * 2
@@ -192,9 +192,10 @@ class TorchSampling:
             advance()
 
     def run(self, steps: int) -> None:
-        """Sample and bring the tokens to the host."""
+        """Make so many calls; the tokens of each come to the host."""
         with torch.inference_mode():
-            self.loop(steps).cpu()
+            for _ in range(steps):
+                self.loop(self.case.T).cpu()
 
     def greedy(self, steps: int) -> list[list[int]]:
         """Most likely tokens (B, steps), to be compared with the other contestants'."""
