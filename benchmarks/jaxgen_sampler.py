@@ -101,7 +101,7 @@ class JaxgenText:
         from jaxgen.generation.text import TextModel
 
         from jaxgen.config import Experiment, ModelConfig, TokenizerConfig
-        from jaxgen.data.tokenizers import build_tokenizer
+        from jaxgen.data.vocabulary import build_tokenizer
 
         self.case = Case(**case)
         kind = TokenizerConfig(kind="char")

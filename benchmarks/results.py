@@ -31,7 +31,7 @@ def _from_pytest(data: dict[str, Any]) -> dict[str, Any]:
     rows = []
     for entry in data["benchmarks"]:
         stats, info = entry["stats"], dict(entry["extra_info"])
-        units = info.pop("units", 1)
+        units = info.pop("units", 1) * info.pop("steps_per_unit", 1)
         names = {"median": "median", "lower": "q1", "upper": "q3", "minimum": "min"}
         seconds = {ours: stats[theirs] / units for ours, theirs in names.items()}
         seconds |= {"maximum": stats["max"] / units, "count": stats["rounds"]}
