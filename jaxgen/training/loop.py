@@ -4,13 +4,9 @@ It knows neither models nor tokens: a state, a compiled chunk of steps, a stream
 function that evaluates parameters are enough, so every task trains with it.
 """
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from types import FrameType
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
@@ -19,6 +15,8 @@ import numpy as np
 
 from jaxgen.config import TrainingConfig
 from jaxgen.errors import UserError
+from jaxgen.training.clock import Clock
+from jaxgen.training.interrupts import interrupts
 from jaxgen.training.parallel import Layout
 from jaxgen.training.plots import plot_run
 from jaxgen.training.progress import Display, Unit, in_unit
@@ -64,12 +62,6 @@ class Progress:
     """Mean nll of every evaluation."""
     row: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0, 0.0])
     """Of the unfinished metrics row: nll_sum, count, summed grad_norm, steps."""
-
-    def is_best(self) -> bool:
-        """Whether the last evaluation is the best so far."""
-        return min(self.validation) not in self.validation[:-1] and (
-            self.validation[-1] == min(self.validation)
-        )
 
     def evaluations_since_best(self) -> int:
         """Evaluations without a better figure."""
@@ -176,8 +168,11 @@ def train(
     step = int(state.step)
 
     started = time.perf_counter() - progress.seconds
-    clock = _Clock()
+    clock = Clock()
     display = display or Display(total, unit)
+
+    def elapsed() -> float:
+        return time.perf_counter() - started
 
     def next_length(step: int) -> int:
         """Steps of the next dispatch: none crosses an epoch, an evaluation or a metrics row."""
@@ -200,25 +195,23 @@ def train(
         return layout.place_batches(jax.tree.map(arrange, batches), accumulate=windows)
 
     def save(*, best: bool = False) -> None:
-        progress.seconds = time.perf_counter() - started
+        progress.seconds = elapsed()
         run.save(state, asdict(progress), best=best)
-        clock.restart(saved=True)
+        clock.saved()
 
     def collect(metrics: Metrics, step: int, length: int) -> None:
         """Wait for a dispatch that ended at `step`, and report it."""
         rows = jax.tree.map(np.asarray, metrics)
         if not rows.finite[:length].all():
-            bad = step - length + int(np.argmin(rows.finite))
+            bad = int(np.argmin(rows.finite))
             save()
-            raise UserError(_non_finite(rows, int(np.argmin(rows.finite)), bad))
-        nll_sum, count = (float(x[:length].sum(dtype=np.float64)) for x in rows[:2])
-        clock.tick(length, count)
-        grads = float(rows.grad_norm[:length].sum(dtype=np.float64))
-        for index, value in enumerate((nll_sum, count, grads, length)):
-            progress.row[index] += value
+            raise UserError(_non_finite(rows, bad, step - length + bad))
+        values = (rows.nll_sum, rows.num_tokens, rows.grad_norm)
+        sums = [float(x[:length].sum(dtype=np.float64)) for x in values]
+        clock.tick(length, sums[1])
+        progress.row = [old + new for old, new in zip(progress.row, [*sums, length], strict=True)]
         nll = progress.row[0] / max(progress.row[1], 1.0)
-        seconds = time.perf_counter() - started
-        left = min(clock.seconds_per_step * (total - step), limit - seconds)
+        left = min(clock.seconds_per_step * (total - step), limit - elapsed())
         display.update(step, step / epoch_steps, nll, clock.tokens_per_second, left)
         if step % config.steps_per_dispatch == 0 or step % evaluate_every == 0 or step == total:
             row = {
@@ -228,7 +221,7 @@ def train(
                 unit: in_unit(nll, unit),
                 "grad_norm": progress.row[2] / progress.row[3],
                 "tokens_per_second": round(clock.tokens_per_second, 1),
-                "seconds": round(seconds, 3),
+                "seconds": round(elapsed(), 3),
             }
             if learning_rate is not None:
                 row["learning_rate"] = float(learning_rate(step - 1))
@@ -248,96 +241,57 @@ def train(
                 save()
                 raise UserError(f"validation nll is {nll} at step {step}; lower the learning rate")
             progress.validation.append(nll)
-            best = progress.is_best()
+            best = progress.evaluations_since_best() == 0
             row |= {"validation_nll": nll, f"validation_{unit}": in_unit(nll, unit), **figures}
         samples = list(sample_fn(params)) if sample_fn is not None else []
         if samples:
             row["samples"] = [list(sample) for sample in samples]
         display.evaluation(row, best=best, samples=samples)
-        run.append_metrics(row | {"seconds": round(time.perf_counter() - started, 3)})
+        run.append_metrics(row | {"seconds": round(elapsed(), 3)})
         stalls = config.averaging == "nt_asgd" and progress.stalls(config.nt_asgd_window)
         if stalls and not is_averaging(state):
             state = layout.place_state(start_averaging(state))
             display.line("validation stalls: averaging the parameters from here on")
         save(best=best)
 
-    def ended() -> Reason | None:
+    def stop() -> Reason | None:
         if step >= total:
             return "finished"
-        if config.patience and progress.evaluations_since_best() >= config.patience:
-            return "early stopping"
-        if time.perf_counter() - started >= limit:
+        if elapsed() >= limit:
             return "time is up"
-        return None
+        return "interrupted" if interrupted() else None
 
-    with display, _interrupts() as interrupted:
-        pending: tuple[Metrics, int, int] | None = None
-        reason = ended()
+    def patience_is_over() -> bool:
+        return config.patience is not None and progress.evaluations_since_best() >= config.patience
+
+    with display, interrupts() as interrupted:
         if restored is None:
             save()
-        length = next_length(step) if reason is None else 0
-        batches = read(step, length) if reason is None else None
+        reason: Reason | None = "early stopping" if patience_is_over() else stop()
+        pending: tuple[Metrics, int, int] | None = None
         while reason is None:
+            length = next_length(step)
+            batches = read(step, length)  # while the device works on the dispatch before
             if step % epoch_steps == 0:
                 state = state._replace(carry=layout.place_carry(initial_carry))
             state, metrics = chunk(state, batches, np.int32(length))
             step += length
-            at_evaluation = step % evaluate_every == 0 or step == total
-            if pending is not None:  # while the device works on the chunk just sent
+            if pending is not None:
                 collect(*pending)
             pending = (metrics, step, length)
-            due = at_evaluation or interrupted() or clock.save_due()
-            if due or time.perf_counter() - started >= limit:
+            reason = stop()
+            evaluation_due = step % evaluate_every == 0 or reason in ("finished", "time is up")
+            if evaluation_due or reason or clock.since_save() > SAVE_SECONDS:
                 collect(*pending)
                 pending = None
-                if at_evaluation:
+                if evaluation_due:
                     evaluate(step)
-                elif due:
+                    reason = reason or ("early stopping" if patience_is_over() else None)
+                else:
                     save()
-            reason = "interrupted" if interrupted() else ended()
-            if reason is None:
-                length = next_length(step)
-                batches = read(step, length)
-        if reason == "time is up" and step % evaluate_every:
-            evaluate(step)
     plot_run(run)
     best_nll = min(progress.validation, default=None)
-    return Result(state, reason, step, time.perf_counter() - started, best_nll)
-
-
-class _Clock:
-    """Speed of the steps, leaving out compilation, evaluations and saves."""
-
-    def __init__(self) -> None:
-        self.seconds_per_step = 0.0
-        self.tokens_per_second = 0.0
-        self._mark = self._saved = time.perf_counter()
-        self._ticks = 0
-
-    def tick(self, steps: int, tokens: float) -> None:
-        """A dispatch has just been waited for."""
-        now = time.perf_counter()
-        self._ticks += 1
-        if self._ticks > 1 and self._mark:  # the first one compiled
-            seconds = max(now - self._mark, 1e-9)
-            share = 1.0 if self._ticks == 2 else 0.2
-            self.seconds_per_step += share * (seconds / steps - self.seconds_per_step)
-            self.tokens_per_second += share * (tokens / seconds - self.tokens_per_second)
-        self._mark = now
-
-    def restart(self, *, saved: bool = False) -> None:
-        """Start anew after something that was not a step."""
-        self._mark = time.perf_counter()
-        if saved:
-            self._saved = self._mark
-
-    def steps_within(self, seconds: float) -> int:
-        """Steps that take about so long; one as long as that is unknown."""
-        return int(seconds / self.seconds_per_step) if self.seconds_per_step else 1
-
-    def save_due(self) -> bool:
-        """Whether it is long since the last save."""
-        return time.perf_counter() - self._saved > SAVE_SECONDS
+    return Result(state, reason, step, elapsed(), best_nll)
 
 
 def _non_finite(rows: Metrics, index: int, step: int) -> str:
@@ -347,24 +301,3 @@ def _non_finite(rows: Metrics, index: int, step: int) -> str:
         f"`{name}` is {value} at step {step + 1}: training stopped, and the state after step "
         f"{step} is saved; lower `optimizer.learning_rate` or `optimizer.clip_norm` and train anew"
     )
-
-
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Within: Ctrl-C and SIGTERM only set a flag; a second Ctrl-C raises."""
-    hits: list[int] = []
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        hits.append(number)
-        if len(hits) > 1:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(hits)
-    finally:
-        for number, previous in old.items():
-            signal.signal(number, previous)

@@ -293,20 +293,17 @@ def test_lengths(toy: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("validation", "best", "since", "stalls"),
+    ("validation", "since", "stalls"),
     [
-        ([3.0], True, 0, False),
-        ([3.0, 2.0], True, 0, False),
-        ([3.0, 2.0, 2.0], False, 1, False),
-        ([3.0, 2.0, 2.5, 2.9], False, 2, False),
-        ([3.0, 2.0, 2.5, 2.9, 2.1], False, 3, True),
-        ([3.0, 2.0, 1.0, 1.0, 1.9], False, 2, False),
+        ([3.0], 0, False),
+        ([3.0, 2.0], 0, False),
+        ([3.0, 2.0, 2.0], 1, False),
+        ([3.0, 2.0, 2.5, 2.9], 2, False),
+        ([3.0, 2.0, 2.5, 2.9, 2.1], 3, True),
+        ([3.0, 2.0, 1.0, 1.0, 1.9], 2, False),
     ],
 )
-def test_what_evaluations_decide(
-    validation: list[float], best: bool, since: int, stalls: bool
-) -> None:
+def test_what_evaluations_decide(validation: list[float], since: int, stalls: bool) -> None:
     progress = Progress(validation=validation)
-    assert progress.is_best() == best
     assert progress.evaluations_since_best() == since
     assert progress.stalls(2) == stalls

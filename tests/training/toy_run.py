@@ -47,7 +47,7 @@ def init_params(seed: int = 0) -> dict[str, jax.Array]:
     keys = jax.random.split(jax.random.key(seed), 3)
     shapes = {"in": (V, H), "recurrent": (H, H), "out": (H, V)}
     return {
-        name: 0.5 * jax.random.normal(key, shape)
+        name: 0.3 * jax.random.normal(key, shape)  # larger, and it is chaotic
         for key, (name, shape) in zip(keys, shapes.items(), strict=True)
     }
 
