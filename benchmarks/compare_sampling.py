@@ -44,7 +44,10 @@ TORCH = "benchmarks.peers.torch_sampler:TorchSampling"
 
 def contestants(case: Case, threads: tuple[int, ...], keras: str | None, quick: bool) -> list:
     """Everyone that is installed; jaxgen's `generate` first."""
-    entries = [Contestant("jaxgen.generate", "jaxgen", OURS)]
+    entries = [
+        Contestant("jaxgen.generate", "jaxgen", OURS),
+        Contestant("generate in jit", "jaxgen in jit", OURS, {"inside_jit": True}),
+    ]
     if case.B == 1 and case.L == 1:
         entries.append(Contestant("lm.generate", "text", "benchmarks.jaxgen_sampler:JaxgenText"))
     if installed("torch"):
@@ -129,7 +132,7 @@ def compare(case: Case, ceilings: dict[str, Any], args: Any) -> tuple[list, list
             facts = contestant.facts() if final else {"options": contestant.options}
             entry = row(case, contestant.name, per_step(times, case), ceilings)
             rows.append({**entry, "group": contestant.group, "final": final, **facts})
-        ours = [c for c in finalists if c.group in ("jaxgen", "text")]
+        ours = [c for c in finalists if c.group in ("jaxgen", "jaxgen in jit", "text")]
         peers = [c for c in finalists if c not in ours]
         found = ratios(seconds, ours, peers)
         return rows, [{"suite": "sampling", "case": case.name, **entry} for entry in found]
@@ -162,7 +165,7 @@ def show(case: Case, rows: list[dict[str, Any]], found: list[dict[str, Any]]) ->
 def vocabulary(case: Case, ceilings: dict[str, Any], args: Any) -> list[dict[str, Any]]:
     """What drawing adds to a step of the bare model, for each way of drawing."""
     entries = [
-        Contestant(name, name, OURS, {"sampling": name})
+        Contestant(name, name, OURS, {"sampling": name, "inside_jit": True})
         for name in ("model", "greedy", "temperature", "top_k", "top_p")
     ]
     running = start_all(entries, case.as_dict())

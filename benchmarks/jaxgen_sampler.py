@@ -30,9 +30,17 @@ class JaxgenSampling:
         sampling: a key of `SETTINGS`, or `model` for a loop that makes the logits and draws
             nothing: the floor under the others.
         dtype: compute type.
+        inside_jit: call it from one compiled program, as research code does, instead of from
+            Python, where every call is checked.
     """
 
-    def __init__(self, case: dict[str, Any], sampling: str = "temperature", dtype: str = "float32"):
+    def __init__(
+        self,
+        case: dict[str, Any],
+        sampling: str = "temperature",
+        dtype: str = "float32",
+        inside_jit: bool = False,
+    ):
         self.case = Case(**case)
         self.model = model_of(self.case, dtype)
         self.step_fn = step_fn_of(self.model)
@@ -40,13 +48,29 @@ class JaxgenSampling:
         self.carry = self.model.initial_carry(self.case.B)
         self.prompt = np.arange(self.case.B, dtype=np.int32)[:, None] % self.case.V
         self.settings = SamplingParams(**SETTINGS.get(sampling, {}))
-        self.call = self._model_only() if sampling == "model" else self._generate
+        if sampling == "model":
+            self.call = self._model_only()
+        else:
+            self.call = self._compiled() if inside_jit else self._generate
         started = time.perf_counter()
         jax.block_until_ready(self.call(0))
         self.first_call_seconds = time.perf_counter() - started
 
     def _generate(self, seed: int) -> jax.Array:
         return self._tokens(self.settings, self.case.T, seed)
+
+    def _compiled(self) -> Any:
+        """`generate` inside this caller's own `jit`."""
+
+        @jax.jit
+        def call(params: Any, carry: Any, prompt: jax.Array, key: jax.Array) -> jax.Array:
+            length = self.case.T
+            settings = self.settings
+            return generate(
+                self.step_fn, params, carry, prompt, None, key, settings, max_new_tokens=length
+            ).tokens
+
+        return lambda seed: call(self.params, self.carry, self.prompt, jax.random.key(seed))
 
     def _tokens(self, settings: SamplingParams, length: int, seed: int) -> jax.Array:
         out = generate(
@@ -98,10 +122,9 @@ class JaxgenText:
     """`lm.generate`, string in and string out, on a character model with random parameters."""
 
     def __init__(self, case: dict[str, Any]):
-        from jaxgen.generation.text import TextModel
-
         from jaxgen.config import Experiment, ModelConfig, TokenizerConfig
         from jaxgen.data.vocabulary import build_tokenizer
+        from jaxgen.generation.text import TextModel
 
         self.case = Case(**case)
         kind = TokenizerConfig(kind="char")

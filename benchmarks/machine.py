@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import subprocess
 import time
 from collections.abc import Callable
@@ -18,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.worker import ROOT, peak_resident
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "keras", "tensorflow")
 FLAGS = ("XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "JAX_DEFAULT_MATMUL_PRECISION")
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def description() -> dict[str, Any]:
@@ -82,10 +82,10 @@ def peak_memory() -> int:
     stats = jax.devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return int(stats["peak_bytes_in_use"])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_resident()
 
 
-def fastest(function: Callable[[], Any], repeats: int = 5) -> float:
+def fastest(function: Callable[[], Any], repeats: int = 15) -> float:
     """Seconds of the fastest call: a ceiling is the best ever seen, not the usual."""
     function()
     times = []
@@ -157,7 +157,7 @@ def ceilings(quick: bool = False) -> dict[str, Any]:
     (the last level), `memory` 512 MiB.
     """
     cpu = jax.devices()[0].platform == "cpu"
-    size = (1024 if quick else 2048) if cpu else 8192
+    size = 1024 if cpu else 8192
     sizes = {"cache_small": 2**20, "cache_large": 2**23, "memory": 2**27 if quick else 2**29}
     return {
         "matmul": {

@@ -43,7 +43,8 @@ def test_encode(kind: str, measure: Any, benchmark: Any) -> None:
 
     sample = text()
     size = 1000 if kind == "bpe" else None
-    tokenizer = build_tokenizer(TokenizerConfig(kind=kind, vocab_size=size), [sample[:200_000]])
+    learned = sample[:200_000] if kind == "bpe" else sample
+    tokenizer = build_tokenizer(TokenizerConfig(kind=kind, vocab_size=size), [learned])
     seconds = measure(lambda units: [tokenizer.encode(sample) for _ in range(units)], suite="data")
     benchmark.extra_info.update(characters_per_second=len(sample) / seconds)
 

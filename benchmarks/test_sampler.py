@@ -9,7 +9,7 @@ from benchmarks.jaxgen_sampler import JaxgenSampling
 
 def test_sampler(sampling_entry: Entry, measure: Any, benchmark: Any, ceilings: Any) -> None:
     case, dtype = sampling_entry
-    contestant = JaxgenSampling(case.as_dict(), dtype=dtype)
+    contestant = JaxgenSampling(case.as_dict(), dtype=dtype, inside_jit=True)
     cost = costs.sampler_step(case)
     floor = costs.floor_seconds(cost, ceilings, dtype=dtype)
     calls = measure(
