@@ -165,6 +165,10 @@ class Tokenizer:
         stream = StreamingDecoder(self)
         return stream.push(ids) + stream.finish()
 
+    def decoder(self) -> "StreamingDecoder":
+        """A decoder for ids that come bit by bit."""
+        return StreamingDecoder(self)
+
     def normalize(self, text: object) -> str:
         """The text as the vocabulary sees it: lower-cased and composed (NFC) where that is set."""
         if not isinstance(text, str):

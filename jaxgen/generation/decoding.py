@@ -6,6 +6,7 @@ into calls gives the same text.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.generation.draw import Noise, draw, noise, top_k
+from jaxgen.generation.one_kernel import one_kernel
 from jaxgen.generation.penalties import (
     Memory,
     empty_memory,
@@ -132,7 +134,7 @@ def _read_all(
 ) -> PyTree:
     if prefill_fn is not None:
         return prefill_fn(params, carry, tokens, mask)[0]
-    params = _prepared(step_fn, params)
+    params = prepared(step_fn, params)
 
     def step(carry: PyTree, now: tuple[Array, Array]) -> tuple[PyTree, None]:
         token, real = now
@@ -153,12 +155,14 @@ def decode(
     pad_id: int = 0,
     num_logprobs: int | None = None,
     ends: bool = True,
+    fused: bool = False,
 ) -> tuple[Decoding, Emitted]:
     """Texts with `max_new_tokens` more tokens, or with `num_steps` of them where given (traced).
 
-    With `ends` the loop stops with the last row, and a finished row's carry stays as it is.
+    With `ends` the loop stops with the last row, and a finished row's carry stays as it is. With
+    `fused` it is compiled by `one_kernel`.
     """
-    params = _prepared(step_fn, params)
+    params = prepared(step_fn, params)
     batch_size = state.token.shape[0]
     sampling = sampling.rows(batch_size)
     _, logits = jax.eval_shape(step_fn, params, state.carry, state.token)
@@ -175,11 +179,14 @@ def decode(
             token = jax.vmap(_force)(token, sampling.forced_tokens, state.length)
         return _append(state, carry, token, logits, sampling, pad_id, num_logprobs, ends)
 
-    if not ends and num_steps is None:
-        state, emitted = jax.lax.scan(advance, state, all_noise)
-        return state, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), emitted)
-    limit = jnp.int32(max_new_tokens) if num_steps is None else num_steps
-    return _while(advance, state, all_noise, limit, pad_id, ends)
+    def run(state: Decoding, all_noise: Noise) -> tuple[Decoding, Emitted]:
+        if not ends and num_steps is None:
+            return jax.lax.scan(advance, state, all_noise)
+        limit = jnp.int32(max_new_tokens) if num_steps is None else num_steps
+        return _while(advance, state, all_noise, limit, pad_id, ends)
+
+    state, emitted = (one_kernel(run) if fused else run)(state, all_noise)
+    return state, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), emitted)
 
 
 def _while(
@@ -210,7 +217,7 @@ def _while(
         return index + 1, state, buffers
 
     _, state, buffers = jax.lax.while_loop(goes_on, body, (jnp.int32(0), state, buffers))
-    return state, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), buffers)
+    return state, buffers
 
 
 def _append(
@@ -265,7 +272,21 @@ def _force(token: Array, forced: Array, length: Array) -> Array:
     return jnp.where((length < forced.shape[0]) & (forced[place] >= 0), forced[place], token)
 
 
-def _prepared(step_fn: StepFn, params: PyTree) -> PyTree:
+@dataclass(frozen=True)
+class Prepared:
+    """A step function for parameters that went through its `prepare` already."""
+
+    step_fn: StepFn
+
+    def __call__(
+        self, params: PyTree, carry: PyTree, tokens: Int[Array, "B"]
+    ) -> tuple[PyTree, Float[Array, "B V"]]:
+        """One step."""
+        return self.step_fn(params, carry, tokens)
+
+
+def prepared(step_fn: StepFn, params: PyTree) -> PyTree:
+    """The parameters as the loop wants them: through the step function's `prepare`, if any."""
     prepare = getattr(step_fn, "prepare", None)
     return params if prepare is None else prepare(params)
 

@@ -48,7 +48,7 @@ def generate(
     prefill_fn: PrefillFn | None = None,
     bos_id: int | None = None,
     pad_id: int = 0,
-    num_logprobs: int | None = None,
+    num_logprobs: int | None = 0,
 ) -> GenerateOutput:
     """Sample a text for each row, in one compiled program that any transformation may enclose.
 

@@ -1,6 +1,6 @@
 """`SamplingParams`: how the next token is chosen, as one pytree of traced values."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import jax
@@ -32,8 +32,8 @@ _NUMBERS: dict[str, tuple[Any, str, Any, str]] = {
     "no_repeat_ngram": (np.int32, "0 or more", lambda x: x >= 0, "use 0 to disable"),
     "min_new_tokens": (np.int32, "0 or more", lambda x: x >= 0, "use 0 to disable"),
 }
-_LISTS = ("banned_tokens", "forced_tokens", "stop_tokens")
-_FIELDS = (*_NUMBERS, *_LISTS)
+TOKEN_LISTS = ("banned_tokens", "forced_tokens", "stop_tokens")
+_FIELDS = (*_NUMBERS, *TOKEN_LISTS)
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -107,7 +107,7 @@ class SamplingParams:
         given = locals()
         for name in _NUMBERS:
             object.__setattr__(self, name, _number(name, given[name]))
-        for name in _LISTS:
+        for name in TOKEN_LISTS:
             object.__setattr__(self, name, _tokens(name, given[name]))
         if self.temperature is None:
             _fail("temperature", "a number or one a row", None, "1.0 leaves the logits as they are")
@@ -157,8 +157,8 @@ class SamplingParams:
 
     def check(self, batch_size: int, vocab_size: int) -> None:
         """UserError where these settings do not fit a batch or a vocabulary."""
-        for name, value in self._present():
-            wanted = 1 if name in _LISTS else 0
+        for name, value in self.items():
+            wanted = 1 if name in TOKEN_LISTS else 0
             if value.ndim > wanted + 1 or (
                 value.ndim == wanted + 1 and value.shape[0] not in (1, batch_size)
             ):
@@ -173,7 +173,7 @@ class SamplingParams:
                 continue
             if name == "top_k" and value.max() > vocab_size:
                 _fail(name, f"at most the vocabulary of {vocab_size}", value.max(), "use 0 for all")
-            if name in _LISTS and not ((value >= -1) & (value < vocab_size)).all():
+            if name in TOKEN_LISTS and not ((value >= -1) & (value < vocab_size)).all():
                 bad = value[(value < -1) | (value >= vocab_size)][0]
                 _fail(name, f"in [0, {vocab_size})", bad, "give token ids of this vocabulary")
         banned = self.banned_tokens
@@ -184,15 +184,21 @@ class SamplingParams:
 
     def rows(self, batch_size: int) -> "SamplingParams":
         """The same settings with one value, or one list, for each row."""
-        changed = {}
-        for name, value in self._present():
-            tail = value.shape[-1:] if name in _LISTS else ()
-            dtype = np.int32 if name in _LISTS else _NUMBERS[name][0]
-            changed[name] = jnp.broadcast_to(jnp.asarray(value, dtype), (batch_size, *tail))
-        leaves = [changed.get(name) for name in _FIELDS]
-        return self.tree_unflatten(self.max_top_k, leaves)
 
-    def _present(self) -> Iterator[tuple[str, Any]]:
+        def spread(name: str, value: Any) -> Any:
+            tail = value.shape[-1:] if name in TOKEN_LISTS else ()
+            dtype = np.int32 if name in TOKEN_LISTS else _NUMBERS[name][0]
+            return jnp.broadcast_to(jnp.asarray(value, dtype), (batch_size, *tail))
+
+        return self.map(spread)
+
+    def map(self, change: Callable[[str, Any], Any]) -> "SamplingParams":
+        """The same fields with `change(name, value)` for the value of each that is present."""
+        changed = {name: change(name, value) for name, value in self.items()}
+        return self.tree_unflatten(self.max_top_k, [changed.get(name) for name in _FIELDS])
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Name and value of each field that is present."""
         return ((name, getattr(self, name)) for name in _FIELDS if getattr(self, name) is not None)
 
 

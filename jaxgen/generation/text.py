@@ -1,0 +1,309 @@
+"""`TextModel`: a trained language model with strings in and strings out."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxgen.errors import UserError
+from jaxgen.generation import programs
+from jaxgen.generation.carry import Reading
+from jaxgen.generation.decoding import Decoding, PrefillFn, Prepared, StepFn, prepared
+from jaxgen.generation.requests import Prompt, Prompts, Request, make_request
+from jaxgen.generation.stop_strings import StopStrings
+from jaxgen.types import PyTree
+
+_PIECE = 64
+"""Steps between two looks at the text for a stop string."""
+
+
+class Sample(NamedTuple):
+    """One generated text."""
+
+    text: str
+    """Without the prompt and without the stop string."""
+    tokens: list[int]
+    """All tokens generated, also those of a stop string."""
+    logprobs: list[float] | None
+    """Natural log-probability of each token under the model itself, before any setting."""
+    finished: bool
+    """Whether a stop token or a stop string ended it."""
+
+
+@dataclass(frozen=True, eq=False)
+class TextModel:
+    """A language model with its tokenizer.
+
+    Attributes:
+        params: the model's parameters.
+        config: the settings it was trained with; not used here.
+        tokenizer: `encode(text)`, `decode(ids)`, `decoder()` (with `push(ids)` and `finish()`),
+            `start_id` (what an empty prompt starts from), `vocab_size`.
+        step_fn: `step_fn(params, carry, tokens[B]) -> (carry, logits[B, V])`.
+        prefill_fn: as in `jaxgen.generate`; None reads prompts step by step.
+        initial_carry: `initial_carry(batch_size)`, or `(batch_size, labels[B])` where conditioned.
+    """
+
+    params: PyTree
+    config: Any
+    tokenizer: Any
+    step_fn: StepFn
+    prefill_fn: PrefillFn | None
+    initial_carry: Callable[..., PyTree]
+
+    def generate(
+        self,
+        prompt: Prompts = "",
+        *,
+        max_new_tokens: int = 200,
+        n: int | None = None,
+        key: int | jax.Array = 0,
+        stop: str | Sequence[str] | None = None,
+        labels: int | Sequence[int] | None = None,
+        after: Reading | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Continue a prompt, or each of several.
+
+        Args:
+            prompt: a text (or the integers of an integer tokenizer), or a list of them.
+            max_new_tokens: tokens to generate at most.
+            n: texts a prompt; None is one, not in a list.
+            key: a seed or a jax key; the text is a function of it. Each text of a list has its
+                own, folded from it by the place in the list.
+            stop: end a text before the first of these strings.
+            labels: what a conditioned model writes about; one, or one a prompt.
+            after: continue from a reading (see `read`), one row for all prompts or one each.
+            **settings: fields of `SamplingParams`: `temperature=0.5`, `top_p=0.9`, ...; a list
+                holds one value a prompt, or, beside a single prompt, makes one text a value.
+
+        Returns:
+            The new text alone: a str, or a list for several prompts or values; with `n` a list of
+            n texts in the place of each.
+
+        Raises:
+            UserError: see `SamplingParams`.
+        """
+        samples = self.sample(
+            prompt,
+            max_new_tokens=max_new_tokens,
+            n=n,
+            key=key,
+            stop=stop,
+            labels=labels,
+            after=after,
+            logprobs=False,
+            **settings,
+        )
+        return _texts(samples)
+
+    def sample(
+        self,
+        prompt: Prompts = "",
+        *,
+        max_new_tokens: int = 200,
+        n: int | None = None,
+        key: int | jax.Array = 0,
+        stop: str | Sequence[str] | None = None,
+        labels: int | Sequence[int] | None = None,
+        after: Reading | None = None,
+        logprobs: bool = True,
+        **settings: Any,
+    ) -> Any:
+        """As `generate`, with `Sample`s (tokens and log-probabilities) in the place of texts."""
+        request = make_request(self.tokenizer, prompt, settings, n, labels, after)
+        lines = [_Line(self.tokenizer, request.context[row], stop) for row in request.rows]
+        for made in self._made(request, key, max_new_tokens, _PIECE if stop else None, logprobs):
+            for row, line in enumerate(lines):
+                line.push(made, row)
+            if all(line.finished for line in lines):
+                break
+        samples: list[Any] = [line.sample(logprobs) for line in lines]
+        if n is not None:
+            samples = [samples[first : first + n] for first in range(0, len(samples), n)]
+        return samples[0] if request.single else samples
+
+    def stream(
+        self,
+        prompt: Prompt = "",
+        *,
+        max_new_tokens: int | None = None,
+        chunk: int = 16,
+        key: int | jax.Array = 0,
+        stop: str | Sequence[str] | None = None,
+        labels: int | None = None,
+        after: Reading | None = None,
+        **settings: Any,
+    ) -> Iterator[str]:
+        """Yield the text of `generate` as it is made, in constant memory.
+
+        Args:
+            prompt: one text.
+            max_new_tokens: None goes on without end (until a stop).
+            chunk: tokens made in one dispatch; the next chunk is under way while one is read.
+            key: as in `generate`, and so are the others.
+            stop: see there.
+            labels: see there.
+            after: see there.
+            **settings: see there.
+        """
+        if chunk < 1:
+            raise UserError(f"`chunk` must be at least 1, got {chunk}")
+        request = make_request(self.tokenizer, prompt, settings, None, labels, after)
+        if not request.single:
+            raise UserError("`stream` takes one prompt and one value a setting; use `generate`")
+        line = _Line(self.tokenizer, request.context[0], stop)
+        return self._stream(request, key, max_new_tokens, chunk, line)
+
+    def _stream(
+        self, request: Request, key: Any, max_new_tokens: int | None, chunk: int, line: "_Line"
+    ) -> Iterator[str]:
+        for made in self._made(request, key, max_new_tokens, chunk, logprobs=False):
+            if text := line.push(made, 0):
+                yield text
+            line.forget()
+            if line.finished:
+                break
+        if rest := line.close():
+            yield rest
+
+    def read(
+        self, prompt: Prompts = "", *, labels: Any = None, after: Reading | None = None
+    ) -> Reading:
+        """Read a prompt (or several, one a row) and keep what the model knows then.
+
+        `generate(after=reading)` continues from it; `jaxgen.generation.carry` forks, mixes, saves
+        and loads it.
+        """
+        request = make_request(self.tokenizer, prompt, {}, None, labels, after)
+        state, count = self._read(request), len(request.prompts)
+        padded = state.token.shape[0]
+        return jax.tree.map(
+            lambda x: x[:count] if np.ndim(x) and x.shape[0] == padded else x,
+            Reading(state.carry, state.token),
+        )
+
+    def _made(
+        self,
+        request: Request,
+        key: Any,
+        max_new_tokens: int | None,
+        piece: int | None,
+        logprobs: bool,
+    ) -> Iterator[programs.Piece]:
+        """Pieces of text as they are made, on the host."""
+        params, step_fn = self._prepared
+        remaining = math.inf if max_new_tokens is None else max_new_tokens
+        if remaining < 1:
+            raise UserError(f"`max_new_tokens` must be at least 1, got {max_new_tokens}")
+        rows = len(request.rows)
+        batch = programs.batch_bucket(rows)
+        sampling = programs.pad_settings(request.sampling, rows, batch)
+        index = programs.pad_rows(request.rows, batch)
+        state, keys = programs.fork(self._read(request), index, np.int32(rows), _key(key, batch))
+        while remaining > 0:
+            count = int(min(remaining, piece or programs.LARGEST_TEXT, programs.LARGEST_TEXT))
+            state, made = programs.extend(
+                params,
+                state,
+                keys,
+                sampling,
+                count,
+                step_fn=step_fn,
+                num_logprobs=0 if logprobs else None,
+            )
+            remaining -= count
+            yield jax.device_get(made)
+
+    def _read(self, request: Request) -> Decoding:
+        """The prompts, read; as many rows as there are prompts, padded."""
+        batch = programs.batch_bucket(len(request.prompts))
+        after, labels = request.after, request.labels
+        if after is not None:
+            after = jax.tree.map(lambda x: programs.pad_rows(np.asarray(x), batch), after)
+        if labels is not None:
+            labels = programs.pad_rows(labels, batch)
+        first, *others = programs.windows(request.prompts, batch)
+        state = programs.begin(
+            self.params,
+            after,
+            labels,
+            *first,
+            request.sampling.map(lambda name, value: np.int32(0)),
+            step_fn=self.step_fn,
+            prefill_fn=self.prefill_fn,
+            initial_carry=self.initial_carry,
+        )
+        for window in others:
+            state = programs.read_on(
+                self.params, state, *window, step_fn=self.step_fn, prefill_fn=self.prefill_fn
+            )
+        return state
+
+    @cached_property
+    def _prepared(self) -> tuple[PyTree, StepFn]:
+        """Parameters and step function of the loop, rearranged once."""
+        if not hasattr(self.step_fn, "prepare"):
+            return self.params, self.step_fn
+        params = jax.jit(prepared, static_argnums=0)(self.step_fn, self.params)
+        return params, Prepared(self.step_fn)
+
+
+class _Line:
+    """A text that grows by pieces of tokens."""
+
+    def __init__(self, tokenizer: Any, context: np.ndarray, stop: str | Sequence[str] | None):
+        self._decoder, self._stops = tokenizer.decoder(), StopStrings(stop)
+        self._decoder.push(context)
+        self.finished = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of what was given out: a stream keeps nothing."""
+        self._texts: list[str] = []
+        self._tokens: list[int] = []
+        self._logprobs: list[float] = []
+
+    def push(self, made: programs.Piece, row: int) -> str:
+        """One piece more; the text that it makes certain."""
+        if self.finished:
+            return ""
+        length = int(made.lengths[row])
+        tokens = made.tokens[row, :length].tolist()
+        self._tokens += tokens
+        if made.logprobs is not None:
+            self._logprobs += made.logprobs[row, :length].tolist()
+        self._texts.append(self._stops.push(self._decoder.push(tokens)))
+        self.finished = bool(made.finished[row]) or self._stops.found
+        return self._texts[-1]
+
+    def close(self) -> str:
+        """What was held back for half a character or half a stop string."""
+        rest = self._stops.push(self._decoder.finish())
+        return rest + self._stops.finish()
+
+    def sample(self, logprobs: bool) -> Sample:
+        """All there is."""
+        text = "".join(self._texts) + self.close()
+        return Sample(text, self._tokens, self._logprobs if logprobs else None, self.finished)
+
+
+def _texts(samples: Any) -> Any:
+    """The texts in the place of the samples."""
+    return samples.text if isinstance(samples, Sample) else [_texts(sample) for sample in samples]
+
+
+def _key(key: Any, batch: int) -> jax.Array:
+    """One key, or one a row padded to the batch."""
+    if isinstance(key, int | np.integer):
+        return jax.random.key(int(key))
+    key = jax.numpy.asarray(key)
+    if not jax.numpy.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    if key.ndim == 0:
+        return key
+    return jax.numpy.concatenate([key, jax.numpy.repeat(key[:1], batch - key.shape[0])])
