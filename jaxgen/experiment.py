@@ -1,7 +1,8 @@
 """Runs from settings, and models from runs: `train`, `load`, `evaluate`, `describe`, `export`."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +38,9 @@ from jaxgen.training.runs import Run, locked, write_text
 from jaxgen.types import Array, PyTree
 
 Which = Literal["best", "last"]
+
+_SAMPLE_PROMPT = 40
+"""Tokens of held-out text that samples continue where the settings name no prompt."""
 
 # What a resumed run may set anew; everything else would make it another experiment.
 RESUMABLE = {
@@ -101,7 +105,32 @@ def train(
                 "tokenizer.json": tokenizer.backend.to_str(pretty=True) + "\n",
             }
             run = Run.create(out, files)
-        return training.run(run, display=display)
+        return training.run(run, _sampler(training), display)
+
+
+def _sampler(training: LanguageModelTraining) -> Callable[[PyTree], list[tuple[float, str]]] | None:
+    """What writes the samples that an evaluation shows: one text a temperature."""
+    settings, held_out = training.experiment.samples, training.splits.validation
+    temperatures = settings.temperatures
+    if not temperatures:
+        return None
+    prompt = settings.prompt
+    if prompt is None:
+        source = held_out or training.splits.train
+        ids = source.read(0, min(_SAMPLE_PROMPT, len(source)))
+        prompt = training.tokenizer.decode(ids)
+    lm = _text_model(training.experiment, training.tokenizer, {}, training.model)
+
+    def write(params: PyTree) -> list[tuple[float, str]]:
+        texts = replace(lm, params=params).generate(
+            [prompt] * len(temperatures),
+            max_new_tokens=settings.max_new_tokens,
+            temperature=list(temperatures),
+            key=training.experiment.training.seed,
+        )
+        return [(t, prompt + text) for t, text in zip(temperatures, texts, strict=True)]
+
+    return write
 
 
 def _resumed(out: Path, wanted: Experiment | None) -> Experiment:
@@ -141,8 +170,14 @@ def load(path: str | Path, which: Which | None = None) -> TextModel:
     model = build_model(experiment.model, tokenizer.vocab_size)
     shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
     params = fill(shapes, params, where=str(path))
+    return _text_model(experiment, tokenizer, jax.tree.map(jnp.asarray, params), model)
+
+
+def _text_model(
+    experiment: Experiment, tokenizer: Tokenizer, params: PyTree, model: LanguageModel
+) -> TextModel:
     return TextModel(
-        params=jax.tree.map(jnp.asarray, params),
+        params=params,
         config=experiment,
         tokenizer=tokenizer,
         step_fn=step_fn_of(model),

@@ -1,0 +1,102 @@
+"""`jaxgen evaluate`, `info` and `export`: what is known of a model, and sending it on its way."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import DisallowNone, Positional, arg
+
+from jaxgen.cli.options import Checkpoint, Flag, RunArgument, said
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a trained model on held-out text."""
+
+    run: RunArgument
+    """Run directory or export."""
+    split: Annotated[Literal["test", "validation", "train"] | None, DisallowNone, said] = None
+    """Part of its corpus (default: test, or validation where there is no test part)."""
+    protocol: Literal["exact", "windows"] = "exact"
+    """exact: every token, the carry flowing on; windows: the Keras recipe's, windows of 60 from a
+    zero carry, every third, and only the token after each counts."""
+    files: Annotated[tuple[Path, ...], said] = ()
+    """Measure on these files instead."""
+    checkpoint: Checkpoint = None
+    """Which parameters of a run (default: the best, or the last where none was evaluated)."""
+    json: Flag = False
+    """Print one JSON object."""
+
+    def __call__(self) -> None:
+        """Measure and print."""
+        from jaxgen.experiment import evaluate
+
+        figures = evaluate(
+            self.run,
+            split=self.split,
+            protocol=self.protocol,
+            files=self.files,
+            which=self.checkpoint,
+        )
+        print_facts(figures, as_json=self.json)
+
+
+@dataclass(frozen=True)
+class Info:
+    """Say what a run or an export is, and how far and how good it got."""
+
+    run: RunArgument
+    """Run directory or export."""
+    json: Flag = False
+    """Print one JSON object."""
+
+    def __call__(self) -> None:
+        """Describe and print."""
+        from jaxgen.experiment import describe
+
+        print_facts(describe(self.run), as_json=self.json)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a model as model.safetensors, config.json and tokenizer.json."""
+
+    run: RunArgument
+    """Run directory."""
+    directory: Positional[Annotated[Path, arg(metavar="DIR", help_behavior_hint="")]]
+    """Where to; made if missing."""
+    checkpoint: Checkpoint = None
+    """Which parameters (default: the best, or the last where none was evaluated)."""
+    push_to_hub: Annotated[str | None, arg(metavar="USER/NAME", help_behavior_hint="")] = None
+    """Also upload to this repository of the Hugging Face hub (a new one is private)."""
+
+    def __call__(self) -> None:
+        """Export."""
+        from jaxgen.experiment import export
+
+        export(self.run, self.directory, which=self.checkpoint)
+        print(f"exported to {self.directory}", file=sys.stderr)
+        if self.push_to_hub:
+            from jaxgen.exports import push_to_hub
+
+            print(push_to_hub(self.directory, self.push_to_hub))
+
+
+def print_facts(facts: dict[str, Any], *, as_json: bool) -> None:
+    """Print names and values, one a line; or one JSON object."""
+    if as_json:
+        print(json.dumps(facts, default=str))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{name}:")
+            print_facts({f"  {key}": item for key, item in value.items()}, as_json=False)
+        elif value is not None:
+            if isinstance(value, float):
+                value = f"{value:.6g}"
+            elif type(value) is int:
+                value = f"{value:,}"
+            print(f"{name:{width}}  {value}")
