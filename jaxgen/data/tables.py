@@ -5,6 +5,7 @@
 
 import csv
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +53,8 @@ def local_documents(paths: Sequence[Path], config: DataConfig) -> Documents:
         options |= {"encoding": "utf8", "encoding_errors": config.errors}
     if builder == "csv":
         options |= _csv_options(paths[0], suffixes[0], config)
+    # What its readers log, they also raise, and that becomes the one error that users see.
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
     # A stream reads the files themselves; a downloaded dataset would first copy them to a cache.
     try:
         dataset = load_dataset(

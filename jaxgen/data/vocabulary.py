@@ -148,11 +148,13 @@ def _train_bpe(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator(map(reader.normalize, texts), trainer)
+    # The library buffers 256 texts at a time, so large ones would cost memory.
+    pieces = (piece for text in texts for piece in repiece([reader.normalize(text)], 1 << 16))
+    backend.train_from_iterator(pieces, trainer)
     model = json.loads(backend.to_str())["model"]
-    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
     merges = [(left, right) for left, right in model["merges"]]
-    return _byte_level([*pieces, *names], merges, steps, regex=True)
+    return _byte_level([*tokens, *names], merges, steps, regex=True)
 
 
 def _plain(

@@ -3,6 +3,8 @@
 import gzip
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -129,13 +131,16 @@ def test_columns_of_a_wrong_type(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
-def test_broken_utf8_in_a_table(tmp_path: Path, name: str) -> None:
+def test_broken_utf8_in_a_table(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / name
     data = b'{"text": "a\xff"}\n' if name == "a.jsonl" else b"text\na\xff\n"
     path.write_bytes(data)
     offset = data.index(0xFF)
     with pytest.raises(UserError, match=rf"not UTF-8 at byte {offset} \(0xff\).*replace"):
         list(load(path).train)
+    assert capfd.readouterr() == ("", "")
     assert list(load(path, errors="replace").train) == ["a\ufffd"]
 
 
@@ -227,7 +232,12 @@ def test_unknown_split_and_column(folder: Path, streaming: bool) -> None:
         load_corpus(DataConfig(dataset=str(folder), streaming=streaming, column="body"))
 
 
-def test_no_network_for_a_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_datasets_is_imported_only_where_it_is_used() -> None:
+    code = "import sys, jaxgen.data.corpora; sys.exit('datasets' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_no_network_for_a_hub_id() -> None:
     """HF_HUB_OFFLINE is set for all tests; this is what `datasets` says then."""
     with pytest.raises(UserError, match=r"cannot reach the Hugging Face hub .* --data.files my_c"):
         load_corpus(DataConfig(dataset="karpathy/tiny_shakespeare"))
