@@ -1,6 +1,6 @@
 """A language model's training: model, optimizer, batches and evaluation from the settings."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -130,7 +130,8 @@ class LanguageModelTraining:
     ) -> Result:
         """Train where the run stands, see `jaxgen.training.loop.train`."""
         config = self.experiment.training
-        layout, chunk = self.layout_and_chunk(run)
+        display = display or Display(self.steps, unit_of(self.tokenizer))
+        layout, chunk = self.layout_and_chunk(run, display)
         nll = make_text_evaluator(self.model, config.sequence_length, self.reset_id)
         held_out = self.splits.validation
         return train(
@@ -160,7 +161,7 @@ class LanguageModelTraining:
             averaging=config.averaging,
         )
 
-    def layout_and_chunk(self, run: Run) -> tuple[parallel.Layout, TrainChunk]:
+    def layout_and_chunk(self, run: Run, display: Display) -> tuple[parallel.Layout, TrainChunk]:
         """The compiled steps, on the devices where they run fastest.
 
         That is measured once in the life of a run and noted there, because another number of
@@ -186,15 +187,23 @@ class LanguageModelTraining:
             )
 
         wanted = run.notes.get("devices", config.devices)
-        counts: Sequence[int] = parallel.candidate_devices(wanted, config.batch_size)
+        counts = parallel.candidate_devices(wanted, config.batch_size)
         candidates = {count: candidate(count) for count in counts}
+        devices = counts[0]
         if len(counts) > 1:
-            seconds = parallel.seconds_per_step(
-                candidates, self.state, self._first_dispatch(), accumulate=config.accumulate_steps
+            seconds = parallel.measure_devices(
+                candidates,
+                self.state,
+                self._first_dispatch(),
+                accumulate=config.accumulate_steps,
+                total_steps=self.steps,
             )
-            counts = [min(seconds, key=seconds.__getitem__)]
-        run.note(devices=counts[0])
-        return candidates[counts[0]]
+            devices = parallel.fastest(seconds)
+            if len(seconds) > 1:
+                times = [f"{1e3 * s:.2f} ms a step on {n}" for n, s in seconds.items()]
+                display.line(f"devices: {', '.join(times)}; training on {devices}")
+        run.note(devices=devices)
+        return candidates[devices]
 
     def _first_dispatch(self) -> PyTree:
         """Batches in the shape in which the loop sends them."""

@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import optax
@@ -31,6 +31,8 @@ from jaxgen.training.step import (
 from jaxgen.types import PyTree
 
 AXIS = "data"
+WORTH_MEASURING = 20.0
+"""Seconds of training below which the number of devices is not worth a measurement."""
 
 
 @dataclass(frozen=True)
@@ -165,42 +167,62 @@ def make_chunk(
     return jax.jit(mapped, donate_argnums=0)
 
 
-def seconds_per_step(
+def measure_devices(
     candidates: Mapping[int, tuple[Layout, TrainChunk]],
     make_state: Callable[[], TrainState],
     batches: PyTree,
     *,
     accumulate: int = 1,
-    steps: int = 3,
-    rounds: int = 3,
+    total_steps: int,
 ) -> dict[int, float]:
     """Measure a few steps with each layout, in turns; the states are thrown away.
 
+    A training that the first layout ends within `WORTH_MEASURING` has only that one measured:
+    to compile the other program would cost more than it may gain.
+
     Args:
-        candidates: Layout and chunk for each device count.
+        candidates: Layout and chunk for each device count, the smallest first.
         make_state: Makes a fresh state (the chunk donates it).
         batches: Batches of one chunk, on the host.
         accumulate: Windows a step.
-        steps: Steps of each call.
-        rounds: Calls of each layout after the one that compiles.
+        total_steps: Steps of the whole training.
 
     Returns:
-        Median seconds a step for each device count.
+        Median seconds a step for each device count that was measured.
     """
-    states: dict[int, Any] = {}
-    placed: dict[int, Any] = {}
-    seconds: dict[int, list[float]] = {devices: [] for devices in candidates}
-    for index in range(rounds + 1):
-        for devices, (layout, chunk) in candidates.items():
-            if index == 0:
-                states[devices] = layout.place_state(make_state())
-                placed[devices] = layout.place_batches(batches, accumulate=accumulate)
-            start = time.perf_counter()
-            states[devices], metrics = chunk(states[devices], placed[devices], steps)
-            jax.block_until_ready(metrics)
-            if index > 0:
-                seconds[devices].append((time.perf_counter() - start) / steps)
-    return {devices: statistics.median(times) for devices, times in seconds.items()}
+    placed: dict[int, tuple[TrainState, PyTree]] = {}
+
+    def seconds(devices: int, steps: int) -> float:
+        layout, chunk = candidates[devices]
+        if devices not in placed:
+            state = layout.place_state(make_state())
+            placed[devices] = state, layout.place_batches(batches, accumulate=accumulate)
+        state, inputs = placed[devices]
+        start = time.perf_counter()
+        state, metrics = chunk(state, inputs, steps)
+        jax.block_until_ready(metrics)
+        placed[devices] = state, inputs
+        return (time.perf_counter() - start) / steps
+
+    first, *rest = candidates
+    seconds(first, 1)  # compiles
+    one = seconds(first, 1)
+    if one * total_steps < WORTH_MEASURING:
+        return {first: one}
+    for devices in rest:
+        seconds(devices, 1)
+    steps = max(1, min(jax.tree.leaves(batches)[0].shape[0], int(0.2 / one)))
+    rounds = [{devices: seconds(devices, steps) for devices in candidates} for _ in range(5)]
+    return {devices: statistics.median(r[devices] for r in rounds) for devices in candidates}
+
+
+def fastest(seconds: Mapping[int, float]) -> int:
+    """The device count to train with: more devices must gain a twentieth, or noise decides."""
+    best = min(seconds)
+    for devices in sorted(seconds):
+        if seconds[devices] < 0.95 * seconds[best]:
+            best = devices
+    return best
 
 
 def _batch_spec(accumulate: int) -> P:

@@ -14,9 +14,10 @@ from jaxgen.errors import UserError
 from jaxgen.training.parallel import (
     Layout,
     candidate_devices,
+    fastest,
     make_chunk,
     make_layout,
-    seconds_per_step,
+    measure_devices,
     usable_cores,
 )
 from jaxgen.training.step import init_state
@@ -93,7 +94,7 @@ def test_local_is_the_whole_of_a_replicated_tree(toy: Any) -> None:
         np.testing.assert_array_equal(leaf, expected)
 
 
-def test_measuring_names_every_candidate(toy: Any) -> None:
+def test_only_long_trainings_are_measured(toy: Any) -> None:
     tx = optax.sgd(0.5)
     candidates = {
         n: (layout := make_layout(n), make_chunk(toy.loss_fn, tx, layout)) for n in (1, 2)
@@ -102,9 +103,18 @@ def test_measuring_names_every_candidate(toy: Any) -> None:
     def make_state() -> Any:
         return init_state(toy.init_params(), tx, jax.random.key(1), carry=toy.carry())
 
-    seconds = seconds_per_step(candidates, make_state, batches(toy, 3, 1), rounds=1)
+    text = batches(toy, 3, 1)
+    assert set(measure_devices(candidates, make_state, text, total_steps=1)) == {1}
+    assert candidates[2][1]._cache_size() == 0
+    seconds = measure_devices(candidates, make_state, text, total_steps=10**9)
     assert set(seconds) == {1, 2}
     assert min(seconds.values()) > 0
+
+
+def test_more_devices_must_be_clearly_faster() -> None:
+    assert fastest({1: 1.0}) == 1
+    assert fastest({1: 1.0, 2: 0.97}) == 1
+    assert fastest({1: 1.0, 2: 0.6}) == 2
 
 
 def test_candidates() -> None:
