@@ -1,0 +1,186 @@
+"""Which backend runs the recurrence, and why.
+
+| backend | runs on | compute type | mask | resets | conditions | reversed | layer-norm cell |
+|---|---|---|---|---|---|---|---|
+| `scan` | everything | any | yes | yes | yes | yes | yes |
+| `cudnn` | NVIDIA GPUs | float32 (products in TF32) | no | no | no | yes | no |
+| `pallas` | TPUs, H a multiple of 128 | float32, bfloat16 | yes | yes | yes | yes | no |
+
+Weight-drop changes the matrix before the backend sees it, so all have it; a bidirectional stack is
+one cuDNN call, and two runs a layer of the others. cuDNN does a stack in one call where its layers
+are of one size with nothing (dropout, residual) between them, else each layer in one.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.errors import UserError
+from jaxgen.ops import tpu
+
+BACKENDS = ("auto", "scan", "cudnn", "pallas")
+
+
+class Problem(NamedTuple):
+    """One recurrence to be run."""
+
+    T: int
+    """Steps."""
+    B: int
+    """Rows."""
+    H: int
+    """Units."""
+    dtype: Any = jnp.float32
+    """Compute type."""
+    mask: bool = False
+    """Some steps are padding."""
+    resets: bool = False
+    """Some steps start from a zero carry."""
+    conditioned: bool = False
+    """Each row adds gates of its own."""
+    cell: str = "lstm"
+    projected: bool = False
+    """The input part of the gates is ready made, as `jaxgen.ops.lstm.lstm` takes it."""
+
+
+class Choice(NamedTuple):
+    """A backend, and the reason in a sentence."""
+
+    name: str
+    reason: str
+
+
+class Platform(NamedTuple):
+    """What a program is traced for."""
+
+    name: str
+    """`cpu`, `cuda`, `rocm` or `tpu`."""
+    device_kind: str | None = None
+
+
+_assumed: ContextVar[Platform | None] = ContextVar("assumed", default=None)
+
+
+@contextmanager
+def compiling_for(name: str, device_kind: str | None = None) -> Iterator[None]:
+    """Choose as on another platform, to compile for it ahead of time.
+
+    JAX does not know of it: what is traced inside must not be called outside.
+    """
+    token = _assumed.set(Platform(name, device_kind))
+    try:
+        yield
+    finally:
+        _assumed.reset(token)
+
+
+def platform_here() -> Platform:
+    """The platform that JAX would run on, or that of an enclosing `compiling_for`."""
+    assumed = _assumed.get()
+    if assumed is not None:
+        return assumed
+    name = jax.default_backend()
+    if name == "cpu":
+        return Platform(name)
+    device = jax.devices()[0]
+    if name == "gpu":
+        name = "rocm" if "rocm" in device.client.platform_version else "cuda"
+    return Platform(name, device.device_kind)
+
+
+def choose_backend(backend: str, problem: Problem, platform: Platform | None = None) -> Choice:
+    """Name the backend that runs a problem.
+
+    Args:
+        backend: `auto`, or a backend's name to insist on it.
+        problem: the shapes and what has to be supported.
+        platform: where; None: here.
+
+    Raises:
+        UserError: there is no such backend, or it cannot run the problem there.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"`backend` must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend == "scan":
+        return Choice("scan", "asked for")
+    where = platform_here() if platform is None else platform
+    if backend != "auto":
+        obstacle = _OBSTACLES[backend](problem, where)
+        if obstacle:
+            raise UserError(
+                f'`backend` {backend} cannot run this: {obstacle}; use backend="auto", which '
+                f"chooses {choose_backend('auto', problem, where).name} here"
+            )
+        return Choice(backend, "asked for")
+    if where.name == "cuda":
+        obstacle = _cudnn_obstacle(problem, where)
+        if obstacle is None:
+            return Choice("cudnn", "an NVIDIA GPU runs the whole stack in one cuDNN call")
+        return Choice("scan", f"cuDNN is out: {obstacle}")
+    if where.name == "tpu":
+        return _on_tpu(problem, where)
+    return Choice("scan", f"the only backend for {where.name}")
+
+
+def _on_tpu(problem: Problem, where: Platform) -> Choice:
+    """The kernel where it spares traffic that XLA's loop has, and the batch cannot hide it."""
+    obstacle = _pallas_obstacle(problem, where)
+    if obstacle is not None:
+        return Choice("scan", f"the Pallas kernel is out: {obstacle}")
+    chip = tpu.chip_of(where.device_kind)
+    size = f"{4 * problem.H**2 * 2 / 2**20:.3g} MiB of recurrent matrix"
+    if not tpu.scan_rereads(problem.H, chip):
+        return Choice("scan", f"XLA keeps the {size} in VMEM itself; a kernel spares no traffic")
+    bounds = [
+        tpu.modelled_seconds(problem.T, problem.B, problem.H, problem.dtype, chip, kernel=kernel)
+        for kernel in (False, True)
+    ]
+    gain = bounds[0]["seconds"] / bounds[1]["seconds"]
+    if gain <= 1.1:
+        return Choice("scan", f"at B={problem.B} the products hide the reading of the {size}")
+    return Choice(
+        "pallas",
+        f"XLA reads the {size} at every step and the kernel once: modelled {gain:.1f} times faster",
+    )
+
+
+def _cudnn_obstacle(problem: Problem, where: Platform) -> str | None:
+    if where.name != "cuda":
+        return f"cuDNN needs an NVIDIA GPU, and the platform is {where.name}"
+    if problem.projected:
+        return (
+            "cuDNN projects the inputs itself, and here they are projected already; "
+            "it is reached through jaxgen.nn.LSTM"
+        )
+    if problem.cell != "lstm":
+        return f"cuDNN has no {problem.cell} cell"
+    if jnp.dtype(problem.dtype) != jnp.float32:
+        return f"JAX binds cuDNN in float32 only, and the type is {jnp.dtype(problem.dtype).name}"
+    for name in ("mask", "resets", "conditioned"):
+        if getattr(problem, name):
+            what = {"mask": "mask", "resets": "resets", "conditioned": "gates of each row's own"}
+            return f"cuDNN takes no {what[name]}"
+    return None
+
+
+def _pallas_obstacle(problem: Problem, where: Platform) -> str | None:
+    if where.name != "tpu":
+        return f"the Pallas kernel needs a TPU, and the platform is {where.name}"
+    if problem.cell != "lstm":
+        return f"the Pallas kernel has no {problem.cell} cell"
+    dtype = jnp.dtype(problem.dtype)
+    if dtype not in (jnp.float32, jnp.bfloat16):
+        return f"the Pallas kernel computes in float32 or bfloat16, not {dtype.name}"
+    if problem.H % tpu.LANES:
+        return f"the Pallas kernel needs a multiple of {tpu.LANES} units, got H={problem.H}"
+    chip = tpu.chip_of(where.device_kind)
+    if tpu.plan_blocks(problem.T, problem.B, problem.H, dtype, chip) is None:
+        return f"H={problem.H} in {dtype.name} does not fit {chip.vmem // 2**20} MiB of VMEM"
+    return None
+
+
+_OBSTACLES = {"cudnn": _cudnn_obstacle, "pallas": _pallas_obstacle}
