@@ -1,0 +1,123 @@
+"""Result files, their comparison, and the page made of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import compare_results, machine, report, results
+from benchmarks.cases import Case
+from benchmarks.timing import Spread
+
+CEILINGS = {
+    "matmul": {"float32": 2e11, "bfloat16": 1e11},
+    "read": {"cache_small": 1e11, "cache_large": 9e10, "memory": 3e10},
+    "copy": {"cache_small": 1e11, "cache_large": 9e10, "memory": 3e10},
+}
+
+
+def row(name: str, *seconds: float, suite: str = "training") -> dict[str, Any]:
+    spread = Spread.of(seconds)
+    case = Case(B=2, T=3, H=4)
+    return {
+        "suite": suite,
+        "case": case.name,
+        "shape": {**case.as_dict(), "dtype": "float32"},
+        "contestant": name,
+        "final": True,
+        "seconds": spread.as_dict(),
+        "tokens_per_second": 6 / spread.median,
+        "flops_per_second": 1e9,
+        "share_of_matmul": 0.5,
+        "intensity": 3.0,
+    }
+
+
+def entry(*times: float) -> dict[str, Any]:
+    case = Case(B=2, T=3, H=4).name
+    spread = Spread.of(times).as_dict()
+    return {
+        "suite": "training",
+        "case": case,
+        "slower": "torch",
+        "faster": "jaxgen",
+        "times": spread,
+    }
+
+
+def write(path: Path, rows: list, ratios: list) -> Path:
+    results.write(path, "training", ceilings=CEILINGS, rows=rows, ratios=ratios)
+    return path
+
+
+def test_a_row_is_slower_only_beyond_both_spreads() -> None:
+    old = {"rows": [row("a", 1.0, 1.1, 1.2), row("b", 1.0, 1.1, 1.2)]}
+    new = {"rows": [row("a", 1.1, 1.2, 1.3), row("b", 1.5, 1.6, 1.7), row("c", 9.0)]}
+    found = compare_results.slower_rows(old, new)
+    assert [line[0].split(" | ")[-1] for line in found] == ["b"]
+    assert found[0][-1] == "1.45x"
+
+
+def test_a_ratio_is_worse_only_beyond_both_spreads() -> None:
+    old = {"ratios": [entry(2.0, 2.1, 2.2)]}
+    assert not compare_results.worse_ratios(old, {"ratios": [entry(1.9, 2.05, 2.2)]})
+    assert compare_results.worse_ratios(old, {"ratios": [entry(1.0, 1.1, 1.2)]})
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(1.0, 0), (2.0, 1)])
+def test_comparison_exit_code(
+    seconds: float, code: int, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    old = write(tmp_path / "old.json", [row("a", 1.0, 1.0)], [])
+    new = write(tmp_path / "new.json", [row("a", seconds, seconds)], [])
+    monkeypatch.setattr("sys.argv", ["compare_results", str(old), str(new)])
+    with pytest.raises(SystemExit) as ended:
+        compare_results.main()
+    assert ended.value.code == code
+    assert f"1 rows in both files: {code} slower" in capsys.readouterr().out
+
+
+def test_pytest_benchmark_files_are_read_a_unit_at_a_time(tmp_path: Path) -> None:
+    stats = {"median": 8.0, "q1": 4.0, "q3": 12.0, "min": 2.0, "max": 16.0, "rounds": 7}
+    info = {"suite": "train step", "units": 2, "steps_per_unit": 2, "contestant": "jaxgen"}
+    data = {
+        "benchmarks": [{"name": "test_train_step[x]", "stats": stats, "extra_info": info}],
+        "machine_info": {"jaxgen_machine": {"device": "d"}, "jaxgen_ceilings": CEILINGS},
+    }
+    path = tmp_path / "suite.json"
+    path.write_text(json.dumps(data))
+    read = results.read(path)
+    assert read["machine"] == {"device": "d"}
+    seconds = read["rows"][0]["seconds"]
+    assert (seconds["lower"], seconds["median"], seconds["upper"]) == (1, 2, 3)
+
+
+def test_table_lines_up() -> None:
+    lines = results.table(["", "s"], [["long name", "1"], ["x", "12.5"]]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_page_names_machine_contestants_and_ratios(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", [row("jaxgen", 1.0, 1.0), row("torch", 2.0)], [entry(2.0)])
+    page = report.page({"a.json": results.read(path)}, ["plots/roofline.png"])
+    for expected in ("revision", "jaxgen is faster by", "torch", "200 GFLOP/s", "roofline.png"):
+        assert expected in page
+
+
+def test_report_writes_page_and_plots(tmp_path: Path, monkeypatch: Any) -> None:
+    pytest.importorskip("matplotlib")
+    rows = [row("jaxgen", 1.0), row("torch", 2.0)]
+    write(tmp_path / "a.json", rows, [entry(2.0)])
+    out = tmp_path / "page.md"
+    monkeypatch.setattr("sys.argv", ["report", str(tmp_path), "-o", str(out)])
+    report.main()
+    assert "plots/peers_training.png" in out.read_text()
+    assert (tmp_path / "plots/peers_training.png").stat().st_size > 1000
+
+
+def test_description_is_json_and_names_what_runs() -> None:
+    found = machine.description()
+    assert json.loads(json.dumps(found)) == found
+    assert {"jax", "numpy"} <= set(found["versions"])
+    assert found["cores"] >= 1
