@@ -2,15 +2,19 @@
 #   make demo     install, train on the embedded corpus, print samples
 #   make test     every test, in parallel
 #   make lint     ruff, mypy
-#   make bench    the benchmark suite
+#   make bench    the benchmark suite, quick grid, and the report
+#   make bench-peers    training and sampling beside PyTorch, Flax and Keras, and the report
+#   make bench-gpu      the full grid and the peers on one GPU; needs no network once installed
 # PYTHON=... picks the interpreter, VENV=... the virtual environment.
 
 VENV ?= .venv
 BIN := $(VENV)/bin
+RESULTS := benchmarks/results
+REPORT = $(BIN)/python -m benchmarks.report $(RESULTS) -o benchmarks/REPORT.md
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: demo test lint bench format clean
+.PHONY: demo test lint bench bench-peers bench-gpu format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/jaxgen train configs/demo.toml --out runs/demo --force
@@ -29,7 +33,19 @@ format: $(VENV)/.installed-lint
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-bench
-	$(BIN)/python -m pytest benchmarks $(ARGS)
+	$(BIN)/python -m pytest benchmarks --benchmark-json=$(RESULTS)/suite.json $(ARGS)
+	$(REPORT)
+
+bench-peers: $(VENV)/.installed-bench $(VENV)/.installed-peers
+	$(BIN)/python -m benchmarks.compare_training --out $(RESULTS)/training.json $(ARGS)
+	$(BIN)/python -m benchmarks.compare_sampling --out $(RESULTS)/sampling.json $(ARGS)
+	$(REPORT)
+
+bench-gpu: $(VENV)/.installed-bench
+	$(BIN)/python -m pytest benchmarks --grid full --benchmark-json=$(RESULTS)/gpu-suite.json
+	$(BIN)/python -m benchmarks.compare_training --gpu --out $(RESULTS)/gpu-training.json
+	$(BIN)/python -m benchmarks.compare_sampling --gpu --out $(RESULTS)/gpu-sampling.json
+	$(REPORT)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .hypothesis .ruff_cache .mypy_cache build dist

@@ -35,6 +35,7 @@ VOCABULARY_CASES = (
     Case(B=1, T=100, H=512, V=33_000),
     Case(B=64, T=20, H=512, V=33_000),
 )
+GPU_CASES = tuple(Case(B=B, T=200, H=128, L=2) for B in (1, 64, 1024, 16384))
 GREEDY = 20
 KERAS_PARTS = 40
 """Its loop is timed on a 40th of the characters: each of them costs the same."""
@@ -79,6 +80,19 @@ def torch_variants(threads: tuple[int, ...], quick: bool) -> list[Contestant]:
     return entries
 
 
+def gpu_contestants() -> list[Contestant]:
+    """On one GPU: PyTorch eager and CUDA-graphed."""
+    entries = [
+        Contestant("jaxgen.generate", "jaxgen", OURS),
+        Contestant("generate in jit", "jaxgen in jit", OURS, {"inside_jit": True}),
+    ]
+    if installed("torch"):
+        for variant in ("lstm", "manual", "graph"):
+            options = {"variant": variant, "draw": "race", "device": "cuda"}
+            entries.append(Contestant(f"torch {variant}", f"torch {variant}", TORCH, options))
+    return entries
+
+
 def check_greedy(running: list[Contestant]) -> None:
     """Hold everyone that can show its greedy tokens to the same ones.
 
@@ -118,9 +132,11 @@ def per_step(seconds: list[float], case: Case) -> Spread:
 
 def compare(case: Case, ceilings: dict[str, Any], args: Any) -> tuple[list, list]:
     """Rows and ratios of one case."""
-    running = start_all(
-        contestants(case, tuple(args.threads), args.keras_python, args.quick), case.as_dict()
-    )
+    if args.gpu:
+        entries = gpu_contestants()
+    else:
+        entries = contestants(case, tuple(args.threads), args.keras_python, args.quick)
+    running = start_all(entries, case.as_dict())
     try:
         check_greedy(running)
         finalists, trial = best_of_groups(running, rounds=1, seconds=args.seconds / 2)
@@ -194,12 +210,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--seconds", type=float, default=0.3, help="length of one run")
     parser.add_argument("--quick", action="store_true", help="3 short rounds of a few cases")
+    parser.add_argument("--gpu", action="store_true", help="the cases and peers of one GPU")
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.seconds = 3, 0.05
     ceilings = machine.ceilings(quick=args.quick)
     rows, found = [], []
-    for case in CASES[:2] if args.quick else CASES:
+    cases = GPU_CASES if args.gpu else CASES
+    for case in cases[:2] if args.quick else cases:
         case_rows, case_ratios = compare(case, ceilings, args)
         show(case, case_rows, case_ratios)
         rows += case_rows

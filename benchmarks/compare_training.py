@@ -27,36 +27,66 @@ CASES = (
     Case(B=32, T=64, H=256),
     Case(B=32, T=64, H=512),
 )
-REFERENCE = "jaxgen 1 device"
+GPU_CASES = (
+    Case(B=64, T=256, H=512),
+    Case(B=16, T=1024, H=768),
+    Case(B=256, T=128, H=1024),
+)
 LOSSES = 5
+OURS = "benchmarks.jaxgen_lm:JaxgenTraining"
+FLAX = "benchmarks.peers.flax_rnn:FlaxTraining"
+TORCH = "benchmarks.peers.torch_lm:TorchTraining"
+KERAS = "benchmarks.peers.keras_lm:KerasTraining"
 
 
 def contestants(devices: tuple[int, ...], threads: tuple[int, ...], keras: str | None) -> list:
-    """Everyone that is installed; jaxgen first, its single-device form the reference."""
-    ours = "benchmarks.jaxgen_lm:JaxgenTraining"
+    """Everyone that is installed; the first, jaxgen on one device, is the reference."""
     entries = []
     for folded in (True, False):
         suffix = "" if folded else ", not folded"
         for count in devices:
             name = f"jaxgen {count} device{'s' if count > 1 else ''}{suffix}"
             options = {"devices": count, "folded": folded}
-            entries.append(Contestant(name, "jaxgen" + suffix, ours, options))
-    entries.append(Contestant("flax nn.RNN", "flax", "benchmarks.peers.flax_rnn:FlaxTraining"))
+            entries.append(Contestant(name, "jaxgen" + suffix, OURS, options))
+    entries.append(Contestant("flax nn.RNN", "flax", FLAX))
     if installed("torch"):
         for count in threads:
             for mkldnn in (True, False):
                 for adam in ("fused", "foreach"):
                     name = f"torch {count}t {'onednn' if mkldnn else 'aten'} {adam}"
                     options = {"threads": count, "mkldnn": mkldnn, "adam": adam}
-                    target = "benchmarks.peers.torch_lm:TorchTraining"
-                    entries.append(Contestant(name, "torch", target, options))
+                    entries.append(Contestant(name, "torch", TORCH, options))
     if keras or (installed("keras") and installed("tensorflow")):
         for method in ("train_on_batch", "fit"):
             for jit in (False, True):
                 name = f"keras {method}{' jit' if jit else ''}"
                 options = {"method": method, "jit_compile": jit}
-                target = "benchmarks.peers.keras_lm:KerasTraining"
-                entries.append(Contestant(name, "keras", target, options, keras))
+                entries.append(Contestant(name, "keras", KERAS, options, keras))
+    return entries
+
+
+def gpu_contestants() -> list[Contestant]:
+    """On one GPU: float32 (TF32 products where the library allows them) and bfloat16.
+
+    Losses in TF32 and bfloat16 carry the rounding of their products, hence the tolerances.
+    """
+    entries = []
+    for dtype, tolerance in (("float32", 5e-3), ("bfloat16", 3e-2)):
+        options = {"dtype": dtype}
+        group = f"jaxgen {dtype}"
+        entries.append(Contestant(group, group, OURS, options, tolerance=tolerance))
+        plain = {**options, "folded": False}
+        group = f"{group}, not folded"
+        entries.append(Contestant(group, group, OURS, plain, tolerance=tolerance))
+    entries.append(Contestant("flax nn.RNN", "flax", FLAX, tolerance=5e-3))
+    if installed("torch"):
+        for name, options, tolerance in (
+            ("float32", {"tf32": False}, 5e-3),
+            ("tf32", {"tf32": True}, 5e-3),
+            ("bfloat16", {"dtype": "bfloat16", "tf32": True}, 3e-2),
+        ):
+            name, options = f"torch cudnn {name}", {"device": "cuda", **options}
+            entries.append(Contestant(name, name, TORCH, options, tolerance=tolerance))
     return entries
 
 
@@ -94,7 +124,7 @@ def compare(case: Case, entries: list[Contestant], ceilings: dict[str, Any], arg
             final = contestant.name in seconds
             facts = contestant.facts() if final else {"options": contestant.options}
             spread = Spread.of(seconds[contestant.name] if final else trial[contestant.name])
-            folded = contestant.group == "jaxgen"
+            folded = contestant.target == OURS and contestant.options.get("folded", True)
             flops = costs.train_step(case, folded=folded).flops
             rows.append(
                 {
@@ -164,13 +194,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.5, help="length of one run")
     parser.add_argument("--quick", action="store_true", help="3 short rounds of the first case")
+    parser.add_argument("--gpu", action="store_true", help="the cases and peers of one GPU")
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.seconds = 3, 0.1
     ceilings = machine.ceilings(quick=args.quick)
     rows, found = [], []
-    for case in CASES[:1] if args.quick else CASES:
-        entries = contestants(tuple(args.devices), tuple(args.threads), args.keras_python)
+    cases = GPU_CASES if args.gpu else CASES
+    for case in cases[:1] if args.quick else cases:
+        if args.gpu:
+            entries = gpu_contestants()
+        else:
+            entries = contestants(tuple(args.devices), tuple(args.threads), args.keras_python)
         case_rows, case_ratios = compare(case, entries, ceilings, args)
         show(case, case_rows, case_ratios)
         rows += case_rows

@@ -30,7 +30,6 @@ from benchmarks.worker import ROOT, Worker
 
 EPOCHS = 3
 WINDOW, STEP = 60, 3
-ENTRY = "from jaxgen.cli import main; main()"
 
 
 def split(corpus: Path, folder: Path, newlines: str, quick: bool) -> tuple[Path, Path]:
@@ -48,7 +47,7 @@ def split(corpus: Path, folder: Path, newlines: str, quick: bool) -> tuple[Path,
 
 def jaxgen_command(train: Path, validation: Path, out: Path, extra: list[str]) -> list[str]:
     return [
-        *[sys.executable, "-c", ENTRY, "train", str(ROOT / "configs/nietzsche.toml")],
+        *[sys.executable, "-m", "jaxgen", "train", str(ROOT / "configs/nietzsche.toml")],
         *["--data.files", str(train), "--data.validation-files", str(validation)],
         *["--out", str(out), *extra],
     ]
@@ -72,8 +71,10 @@ def jaxgen_nll(run: Path, validation: Path, which: str) -> float:
 def run_jaxgen(command: list[str], run: Path, validation: Path) -> dict[str, Any]:
     """Train once; times and figures."""
     started = time.perf_counter()
-    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     wall = time.perf_counter() - started
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {
         "command_seconds": wall,

@@ -57,6 +57,7 @@ class TorchTraining:
         adam: `fused`, `foreach` or `loop`.
         device: `cpu` or `cuda`.
         tf32: allow TF32 matmuls on the GPU.
+        dtype: `bfloat16` computes under `torch.autocast`; parameters stay float32.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class TorchTraining:
         adam: str = "fused",
         device: str = "cpu",
         tf32: bool = False,
+        dtype: str = "float32",
         pool: int = 16,
     ):
         torch.set_num_threads(threads)
@@ -75,6 +77,7 @@ class TorchTraining:
         torch.backends.cudnn.allow_tf32 = tf32
         self.case = Case(**case)
         self.adam = adam
+        self.dtype = getattr(torch, dtype)
         self.device = torch.device(device)
         windows = torch.from_numpy(self.case.batches(pool)).long().to(self.device)
         self.batches = [(w[:, :-1].contiguous(), w[:, 1:].contiguous()) for w in windows]
@@ -97,8 +100,10 @@ class TorchTraining:
 
     def step(self, inputs: Tensor, targets: Tensor) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        logits, (h, c) = self.model(inputs, self.carry)
-        loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        half = self.dtype != torch.float32
+        with torch.autocast(self.device.type, self.dtype, enabled=half):
+            logits, (h, c) = self.model(inputs, self.carry)
+            loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
         loss.backward()
         nn.utils.clip_grad_norm_(self.params, self.case.clip_norm)
         self.optimizer.step()
