@@ -40,7 +40,7 @@ def join(readings: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(lambda *xs: jnp.concatenate(xs), *readings)
 
 
-def interpolate(a: PyTree, b: PyTree, weight: float | Array) -> PyTree:
+def interpolate(a: PyTree, b: PyTree, weight: Any) -> PyTree:
     """`(1 - weight) * a + weight * b` in the floating-point leaves.
 
     The others (the last token, labels) are those of `a` for a weight below 1/2, else of `b`.

@@ -138,7 +138,7 @@ def _read_all(
 
     def step(carry: PyTree, now: tuple[Array, Array]) -> tuple[PyTree, None]:
         token, real = now
-        return _where(real, step_fn(params, carry, token)[0], carry), None
+        return freeze(~real, step_fn(params, carry, token)[0], carry), None
 
     return jax.lax.scan(step, carry, (tokens.T, mask.T))[0]
 
@@ -239,7 +239,7 @@ def _append(
         finished |= exhausted
         if sampling.stop_tokens is not None:
             finished |= (sampling.stop_tokens == token[:, None]).any(axis=1)
-        carry = _where(state.finished, state.carry, carry)
+        carry = freeze(state.finished, carry, state.carry)
         length = jnp.where(silent, state.length, length)
     memory = state.memory
     if any(part is not None for part in memory):
@@ -291,13 +291,13 @@ def prepared(step_fn: StepFn, params: PyTree) -> PyTree:
     return params if prepare is None else prepare(params)
 
 
-def _where(rows: Bool[Array, "B"], new: PyTree, old: PyTree) -> PyTree:
-    """`new` in these rows, `old` in the others; a leaf without rows is always the new one."""
+def freeze(rows: Bool[Array, "B"], new: PyTree, old: PyTree) -> PyTree:
+    """`old` in these rows, `new` in the others; a leaf without rows is always the new one."""
 
     def choose(new: Array, old: Array) -> Array:
         if jnp.ndim(new) == 0 or jnp.shape(new)[0] != rows.shape[0]:
             return new
-        return jnp.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+        return jnp.where(rows.reshape(-1, *[1] * (new.ndim - 1)), old, new)
 
     return jax.tree.map(choose, new, old)
 

@@ -60,11 +60,21 @@ def pad_settings(sampling: SamplingParams, rows: int, batch: int) -> SamplingPar
     return sampling.map(pad)
 
 
-def windows(prompts: Sequence[np.ndarray], batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Prompts as padded tokens [B, P] and lengths [B], in stretches of at most `LARGEST_PROMPT`."""
+def pad_tree(tree: PyTree, rows: int) -> PyTree:
+    """`pad_rows` of each leaf."""
+    return jax.tree.map(lambda x: pad_rows(np.asarray(x), rows), tree)
+
+
+def windows(
+    prompts: Sequence[np.ndarray], batch: int, overlap: int = 0
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Prompts as padded tokens [B, P] and lengths [B], in stretches of at most `LARGEST_PROMPT`.
+
+    `overlap` tokens end one stretch and begin the next.
+    """
     longest = max(map(len, prompts))
     stretches = []
-    for begin in range(0, max(longest, 1), LARGEST_PROMPT):
+    for begin in range(0, max(longest - overlap, 1), LARGEST_PROMPT - overlap):
         parts = [prompt[begin : begin + LARGEST_PROMPT] for prompt in prompts]
         lengths = np.array([len(part) for part in parts], np.int32)
         tokens = np.zeros((len(parts), prompt_bucket(int(lengths.max()))), np.int32)

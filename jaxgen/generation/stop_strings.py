@@ -24,10 +24,13 @@ class StopStrings:
         if self.found:
             return ""
         text = self._held + text
-        places = [place for stop in self.stops if (place := text.find(stop)) >= 0]
-        if places:
+        # The one complete first, so that the cut into pieces does not matter.
+        found = [
+            (place + len(stop), place) for stop in self.stops if (place := text.find(stop)) >= 0
+        ]
+        if found:
             self.found, self._held = True, ""
-            return text[: min(places)]
+            return text[: min(found)[1]]
         kept = max((_overlap(text, stop) for stop in self.stops), default=0)
         self._held = text[len(text) - kept :]
         return text[: len(text) - kept]

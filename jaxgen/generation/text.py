@@ -13,7 +13,8 @@ from jaxgen.errors import UserError
 from jaxgen.generation import programs
 from jaxgen.generation.carry import Reading
 from jaxgen.generation.decoding import Decoding, PrefillFn, Prepared, StepFn, prepared
-from jaxgen.generation.requests import Prompt, Prompts, Request, make_request
+from jaxgen.generation.requests import Prompt, Prompts, Request, is_one, make_request
+from jaxgen.generation.score import score_checked
 from jaxgen.generation.stop_strings import StopStrings
 from jaxgen.types import PyTree
 
@@ -187,6 +188,53 @@ class TextModel:
             Reading(state.carry, state.token),
         )
 
+    def score(
+        self,
+        text: Prompts,
+        *,
+        prompt: Prompt = "",
+        labels: Any = None,
+        after: Reading | None = None,
+    ) -> Any:
+        """Log-probability in nats of each token of a text, float32 [N]; a list for a list.
+
+        Args:
+            text: what to score.
+            prompt: what stands before it; without one, what an empty prompt starts from.
+            labels: as in `generate`.
+            after: as in `generate`.
+        """
+        single = is_one(text)
+        texts = [self.tokenizer.encode(x) for x in ([text] if single else text)]
+        prompts = [prompt] * len(texts) if len(texts) > 1 else prompt
+        reading = self.read(prompts, labels=labels, after=after)
+        reading = programs.pad_tree(reading, programs.batch_bucket(len(texts)))
+        token = np.asarray(reading.token)
+        lines = [np.append(token[row], ids) for row, ids in enumerate(texts)]
+        pieces, carry = [], reading.carry
+        for window in programs.windows(lines, len(token), overlap=1):
+            logprobs, carry = score_checked(
+                self.params, carry, *window, step_fn=self.step_fn, prefill_fn=self.prefill_fn
+            )
+            pieces.append(np.asarray(logprobs)[:, : int(window[1].max()) - 1])
+        scores = np.concatenate(pieces, axis=1)
+        found = [scores[row, : len(ids)] for row, ids in enumerate(texts)]
+        return found[0] if single else found
+
+    def perplexity(self, text: Prompts, **options: Any) -> Any:
+        """`exp` of the mean negative log-probability of a text's tokens; a list for a list.
+
+        Takes what `score` takes. UserError for a text without tokens.
+        """
+        scores = self.score(text, **options)
+        single = isinstance(scores, np.ndarray)
+        if not all(len(x) for x in ([scores] if single else scores)):
+            raise UserError("`text` must hold at least one token to have a perplexity")
+        found = [
+            float(np.exp(-np.mean(x, dtype=np.float64))) for x in ([scores] if single else scores)
+        ]
+        return found[0] if single else found
+
     def _made(
         self,
         request: Request,
@@ -224,7 +272,7 @@ class TextModel:
         batch = programs.batch_bucket(len(request.prompts))
         after, labels = request.after, request.labels
         if after is not None:
-            after = jax.tree.map(lambda x: programs.pad_rows(np.asarray(x), batch), after)
+            after = programs.pad_tree(after, batch)
         if labels is not None:
             labels = programs.pad_rows(labels, batch)
         first, *others = programs.windows(request.prompts, batch)

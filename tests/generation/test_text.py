@@ -1,0 +1,201 @@
+"""Strings in, strings out: shapes of answers, buckets, streams, stop strings, readings, scores."""
+
+import string
+from itertools import pairwise
+
+import jax
+import numpy as np
+import pytest
+from generation.toy_models import log_softmax, lstm_carry, lstm_params, lstm_prefill, lstm_step
+
+from jaxgen.config import TokenizerConfig
+from jaxgen.data.vocabulary import build_tokenizer
+from jaxgen.errors import UserError
+from jaxgen.generation import carry as carries
+from jaxgen.generation import programs
+from jaxgen.generation.stop_strings import StopStrings
+from jaxgen.generation.text import TextModel
+
+
+def make_model(kind="char", text=string.ascii_lowercase + " ", prefill_fn=lstm_prefill):
+    tokenizer = build_tokenizer(TokenizerConfig(kind=kind), [text])
+    params = lstm_params(jax.random.key(5), tokenizer.vocab_size)
+    return TextModel(params, None, tokenizer, lstm_step, prefill_fn, lstm_carry)
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return make_model()
+
+
+def test_the_shape_of_the_answer_is_that_of_the_question(lm):
+    one = lm.generate("abc", max_new_tokens=9)
+    assert isinstance(one, str)
+    assert len(one) == 9
+    assert lm.generate(["abc", "q"], max_new_tokens=9)[0] == one
+    two = lm.generate(["abc", "q"], max_new_tokens=9, n=2)
+    assert [len(row) for row in two] == [2, 2]
+    assert two[0][0] == one
+    assert two[0][1] != one
+    assert lm.generate("abc", max_new_tokens=9, n=1) == [one]
+    grid = lm.generate("abc", max_new_tokens=9, temperature=[1.0, 0.0, 0.0])
+    assert grid[0] == one
+    assert grid[1] == grid[2]
+    assert lm.generate("abc", max_new_tokens=9, key=jax.random.key(0)) == one
+    assert lm.generate("abc", max_new_tokens=9, key=1) != one
+
+
+def test_greedy_text_is_that_of_a_loop(lm):
+    carry, text = lstm_carry(1), ""
+    for token in lm.tokenizer.encode("hello"):
+        carry, logits = lstm_step(lm.params, carry, np.array([token]))
+    for _ in range(20):
+        token = int(np.argmax(logits))
+        text += lm.tokenizer.decode([token])
+        carry, logits = lstm_step(lm.params, carry, np.array([token]))
+    assert lm.generate("hello", max_new_tokens=20, temperature=0) == text
+
+
+def test_a_stream_is_the_text_in_pieces(lm):
+    whole = lm.generate("abc", max_new_tokens=50, temperature=0.9, top_p=0.95, key=3)
+    for chunk in (1, 7, 64):
+        pieces = lm.stream(
+            "abc", max_new_tokens=50, chunk=chunk, temperature=0.9, top_p=0.95, key=3
+        )
+        assert "".join(pieces) == whole
+    endless = lm.stream("abc", chunk=16, temperature=0.9, top_p=0.95, key=3)
+    assert "".join(next(endless) for _ in range(4))[:50] == whole
+
+
+def test_long_prompts_and_texts_take_several_calls(lm):
+    prompt = (string.ascii_lowercase * 50)[:1200]
+    by_scan = make_model(prefill_fn=None)
+    options = {"max_new_tokens": 600, "temperature": 0.8, "frequency_penalty": 0.01}
+    text = lm.generate(prompt, **options)
+    assert len(text) == 600
+    assert by_scan.generate(prompt, **options)[:40] == text[:40]
+    assert lm.generate([prompt, "a"], **options)[0] == text
+
+
+def test_a_session_compiles_a_handful_of_programs(lm):
+    counted = (programs.begin, programs.read_on, programs.fork, programs._extend)
+    for program in counted:
+        program.clear_cache()
+    for call in range(100):
+        lm.generate(
+            "abcdefghijkl" * (1 + call % 3) + "x" * (call % 11),
+            max_new_tokens=1 + call % 60,
+            key=call,
+            temperature=call / 50,
+            top_p=1 - call / 200,
+        )
+    sizes = [program._cache_size() for program in counted]
+    assert sizes == [3, 0, 1, 1]  # prompts of up to 16, 32 and 64 tokens
+
+
+def test_stop_strings_may_straddle_pieces():
+    for size in range(1, 8):
+        stops = StopStrings(["stop!", "top"])
+        text = "no sto, no to; stop! never"
+        out = "".join(stops.push(text[i : i + size]) for i in range(0, len(text), size))
+        assert out + stops.finish() == "no sto, no to; s"  # `top` is complete before `stop!`
+        assert stops.found
+    stops = StopStrings("xyz")
+    assert [stops.push("ax"), stops.push("y"), stops.push("x")] == ["a", "", "xy"]
+    assert stops.finish() == "x"
+
+
+def test_a_stop_string_ends_the_text_and_the_stream(lm):
+    whole = lm.generate("abc", max_new_tokens=200, key=4)
+    stop = whole[100:103]
+    first = whole[: whole.find(stop)]
+    sample = lm.sample("abc", max_new_tokens=200, key=4, stop=stop)
+    assert sample.text == first
+    assert sample.finished
+    assert "".join(lm.stream("abc", key=4, stop=[stop, "never!"])) == first
+    two = lm.generate(["abc", "abc"], max_new_tokens=200, key=4, stop=stop)
+    assert two[0] == first
+
+
+def test_streams_never_split_a_character():
+    lm = make_model("byte", "한글 emoji 👩‍👩‍👧 é")
+    ids = [[b] for b in "글👩é".encode()]
+    forced = np.array(ids).ravel().tolist()
+    pieces = list(lm.stream("한", max_new_tokens=len(forced), chunk=1, forced_tokens=forced))
+    assert pieces == list("글👩é")
+
+
+def test_a_reading_continues_as_the_prompt_would(lm, tmp_path):
+    reading = lm.read("there", after=lm.read("hello "))
+    wanted = lm.generate("hello there", max_new_tokens=12, key=2)
+    assert lm.generate("", after=reading, max_new_tokens=12, key=2) == wanted
+    forked = lm.generate("", after=carries.fork(reading, 3), max_new_tokens=12, key=2)
+    assert forked[0] == wanted
+    assert lm.generate("", after=reading, n=3, max_new_tokens=12, key=2) == forked
+    carries.save(tmp_path / "a.npz", reading)
+    loaded = carries.load(tmp_path / "a.npz", like=lm.read("x"))
+    assert lm.generate("", after=loaded, max_new_tokens=12, key=2) == wanted
+    other = lm.read("zzz")
+    assert lm.generate("", after=carries.interpolate(reading, other, 0.0), key=2)[:12] == wanted
+    both = carries.join([reading, other])
+    half = carries.interpolate(both, carries.take(both, [1, 0]), np.array([0.5, 1.0]))
+    np.testing.assert_allclose(
+        half.carry[0][0], (reading.carry[0][0] + other.carry[0][0]) / 2, rtol=1e-6
+    )
+    assert half.token.tolist() == [int(other.token[0]), int(reading.token[0])]
+    with pytest.raises(UserError, match="of another model"):
+        carries.load(tmp_path / "a.npz", like=(reading.carry,))
+    with pytest.raises(UserError, match="no saved reading"):
+        carries.load(tmp_path / "b.npz", like=reading)
+    (tmp_path / "c.npz").write_bytes(b"PK no")
+    with pytest.raises(UserError, match="is not a saved reading"):
+        carries.load(tmp_path / "c.npz", like=reading)
+    with pytest.raises(UserError, match="as many rows"):
+        carries.interpolate(reading, both, 0.5)
+
+
+def test_score_and_perplexity(lm):
+    carry, wanted = lstm_carry(1), []
+    ids = [lm.tokenizer.start_id, *lm.tokenizer.encode("hello" * 130)]
+    step = jax.jit(lstm_step)
+    for token, target in pairwise(ids):
+        carry, logits = step(lm.params, carry, np.array([token]))
+        wanted.append(log_softmax(logits[0])[target])
+    scores = lm.score(["hello" * 130, "hell"])
+    np.testing.assert_allclose(scores[0], wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(scores[1], wanted[:4], rtol=1e-4, atol=1e-4)
+    prompted = make_model(prefill_fn=None).score(" you", prompt="hello" * 130)
+    whole = lm.score("hello" * 130 + " you", after=lm.read(""))
+    np.testing.assert_allclose(whole[:650], scores[0], rtol=1e-4, atol=1e-4)
+    assert prompted.shape == (4,)
+    sure = lm.score("lo you", prompt="hel")
+    np.testing.assert_allclose(sure[-4:], lm.score(" you", prompt="hello"), rtol=1e-4)
+    np.testing.assert_allclose(lm.perplexity("hell"), np.exp(-np.mean(wanted[:4])), rtol=1e-4)
+    sample = lm.sample("he", max_new_tokens=10, temperature=0.5)
+    np.testing.assert_allclose(sample.logprobs, lm.score(sample.text, prompt="he"), rtol=1e-4)
+
+
+def test_integers_and_words(lm):
+    numbers = make_model("integer", [60, 62, 64, 65, 67])
+    text = numbers.generate([60, 62], max_new_tokens=3)
+    assert len(text.split()) == 3
+    assert numbers.generate([[60, 62], [64]], max_new_tokens=3)[0] == text
+    words = make_model("word", "the cat sat on the mat")
+    assert words.generate("the cat", max_new_tokens=2, forced_tokens=[4, 5]).startswith(" ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": []}, "`prompt` must hold at least one text"),
+        ({"max_new_tokens": 0}, "`max_new_tokens` must be at least 1, got 0"),
+        ({"n": 0}, "`n` must be at least 1, got 0"),
+        ({"temprature": 1}, "there is no setting `temprature`; there are temperature"),
+        ({"prompt": ["a", "b"], "top_p": [0.1] * 3}, "`top_p` must hold one value or one for each"),
+        ({"stop": ""}, "`stop` must hold strings that are not empty"),
+        ({"top_k": 99}, "`top_k` must be at most the vocabulary"),
+    ],
+)
+def test_bad_questions(lm, options, message):
+    with pytest.raises(UserError, match=message):
+        lm.generate(**({"prompt": "a"} | options))
