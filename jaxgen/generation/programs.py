@@ -207,7 +207,8 @@ def extend(
         try:
             return call(*arguments, fused=True)
         except jax.errors.JaxRuntimeError as error:
-            if "UNIMPLEMENTED" not in str(error):
+            refusals = ("UNIMPLEMENTED", "Failed to materialize symbols")  # the second: a sort
+            if not any(refusal in str(error) for refusal in refusals):
                 raise
             _REFUSED.add(place)
     return call(*arguments, fused=False)
