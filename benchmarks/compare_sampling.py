@@ -7,6 +7,7 @@ and that through `torch.compile`. The notebook's `model.predict` loop joins at b
 """
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="3 short rounds of a few cases")
     parser.add_argument("--gpu", action="store_true", help="the cases and peers of one GPU")
     args = parser.parse_args()
+    if args.gpu:  # several processes share its memory
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if args.quick:
         args.rounds, args.seconds = 3, 0.05
     ceilings = machine.ceilings(quick=args.quick)

@@ -6,6 +6,7 @@ fastest then meets the others, interleaved, and the ratios of the rounds are the
 """
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="3 short rounds of the first case")
     parser.add_argument("--gpu", action="store_true", help="the cases and peers of one GPU")
     args = parser.parse_args()
+    if args.gpu:  # several processes share its memory
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if args.quick:
         args.rounds, args.seconds = 3, 0.1
     ceilings = machine.ceilings(quick=args.quick)

@@ -119,9 +119,14 @@ class JaxgenSampling:
 
 
 class JaxgenText:
-    """`lm.generate`, string in and string out, on a character model with random parameters."""
+    """`lm.generate`, string in and string out, on a character model with random parameters.
 
-    def __init__(self, case: dict[str, Any]):
+    Args:
+        case: the fields of a `Case`; a unit of `run` makes `T` characters.
+        warm: make a first call at once.
+    """
+
+    def __init__(self, case: dict[str, Any], warm: bool = True):
         from jaxgen.config import Experiment, ModelConfig, TokenizerConfig
         from jaxgen.data.vocabulary import build_tokenizer
         from jaxgen.generation.text import TextModel
@@ -142,7 +147,7 @@ class JaxgenText:
             initial_carry=model.initial_carry,
         )
         started = time.perf_counter()
-        self.run(1)
+        self.run(1 if warm else 0)
         self.first_call_seconds = time.perf_counter() - started
 
     def run(self, steps: int) -> None:

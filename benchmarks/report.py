@@ -187,10 +187,27 @@ def _mebibytes(value: float | None) -> str:
     return "" if value is None else f"{value / 2**20:,.0f}"
 
 
+def _session(data: dict[str, Any]) -> str:
+    lines = [
+        [
+            name,
+            f"{data[name]['import_and_build_seconds']:.2f}",
+            f"{data[name]['first_token_seconds']:.3f}",
+            data[name]["programs"],
+            f"{data[name]['slowest_seconds']:.3f}",
+        ]
+        for name in ("cold", "warm")
+    ]
+    headers = ["compilation cache", "import and build s", "first token s"]
+    headers += [f"programs in {data['cold']['calls']} mixed calls", "slowest call s"]
+    return f"## A session with `lm.generate`, {data['case']}\n\n" + results.table(headers, lines)
+
+
 SECTIONS = {
     "keras_recipe": _recipe,
     "training": _comparison("Training beside the peers", 1e3, "ms/step"),
     "sampling": _comparison("Sampling beside the peers", 1e6, "us/step"),
+    "session": _session,
     "suite": _suite,
 }
 
