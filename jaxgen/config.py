@@ -7,7 +7,7 @@ configuration there. ``jaxgen/experiment.py`` turns these models into tokenizers
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -110,6 +110,8 @@ class ModelConfig(Config):
     """Number of condition labels (0: unconditioned)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type; parameters and the cell state stay float32."""
+    backend: Literal["auto", "scan", "cudnn", "pallas"] = "auto"
+    """What runs the recurrence in training; auto chooses by device and shapes."""
 
     @model_validator(mode="after")
     def _tied_needs_embedding(self) -> Self:
@@ -135,7 +137,7 @@ class OptimizerConfig(Config):
     final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Last learning rate, as a share of the peak."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 5.0
-    """Largest global norm of the gradient."""
+    """Largest global norm of the gradient; "none" leaves it alone."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay (adamw), or L2 on the gradient (sgd, rmsprop, adam)."""
     momentum: Rate = 0.0
@@ -144,6 +146,12 @@ class OptimizerConfig(Config):
     """Decay of Adam's first moment."""
     b2: Rate = 0.999
     """Decay of Adam's second moment, and of RMSprop's."""
+
+    @field_validator("clip_norm", mode="before")
+    @classmethod
+    def _none_in_toml(cls, value: object) -> object:
+        """TOML has no null."""
+        return None if value == "none" else value
 
 
 class TrainingConfig(Config):

@@ -76,7 +76,9 @@ def to_toml(experiment: Experiment) -> str:
         lines.append(f"[{section}]")
         for name, info in type(config).model_fields.items():
             value = getattr(config, name)
-            setting = f"{name} = {_toml_value(value)}" if value is not None else f"# {name} ="
+            if value is None and info.default is not None:
+                value = "none"  # TOML has no null
+            setting = f"# {name} =" if value is None else f"{name} = {_toml_value(value)}"
             lines += [f"# {info.description}", setting]
         lines.append("")
     return "\n".join(lines)

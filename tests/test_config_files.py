@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxgen.config import DataConfig, Experiment, ModelConfig, SamplesConfig
+from jaxgen.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, SamplesConfig
 from jaxgen.config_files import parse_toml, read_toml, to_toml
 from jaxgen.errors import UserError
 
@@ -18,13 +18,19 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
     files=st.lists(st.sampled_from(["a.txt", "b c.txt", 'd"e\\.txt', "한글.txt"])),
     rate=st.floats(0, 0.99),
     temperatures=st.lists(st.floats(0, 1e6)),
+    clip_norm=st.none() | st.floats(1e-3, 1e3),
 )
 def test_written_is_read_back(
-    prompt: str | None, files: list[str], rate: float, temperatures: list[float]
+    prompt: str | None,
+    files: list[str],
+    rate: float,
+    temperatures: list[float],
+    clip_norm: float | None,
 ) -> None:
     experiment = Experiment(
         data=DataConfig(files=tuple(map(Path, files))),
         model=ModelConfig(dropout=rate, tied=True, embedding_size=3),
+        optimizer=OptimizerConfig(clip_norm=clip_norm),
         samples=SamplesConfig(prompt=prompt, temperatures=tuple(temperatures)),
     )
     assert parse_toml(to_toml(experiment)) == experiment

@@ -1,0 +1,196 @@
+"""One clear error for each bad input, through the command line: one line, exit code 2."""
+
+import errno
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaxgen.training.runs import Run, locked
+
+Fail = Callable[..., str]
+Say = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--temperature", -1), "`temperature` must be"),
+        (("--temperature", "nan"), "`temperature` must be"),
+        (("--top-p", 1.3), "`top_p` must be in (0, 1], got 1.3; use 1.0 to disable"),
+        (("--top-k", 1000), "`top_k` must be at most the vocabulary"),
+        (("--max-new-tokens", 0), "`max_new_tokens` must be at least 1, got 0"),
+        (("--n", 0), "`n` must be at least 1, got 0"),
+        (("--stream", "--n", 2), "--stream and --interactive write one text at a time"),
+        (("--temperature",), "need a value each"),
+    ],
+)
+def test_bad_sampling(options: tuple[object, ...], message: str, run: Path, fail: Fail) -> None:
+    assert message in fail("generate", run, *options)
+
+
+@pytest.mark.filterwarnings("default")
+def test_unknown_characters_of_a_prompt_are_counted_in_one_warning(run: Path, say: Say) -> None:
+    code, out, err = say("generate", run, "--prompt", "é1é", "--max-new-tokens", 2)
+    assert code == 0
+    assert out.startswith("é1é")
+    assert err.count("warning: ") == 1
+    assert "'é' (2x)" in err
+
+
+# Bad corpora
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no file"),
+        (b"", "is empty"),
+        (b"\x00\x01\x02\xff" * 200, "binary"),
+        (b"good text " * 50 + b"\xff\xfe" + b"good text " * 50, "byte 500"),
+        (b"short " * 3, "one batch of 2 sequences of 8 needs 17"),
+    ],
+    ids=["missing", "empty", "binary", "broken UTF-8", "short"],
+)
+def test_bad_corpus(
+    content: bytes | None, message: str, config: Path, tmp_path: Path, fail: Fail
+) -> None:
+    corpus = tmp_path / "bad.txt"
+    if content is not None:
+        corpus.write_bytes(content)
+    command = ("train", config, "--data.files", corpus, "--out", tmp_path / "run")
+    assert message in fail(*command)
+    assert not Run.exists(tmp_path / "run")
+
+
+def test_broken_utf8_can_be_replaced(config: Path, tmp_path: Path, say: Say) -> None:
+    (tmp_path / "bad.txt").write_bytes(b"good text " * 50 + b"\xff" + b"good text " * 50)
+    code, _, err = say(
+        *("train", config, "--data.files", tmp_path / "bad.txt", "--data.errors", "replace"),
+        *("--out", tmp_path / "run"),
+    )
+    assert code == 0, err
+
+
+def test_unknown_column(config: Path, tmp_path: Path, fail: Fail) -> None:
+    (tmp_path / "a.csv").write_text("title,body\n" + "x,some words\n" * 30)
+    message = fail(
+        *("train", config, "--data.files", tmp_path / "a.csv", "--data.column", "bdy"),
+        *("--out", tmp_path / "run"),
+    )
+    assert "no column `bdy`, did you mean `body`?; there are: title, body" in message
+
+
+def test_no_network(config: Path, tmp_path: Path, fail: Fail) -> None:
+    command = ("train", config, "--data.dataset", "some/where", "--out", tmp_path / "run")
+    message = fail(*command)
+    assert "some/where" in message
+    assert "--data.files" in message
+
+
+# Bad settings
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--model.hidden-size", 0), "`model.hidden_size` must be at least 1, got 0"),
+        (("--model.dropout", 1.0), "`model.dropout` must be less than 1.0, got 1.0"),
+        (("--optimizer.learning-rate", -1), "`optimizer.learning_rate` must be more than 0.0"),
+        (("--optimizer.learning-rate", "nan"), "must be a finite number"),
+        (("--training.devices", 99), "`training.devices` must be at most"),
+        (("--model.tied",), "`model.tied` shares the embedding"),
+        (("--tokenizer.kind", "bpe"), "needs `tokenizer.vocab_size`"),
+        (("--training.accumulate-steps", 10000), "`training.accumulate_steps` must be at most"),
+    ],
+)
+def test_impossible_settings(
+    options: tuple[object, ...], message: str, config: Path, tmp_path: Path, fail: Fail
+) -> None:
+    assert message in fail("train", config, *options, "--out", tmp_path / "run")
+
+
+def test_bad_options_and_files(config: Path, tmp_path: Path, say: Say, fail: Fail) -> None:
+    code, _, err = say("train", config, "--model.hidden-sze", 3)
+    assert code == 2
+    assert "--model.hidden-size" in err
+    assert say("train", config, "--model.hidden-size", "three")[0] == 2
+    assert say("generate")[0] == 2
+    assert say("nonsense")[0] == 2
+    assert fail("train", tmp_path / "no.toml").startswith("no configuration file at")
+    config.write_text("[model]\nhidden_sze = 3")
+    assert "did you mean `model.hidden_size`?" in fail("train", config)
+
+
+# Bad runs
+
+
+def copy_of(run: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(run, folder / "copy"))
+
+
+def test_missing_and_half_written_runs(run: Path, tmp_path: Path, fail: Fail) -> None:
+    assert "does not exist" in fail("generate", tmp_path / "nowhere")
+    copy = copy_of(run, tmp_path)
+    (copy / "run.json").unlink()
+    for command in (("generate",), ("evaluate",), ("info",), ("train", "--resume", "--out")):
+        assert "is not a run directory, or one whose start was cut off" in fail(*command, copy)
+
+
+def test_truncated_run(run: Path, tmp_path: Path, fail: Fail) -> None:
+    copy = copy_of(run, tmp_path)
+    largest = max((copy / "checkpoints").rglob("*"), key=lambda path: path.stat().st_size)
+    for checkpoint in (copy / "checkpoints").iterdir():
+        for path in checkpoint.rglob(largest.name):
+            path.write_bytes(path.read_bytes()[:-3])
+    assert "is truncated" in fail("generate", copy)
+    (copy / "run.json").write_text('{"format": 1,')
+    assert "damaged" in fail("generate", copy)
+
+
+def test_newer_run(run: Path, tmp_path: Path, fail: Fail) -> None:
+    copy = copy_of(run, tmp_path)
+    index = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(index | {"format": 99}))
+    assert "format 99, newer than" in fail("generate", copy)
+
+
+def test_two_trainings_in_one_directory(config: Path, tmp_path: Path, fail: Fail) -> None:
+    with locked(tmp_path / "run"):
+        message = fail("train", config, "--out", tmp_path / "run")
+    assert "is being trained by process" in message
+
+
+def test_full_disk_keeps_the_last_checkpoint(
+    config: Path, tmp_path: Path, say: Say, fail: Fail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jaxgen.training import runs
+
+    saves, save_tree = [], runs.save_tree
+
+    def failing(*arguments: Any) -> Any:
+        saves.append(arguments)
+        if len(saves) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save_tree(*arguments)
+
+    monkeypatch.setattr(runs, "save_tree", failing)
+    out = tmp_path / "run"
+    message = fail("train", config, "--out", out)
+    assert "No space left on device" in message
+    assert "the checkpoint of step 2 still loads" in message
+    assert say("generate", out, "--max-new-tokens", 2)[0] == 0
+    assert say("train", "--resume", "--out", out)[0] == 0
+
+
+def test_loss_that_is_not_finite(config: Path, tmp_path: Path, say: Say, fail: Fail) -> None:
+    out = tmp_path / "run"
+    message = fail(
+        *("train", config, "--out", out, "--optimizer.name", "sgd"),
+        *("--optimizer.learning-rate", 1e38, "--optimizer.clip-norm", "None"),
+    )
+    assert "at step" in message
+    assert say("generate", out, "--max-new-tokens", 2)[0] == 0

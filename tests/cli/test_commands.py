@@ -1,0 +1,187 @@
+"""The command line: what it prints and its exit codes."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jaxgen
+from jaxgen.training.runs import Run
+
+Fail = Callable[..., str]
+Say = Callable[..., tuple[int, str, str]]
+ROOT = Path(__file__).parents[2]
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", ["train", "generate", "evaluate", "info", "export"])
+def test_help(command: str, say: Say) -> None:
+    code, out, _ = say(command, "--help")
+    assert code == 0
+    assert f"usage: jaxgen {command}" in out
+
+
+def test_help_of_train_has_every_setting_with_the_files_defaults(config: Path, say: Say) -> None:
+    _, out, _ = say("train", config, "--help")
+    words = " ".join(out.replace("│", " ").split())
+    for section, settings in jaxgen.Experiment().model_dump().items():
+        for name in settings:
+            assert f"--{section}.{name.replace('_', '-')}" in words
+    assert "--model.hidden-size INT Units of each LSTM layer. (default: 8)" in words
+
+
+def test_help_does_not_import_jax() -> None:
+    code = """
+import sys
+from jaxgen.cli import main
+for arguments in (["--help"], ["train", "--help"], ["generate", "--help"], ["train", "no.toml"]):
+    try:
+        main(arguments)
+    except SystemExit:
+        pass
+print("\\nloaded:", *sorted({"jax", "flax", "datasets", "tokenizers"} & set(sys.modules)))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert result.stdout.splitlines()[-1] == "loaded:"
+
+
+# Training
+
+
+def test_options_override_the_file(config: Path, tmp_path: Path, say: Say) -> None:
+    out = tmp_path / "run"
+    code, _, err = say(
+        *("train", "--model.hidden-size", 4, config, "--samples.temperatures", 0.1, 0.9),
+        *("--training.max-steps", 2, "--out", out, "--optimizer.clip-norm", "None"),
+    )
+    assert code == 0
+    assert "finished after 2 steps" in err
+    experiment = jaxgen.load(out).config
+    assert experiment.model.hidden_size == 4
+    assert experiment.samples.temperatures == (0.1, 0.9)
+    assert experiment.optimizer.clip_norm is None
+    assert experiment.training.batch_size == 2
+
+
+def test_a_corpus_named_by_an_option_replaces_the_files(
+    config: Path, tmp_path: Path, say: Say
+) -> None:
+    text = config.read_text().replace("files = ", 'dataset = "some/where"\n# ')
+    config.write_text(text)
+    corpus, out = tmp_path / "corpus.txt", tmp_path / "run"
+    assert say("train", config, "--data.files", corpus, "--out", out)[0] == 0
+    data = jaxgen.load(out).config.data
+    assert (data.dataset, data.files) == (None, (corpus,))
+
+
+def test_resume(config: Path, tmp_path: Path, say: Say, fail: Fail) -> None:
+    out = tmp_path / "run"
+    assert say("train", config, "--out", out, "--training.max-steps", 2)[0] == 0
+    code, _, err = say("train", "--resume", "--out", out, "--training.max-steps", 3)
+    assert code == 0
+    assert "finished after 3 steps" in err
+    assert "--resume" in fail("train", config, "--out", out)
+    wrong = fail("train", "--resume", "--out", out, "--model.hidden-size", 9)
+    assert "`model.hidden_size` is 8" in wrong
+    assert say("train", config, "--out", out, "--force", "--training.max-steps", 1)[0] == 0
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "jaxgen", "train", str(config), "--out", str(out)]
+    command += ["--training.max-steps", "1000000", "--training.evaluate-every", "1000000"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        while "step " not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"continue with: jaxgen train --resume --out {out}" in err
+    assert "Traceback" not in err
+    assert Run.open(out).checkpoint("last")["step"] > 0
+
+
+# Generating
+
+
+def test_generate_one_text(run: Path, say: Say) -> None:
+    code, out, _ = say("generate", run, "--prompt", "1 and", "--max-new-tokens", 7)
+    assert code == 0
+    assert out.startswith("1 and")
+    assert len(out) == len("1 and") + 7 + 1
+    expected = jaxgen.load(run).generate(["1 and"], n=1, max_new_tokens=7, key=0)[0][0]
+    assert out == f"1 and{expected}\n"
+    streamed = say("generate", run, "--prompt", "1 and", "--max-new-tokens", 7, "--stream")[1]
+    alone = jaxgen.load(run).generate("1 and", max_new_tokens=7, key=0)
+    assert streamed == f"1 and{alone}\n"
+
+
+def test_generate_a_grid(run: Path, say: Say) -> None:
+    grid = ("--prompt", "1", "2", "--temperature", 0, 0.5, "--top-p", 0.5, 0.9, "--n", 2)
+    code, out, _ = say("generate", run, *grid, "--max-new-tokens", 3, "--json")
+    assert code == 0
+    outputs = json.loads(out)["outputs"]
+    assert len(outputs) == 16
+    assert {(o["prompt"], o["temperature"], o["top_p"], o["sample"]) for o in outputs} == {
+        (p, t, q, s) for p in "12" for t in (0, 0.5) for q in (0.5, 0.9) for s in (0, 1)
+    }
+    greedy = {o["text"] for o in outputs if o["temperature"] == 0 and o["prompt"] == "1"}
+    assert len(greedy) == 1
+    assert all(o["tokens"] == 3 and o["nll"] > 0 for o in outputs)
+    _, out, _ = say("generate", run, *grid, "--max-new-tokens", 3)
+    assert out.count("--- temperature 0.5, top-p 0.9, sample 2") == 2
+
+
+def test_generate_interactively(run: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = iter(["1 and", "", EOFError()])
+
+    def answer(_: str) -> str:
+        line = next(lines)
+        if isinstance(line, EOFError):
+            raise line
+        return line
+
+    monkeypatch.setattr("builtins.input", answer)
+    code, out, err = say("generate", run, "--interactive", "--max-new-tokens", 4)
+    assert code == 0
+    assert "empty line goes on" in err
+    lm = jaxgen.load(run)
+    first = lm.generate("1 and", max_new_tokens=4, key=0)
+    second = lm.generate(f"1 and{first}", max_new_tokens=4, key=1)
+    assert out == f"{first}\n{second}\n\n"
+
+
+# Measuring, describing, exporting
+
+
+def test_evaluate_and_info(run: Path, say: Say) -> None:
+    code, out, _ = say("evaluate", run, "--json", "--split", "validation")
+    assert code == 0
+    assert json.loads(out)["nll"] == jaxgen.evaluate(run, split="validation")["nll"]
+    assert json.loads(say("info", run, "--json")[1])["steps"] == 4
+    assert "model.hidden_size" in say("info", run)[1]
+    assert "tokens" in say("evaluate", run, "--split", "train")[1]
+
+
+def test_export(run: Path, tmp_path: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    pushed: list[Any] = []
+    monkeypatch.setattr(
+        "jaxgen.exports.push_to_hub", lambda *where: pushed.append(where) or "the address"
+    )
+    code, out, _ = say("export", run, tmp_path / "model", "--push-to-hub", "me/model")
+    assert (code, out) == (0, "the address\n")
+    assert pushed == [(tmp_path / "model", "me/model")]
+    code, out, _ = say("generate", tmp_path / "model", "--max-new-tokens", 3)
+    assert code == 0
+    assert out == say("generate", run, "--max-new-tokens", 3)[1]
