@@ -4,35 +4,24 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.generation import programs
+from jaxgen.generation.beam import beam_search
 from jaxgen.generation.carry import Reading
 from jaxgen.generation.decoding import Decoding, PrefillFn, Prepared, StepFn, prepared
+from jaxgen.generation.lines import Beam, Line, continuation, texts_of
 from jaxgen.generation.requests import Prompt, Prompts, Request, is_one, make_request
 from jaxgen.generation.score import score_checked
-from jaxgen.generation.stop_strings import StopStrings
+from jaxgen.generation.stochastic_beam import stochastic_beam_search
 from jaxgen.types import PyTree
 
 _PIECE = 64
 """Steps between two looks at the text for a stop string."""
-
-
-class Sample(NamedTuple):
-    """One generated text."""
-
-    text: str
-    """Without the prompt and without the stop string."""
-    tokens: list[int]
-    """All tokens generated, also those of a stop string."""
-    logprobs: list[float] | None
-    """Natural log-probability of each token under the model itself, before any setting."""
-    finished: bool
-    """Whether a stop token or a stop string ended it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +89,7 @@ class TextModel:
             logprobs=False,
             **settings,
         )
-        return _texts(samples)
+        return texts_of(samples)
 
     def sample(
         self,
@@ -117,7 +106,7 @@ class TextModel:
     ) -> Any:
         """As `generate`, with `Sample`s (tokens and log-probabilities) in the place of texts."""
         request = make_request(self.tokenizer, prompt, settings, n, labels, after)
-        lines = [_Line(self.tokenizer, request.context[row], stop) for row in request.rows]
+        lines = [Line(self.tokenizer, request.context[row], stop) for row in request.rows]
         for made in self._made(request, key, max_new_tokens, _PIECE if stop else None, logprobs):
             for row, line in enumerate(lines):
                 line.push(made, row)
@@ -157,11 +146,11 @@ class TextModel:
         request = make_request(self.tokenizer, prompt, settings, None, labels, after)
         if not request.single:
             raise UserError("`stream` takes one prompt and one value a setting; use `generate`")
-        line = _Line(self.tokenizer, request.context[0], stop)
+        line = Line(self.tokenizer, request.context[0], stop)
         return self._stream(request, key, max_new_tokens, chunk, line)
 
     def _stream(
-        self, request: Request, key: Any, max_new_tokens: int | None, chunk: int, line: "_Line"
+        self, request: Request, key: Any, max_new_tokens: int | None, chunk: int, line: Line
     ) -> Iterator[str]:
         for made in self._made(request, key, max_new_tokens, chunk, logprobs=False):
             if text := line.push(made, 0):
@@ -187,6 +176,67 @@ class TextModel:
             lambda x: x[:count] if np.ndim(x) and x.shape[0] == padded else x,
             Reading(state.carry, state.token),
         )
+
+    def beam_search(
+        self,
+        prompt: Prompts = "",
+        *,
+        num_beams: int = 4,
+        n: int | None = None,
+        max_new_tokens: int = 100,
+        sampled: bool = False,
+        key: int | jax.Array = 0,
+        labels: Any = None,
+        after: Reading | None = None,
+        **options: Any,
+    ) -> Any:
+        """The best continuations that a beam search finds, or with `sampled` different random ones.
+
+        Args:
+            prompt: a text, or a list of them.
+            num_beams: width of the beam.
+            n: texts a prompt, at most `num_beams`; None is the best alone, not in a list.
+            max_new_tokens: tokens of a text at most.
+            sampled: draw without replacement (`stochastic_beam_search`) instead.
+            key: for `sampled`.
+            labels: as in `generate`.
+            after: as in `generate`.
+            **options: of `jaxgen.generation.beam.beam_search`: `stop_tokens`, `length_penalty`,
+                `num_groups`, `diversity_penalty`.
+
+        Returns:
+            A `Beam` for a prompt; with `n` a list of them; for a list of prompts a list of those.
+        """
+        if n is not None and not 1 <= n <= num_beams:
+            raise UserError(f"`n` must be in [1, num_beams = {num_beams}], got {n}")
+        request = make_request(self.tokenizer, prompt, {}, None, labels, after)
+        state = self._read(request)
+        batch = state.token.shape[0]
+        shared = {"max_new_tokens": max_new_tokens, **options}
+        params, step_fn = self._prepared
+        place = (step_fn, params, state.carry, state.token[:, None], None)
+        if sampled:
+            out: Any = stochastic_beam_search(
+                *place, _key(key, batch), num_samples=num_beams, **shared
+            )
+            ranks = out.gumbels
+        else:
+            out = beam_search(*place, num_beams=num_beams, **shared)
+            ranks = out.scores
+        tokens, lengths, logprobs, scores = jax.device_get(
+            (out.tokens, out.lengths, out.logprobs, ranks)
+        )
+        rows = []
+        for row, context in enumerate(request.context):
+            beams = []
+            for place_ in range(n or 1):
+                ids = tokens[row, place_, : lengths[row, place_]].tolist()
+                text = continuation(self.tokenizer, context, ids)
+                beams.append(
+                    Beam(text, ids, float(logprobs[row, place_]), float(scores[row, place_]))
+                )
+            rows.append(beams if n is not None else beams[0])
+        return rows[0] if request.single else rows
 
     def score(
         self,
@@ -299,50 +349,6 @@ class TextModel:
             return self.params, self.step_fn
         params = jax.jit(prepared, static_argnums=0)(self.step_fn, self.params)
         return params, Prepared(self.step_fn)
-
-
-class _Line:
-    """A text that grows by pieces of tokens."""
-
-    def __init__(self, tokenizer: Any, context: np.ndarray, stop: str | Sequence[str] | None):
-        self._decoder, self._stops = tokenizer.decoder(), StopStrings(stop)
-        self._decoder.push(context)
-        self.finished = False
-        self.forget()
-
-    def forget(self) -> None:
-        """Let go of what was given out: a stream keeps nothing."""
-        self._texts: list[str] = []
-        self._tokens: list[int] = []
-        self._logprobs: list[float] = []
-
-    def push(self, made: programs.Piece, row: int) -> str:
-        """One piece more; the text that it makes certain."""
-        if self.finished:
-            return ""
-        length = int(made.lengths[row])
-        tokens = made.tokens[row, :length].tolist()
-        self._tokens += tokens
-        if made.logprobs is not None:
-            self._logprobs += made.logprobs[row, :length].tolist()
-        self._texts.append(self._stops.push(self._decoder.push(tokens)))
-        self.finished = bool(made.finished[row]) or self._stops.found
-        return self._texts[-1]
-
-    def close(self) -> str:
-        """What was held back for half a character or half a stop string."""
-        rest = self._stops.push(self._decoder.finish())
-        return rest + self._stops.finish()
-
-    def sample(self, logprobs: bool) -> Sample:
-        """All there is."""
-        text = "".join(self._texts) + self.close()
-        return Sample(text, self._tokens, self._logprobs if logprobs else None, self.finished)
-
-
-def _texts(samples: Any) -> Any:
-    """The texts in the place of the samples."""
-    return samples.text if isinstance(samples, Sample) else [_texts(sample) for sample in samples]
 
 
 def _key(key: Any, batch: int) -> jax.Array:

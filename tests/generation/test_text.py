@@ -175,6 +175,20 @@ def test_score_and_perplexity(lm):
     np.testing.assert_allclose(sample.logprobs, lm.score(sample.text, prompt="he"), rtol=1e-4)
 
 
+def test_beams(lm):
+    greedy = lm.generate("abc", max_new_tokens=6, temperature=0)
+    one = lm.beam_search("abc", num_beams=1, max_new_tokens=6)
+    assert one.text == greedy
+    np.testing.assert_allclose(one.logprob, lm.score(greedy, prompt="abc").sum(), rtol=1e-4)
+    four = lm.beam_search(["abc", "q"], n=2, max_new_tokens=6)
+    assert [len(row) for row in four] == [2, 2]
+    assert four[0][0].logprob >= one.logprob
+    different = lm.beam_search("abc", num_beams=4, n=4, max_new_tokens=3, sampled=True, key=1)
+    assert len({beam.text for beam in different}) == 4
+    with pytest.raises(UserError, match="`n` must be in"):
+        lm.beam_search("abc", n=5)
+
+
 def test_integers_and_words(lm):
     numbers = make_model("integer", [60, 62, 64, 65, 67])
     text = numbers.generate([60, 62], max_new_tokens=3)
