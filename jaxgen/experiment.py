@@ -252,6 +252,17 @@ def evaluate(
     return {**where, "protocol": protocol, "tokens": nll.count, **figures}
 
 
+def training_tokens(path: str | Path) -> np.ndarray:
+    """Ids of the text that a model was trained on, for `evaluation.memorisation`.
+
+    Raises:
+        UserError: The model or its corpus is not there any more.
+    """
+    experiment, tokenizer, _ = _read(Path(path), None)
+    source = load_corpus(experiment.data).train
+    return np.concatenate([*encode_source(source, tokenizer, Counter())])
+
+
 def _window_nll(model: LanguageModel, params: PyTree, tokens: Tokens) -> Nll:
     def last_logits(model: LanguageModel, windows: Array) -> Array:
         carry = model.initial_carry(windows.shape[0])

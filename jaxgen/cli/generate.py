@@ -2,18 +2,21 @@
 
 import itertools
 import json
+import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import DisallowNone
 
-from jaxgen.cli.options import Checkpoint, Flag, RunArgument, said
+from jaxgen.cli.options import Checkpoint, Flag, RunArgument, print_facts, said
 from jaxgen.errors import UserError
 
 Number = Annotated[float | None, DisallowNone, said]
 Whole = Annotated[int | None, DisallowNone, said]
+Outputs = tuple[list[dict[str, Any]], list[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,13 @@ class Generate:
                 "--stream and --interactive write one text at a time: give one prompt, one "
                 "--temperature and one --top-p, and no --n"
             )
-        if self.beam_size and (self.stream or self.interactive):
-            raise UserError("--beam-size finds a whole text: leave out --stream and --interactive")
+        if self.beam_size is not None:
+            if self.stream or self.interactive:
+                raise UserError("--beam-size finds whole texts: leave out --stream, --interactive")
+            if not 1 <= self.n <= self.beam_size:
+                raise UserError(f"--n must be 1 to --beam-size, {self.beam_size}, got {self.n}")
+        if self.report and (self.stream or self.interactive):
+            raise UserError("--report needs whole texts: leave out --stream and --interactive")
 
         from jaxgen.experiment import load
 
@@ -90,7 +98,7 @@ class Generate:
             print(self.prompt[0], end="", flush=True)
             self._stream(lm, self.prompt[0], self.seed)
         else:
-            self._print_grid(lm, grid)
+            self._print_all(lm, grid)
 
     def _settings(self, top_p: Iterable[float]) -> dict[str, Any]:
         """Settings of the sampler besides the temperature; what is not asked for is left out."""
@@ -135,10 +143,26 @@ class Generate:
             except KeyboardInterrupt:
                 print()
 
-    def _print_grid(self, lm: Any, grid: list[tuple[str, float, float]]) -> None:
-        """Generate all combinations in one batch."""
+    def _print_all(self, lm: Any, grid: list[tuple[str, float, float]]) -> None:
+        """Generate all combinations in one batch, and print them."""
+        outputs, tokens = self._search(lm) if self.beam_size else self._sample(lm, grid)
+        result: dict[str, Any] = {"run": str(self.run), "seed": self.seed, "outputs": outputs}
+        if self.report:
+            result["report"] = _report(self.run, tokens)
+        if self.json:
+            print(json.dumps(result))
+            return
+        for output in outputs:
+            if len(outputs) > 1:
+                print(f"--- {self._title(output)}")
+            print(output["prompt"] + output["text"])
+        if self.report:
+            print()
+            print_facts(result["report"], as_json=False)
+
+    def _sample(self, lm: Any, grid: list[tuple[str, float, float]]) -> Outputs:
         prompts, temperatures, top_p = map(list, zip(*grid, strict=True))
-        samples = lm.sample(
+        texts = lm.sample(
             prompts,
             max_new_tokens=self.max_new_tokens,
             n=self.n,
@@ -148,6 +172,11 @@ class Generate:
             temperature=temperatures,
             **self._settings(top_p),
         )
+        flat = [
+            (settings, number, sample)
+            for settings, samples in zip(grid, texts, strict=True)
+            for number, sample in enumerate(samples)
+        ]
         outputs = [
             {
                 "prompt": prompt,
@@ -159,22 +188,67 @@ class Generate:
                 "nll": -sum(sample.logprobs) / max(len(sample.logprobs), 1),
                 "finished": sample.finished,
             }
-            for (prompt, temperature, p), texts in zip(grid, samples, strict=True)
-            for number, sample in enumerate(texts)
+            for (prompt, temperature, p), number, sample in flat
         ]
-        if self.json:
-            print(json.dumps({"run": str(self.run), "seed": self.seed, "outputs": outputs}))
-            return
-        for output in outputs:
-            if len(outputs) > 1:
-                print(f"--- {self._title(output)}")
-            print(output["prompt"] + output["text"])
+        return outputs, [sample.tokens for _, _, sample in flat]
+
+    def _search(self, lm: Any) -> Outputs:
+        """The `n` best texts of a beam for each prompt."""
+        import numpy as np
+
+        from jaxgen.generation.beam import beam_search
+
+        prompts = [lm.tokenizer.encode(prompt) for prompt in self.prompt]
+        lengths = np.array([len(prompt) for prompt in prompts])
+        padded = np.zeros((len(prompts), max(lengths.max(), 1)), np.int32)
+        for row, ids in zip(padded, prompts, strict=True):
+            row[: len(ids)] = ids
+        labels = () if self.label is None else (np.full(len(prompts), self.label, np.int32),)
+        found = beam_search(
+            lm.step_fn,
+            lm.params,
+            lm.initial_carry(len(prompts), *labels),
+            padded,
+            lengths,
+            num_beams=self.beam_size or 1,
+            max_new_tokens=self.max_new_tokens,
+            prefill_fn=lm.prefill_fn,
+            bos_id=lm.tokenizer.start_id,
+        )
+        outputs, tokens = [], []
+        for row, (prompt, ids) in enumerate(zip(self.prompt, prompts, strict=True)):
+            for place in range(self.n):
+                made = np.asarray(found.tokens[row, place, : found.lengths[row, place]])
+                decoder = lm.tokenizer.decoder()
+                decoder.push(ids)
+                text = decoder.push(made) + decoder.finish()
+                nll = -float(found.logprobs[row, place]) / max(len(made), 1)
+                outputs.append(
+                    {"prompt": prompt, "sample": place, "text": text, "tokens": len(made)}
+                    | {"nll": nll}
+                )
+                tokens.append(made.tolist())
+        return outputs, tokens
 
     def _title(self, output: dict[str, Any]) -> str:
         """What sets one text apart from the others."""
+        if self.beam_size:
+            return f"{output['sample'] + 1}, {output['nll']:.4f} nats a token"
         parts = [f"temperature {output['temperature']:g}"]
         if len(self.top_p) > 1:
             parts.append(f"top-p {output['top_p']:g}")
         if self.n > 1:
             parts.append(f"sample {output['sample'] + 1}")
         return ", ".join(parts)
+
+
+def _report(run: Path, texts: list[list[int]]) -> dict[str, Any]:
+    """Copied spans and variety of some texts, against the corpus of their model."""
+    from jaxgen.evaluation.memorisation import memorisation
+    from jaxgen.experiment import training_tokens
+
+    found = memorisation(texts, training_tokens(run))
+    shares = {f"novel_{n}": share for n, share in found.novel.items()}
+    shares |= {f"distinct_{n}": share for n, share in found.distinct.items()}
+    known = {name: share for name, share in shares.items() if not math.isnan(share)}
+    return {"longest_copies": [copy.length for copy in found.copies], **known}

@@ -1,14 +1,13 @@
 """`jaxgen evaluate`, `info` and `export`: what is known of a model, and sending it on its way."""
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import DisallowNone, Positional, arg
 
-from jaxgen.cli.options import Checkpoint, Flag, RunArgument, said
+from jaxgen.cli.options import Checkpoint, Flag, RunArgument, print_facts, said
 
 
 @dataclass(frozen=True)
@@ -82,21 +81,3 @@ class Export:
             from jaxgen.exports import push_to_hub
 
             print(push_to_hub(self.directory, self.push_to_hub))
-
-
-def print_facts(facts: dict[str, Any], *, as_json: bool) -> None:
-    """Print names and values, one a line; or one JSON object."""
-    if as_json:
-        print(json.dumps(facts, default=str))
-        return
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            print(f"{name}:")
-            print_facts({f"  {key}": item for key, item in value.items()}, as_json=False)
-        elif value is not None:
-            if isinstance(value, float):
-                value = f"{value:.6g}"
-            elif type(value) is int:
-                value = f"{value:,}"
-            print(f"{name:{width}}  {value}")

@@ -1,7 +1,8 @@
-"""What the commands' options share: how they are shown, and those that several have."""
+"""What the commands share: options, how they are shown, and how facts are printed."""
 
+import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, arg
 
@@ -15,3 +16,21 @@ said = arg(help_behavior_hint=default)
 Flag = Annotated[bool, FlagCreatePairsOff, said]
 RunArgument = Positional[Annotated[Path, arg(metavar="RUN", help_behavior_hint="")]]
 Checkpoint = Annotated[Literal["best", "last"] | None, DisallowNone, said]
+
+
+def print_facts(facts: dict[str, Any], *, as_json: bool) -> None:
+    """Print names and values, one a line; or one JSON object."""
+    if as_json:
+        print(json.dumps(facts, default=str))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{name}:")
+            print_facts({f"  {key}": item for key, item in value.items()}, as_json=False)
+        elif value is not None:
+            if isinstance(value, float):
+                value = f"{value:.6g}"
+            elif type(value) is int:
+                value = f"{value:,}"
+            print(f"{name:{width}}  {value}")

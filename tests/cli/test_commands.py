@@ -185,3 +185,23 @@ def test_export(run: Path, tmp_path: Path, say: Say, monkeypatch: pytest.MonkeyP
     code, out, _ = say("generate", tmp_path / "model", "--max-new-tokens", 3)
     assert code == 0
     assert out == say("generate", run, "--max-new-tokens", 3)[1]
+
+
+def test_beam_search_finds_the_likeliest_first(run: Path, say: Say) -> None:
+    options = ("--prompt", "1 and", "--beam-size", 3, "--n", 3, "--max-new-tokens", 4, "--json")
+    code, out, _ = say("generate", run, *options)
+    outputs = json.loads(out)["outputs"]
+    assert code == 0
+    assert len({output["text"] for output in outputs}) == 3
+    nll = [output["nll"] for output in outputs]
+    assert nll == sorted(nll)
+
+
+def test_report(run: Path, say: Say) -> None:
+    code, out, _ = say("generate", run, "--max-new-tokens", 30, "--n", 2, "--report", "--json")
+    assert code == 0
+    report = json.loads(out)["report"]
+    assert len(report["longest_copies"]) == 2
+    assert 0 <= report["novel_2"] <= 1
+    _, out, _ = say("generate", run, "--max-new-tokens", 30, "--report")
+    assert "longest_copies" in out
