@@ -59,6 +59,8 @@ def draw_all(rows: Rows, ratios: Rows, ceilings: dict[str, Any], folder: Path) -
 
 def scaling(axes: Any, rows: Rows, axis: str, title: str) -> bool:
     """Tokens per second over one axis, a line for each setting of the others with two points."""
+    from matplotlib.ticker import LogLocator
+
     lines: dict[tuple, list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         shape = dict(row["shape"])
@@ -77,6 +79,8 @@ def scaling(axes: Any, rows: Rows, axis: str, title: str) -> bool:
     )
     ticks = sorted({x for points in lines.values() for x, _ in points})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.minorticks_off()
     if lines:
         axes.legend(fontsize=8, frameon=False)

@@ -34,7 +34,7 @@ def text() -> str:
     return " ".join(words[index] for index in chosen)[:CHARACTERS]
 
 
-@pytest.mark.parametrize("kind", ["byte", "char", "word", "bpe"])
+@pytest.mark.parametrize("kind", ["byte", "char", "word", "bpe"], ids="encode {}".format)
 def test_encode(kind: str, measure: Any, benchmark: Any) -> None:
     pytest.importorskip("tokenizers")
     pytest.importorskip("pydantic")
@@ -49,7 +49,7 @@ def test_encode(kind: str, measure: Any, benchmark: Any) -> None:
     benchmark.extra_info.update(characters_per_second=len(sample) / seconds)
 
 
-@pytest.mark.parametrize("shape", [(32, 64), (64, 128)], ids=str)
+@pytest.mark.parametrize("shape", [(32, 64), (64, 128)], ids="stream B={0[0]} T={0[1]}".format)
 def test_stream(shape: tuple[int, int], measure: Any, benchmark: Any) -> None:
     batch_size, length = shape
     ids = np.random.default_rng(0).integers(0, 65, 4_000_000).astype(np.int32)
