@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxgen.models.language_model import LanguageModel, LanguageModelCarry
-from jaxgen.nn.lstm import project
+from jaxgen.nn.inputs import project
 from jaxgen.ops.lookup import lookup
 from jaxgen.ops.lstm import LSTMCarry, lstm_step
 from jaxgen.types import Array, Float, Int, PyTree

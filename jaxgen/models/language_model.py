@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxgen.nn.dropout import drop
-from jaxgen.nn.lstm import LSTM, TokenInputs
+from jaxgen.nn.inputs import TokenInputs
+from jaxgen.nn.lstm import LSTM
 from jaxgen.ops.cross_entropy import cross_entropy
 from jaxgen.ops.lstm import LSTMCarry, zero_carry
 from jaxgen.types import Array, Bool, Float, Int, PyTree
@@ -50,6 +51,8 @@ class LanguageModel(nn.Module):
     variational: bool = True
     num_labels: int = 0
     dtype: Any = jnp.float32
+    backend: str = "auto"
+    """What runs the recurrence, see `jaxgen.ops.backends`."""
 
     @property
     def hidden_sizes(self) -> tuple[int, ...]:
@@ -69,6 +72,7 @@ class LanguageModel(nn.Module):
             forget_bias=self.forget_bias,
             time_major=True,
             dtype=self.dtype,
+            backend=self.backend,
         )
         if self.embedding_size:
             shape = (self.vocab_size, self.embedding_size)
@@ -224,7 +228,11 @@ def language_model_loss(
 
 
 def prefill_fn_of(model: LanguageModel) -> Callable:
-    """`prefill(params, carry, tokens[B, T], mask[B, T]) -> (carry, logits[B, T, V])`."""
+    """`prefill(params, carry, tokens[B, T], mask[B, T]) -> (carry, logits[B, T, V])`.
+
+    Its backend is chosen anew: the one a model is trained with may know no masks, or not be here.
+    """
+    model = model.clone(backend="auto")
 
     def prefill(
         params: PyTree,

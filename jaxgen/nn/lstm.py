@@ -1,41 +1,37 @@
 """Flax modules of the recurrence: one cell, and stacks of layers in one or both directions."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxgen.nn.dropout import drop
 from jaxgen.nn.initializers import gate_bias, input_kernel_init, recurrent_kernel_init
+from jaxgen.nn.inputs import TokenInputs, project
+from jaxgen.ops.backends import Problem, choose_backend
+from jaxgen.ops.cell import LSTMWeights
 from jaxgen.ops.layernorm_lstm import layer_norm, layernorm_lstm
-from jaxgen.ops.lookup import lookup
 from jaxgen.ops.lstm import LSTMCarry, lstm, zero_carry
-from jaxgen.types import Array, Bool, Float, Int
+from jaxgen.types import Array, Bool, Float
 
 
-class TokenInputs(NamedTuple):
-    """Layer inputs that are rows of a table, left as tokens so that the layer can fold them.
+class LSTMParameters(nn.Module):
+    """The parameters of a plain layer, with DropConnect on its recurrent kernel."""
 
-    Projecting every row of the table once (V rows) replaces projecting every step (T * B rows);
-    the result is the same, so the layer does whichever is less work.
-    """
+    hidden_size: int
+    forget_bias: float = 1.0
+    weight_drop: float = 0.0
 
-    tokens: Int[Array, "T B"]
-    table: Float[Array, "V E"] | None
-    """The embedding; None stands for one-hot inputs, whose table is the identity."""
-    vocab_size: int
-
-    @property
-    def size(self) -> int:
-        """Length of one input vector."""
-        return self.vocab_size if self.table is None else self.table.shape[1]
-
-    def rows(self) -> Float[Array, "T B E"]:
-        """The input vectors themselves, for what cannot be folded (dropout on them)."""
-        if self.table is None:
-            return jax.nn.one_hot(self.tokens, self.vocab_size)
-        return lookup(self.table, self.tokens)
+    @nn.compact
+    def __call__(self, input_size: int, deterministic: bool) -> LSTMWeights:
+        """Declare them for inputs of a size; all float32."""
+        width = 4 * self.hidden_size
+        input_kernel = self.param("input_kernel", input_kernel_init, (input_size, width))
+        kernel = self.param("recurrent_kernel", recurrent_kernel_init, (self.hidden_size, width))
+        bias = self.param("bias", gate_bias(self.forget_bias), (width,))
+        if self.weight_drop and not deterministic:
+            kernel = drop(kernel, self.make_rng("dropout"), self.weight_drop)
+        return LSTMWeights(input_kernel, kernel, bias)
 
 
 class LSTMLayer(nn.Module):
@@ -55,6 +51,8 @@ class LSTMLayer(nn.Module):
     reverse: bool = False
     dtype: Any = jnp.float32
     """Compute type; parameters and the cell state are float32."""
+    backend: str = "auto"
+    """`auto`, `scan` or `pallas`, see `jaxgen.ops.backends`; for `cudnn` use an `LSTM`."""
 
     @nn.compact
     def __call__(
@@ -73,17 +71,18 @@ class LSTMLayer(nn.Module):
             The carry after the last step and the hidden states [T, B, H] in the compute type.
         """
         size = inputs.size if isinstance(inputs, TokenInputs) else inputs.shape[-1]
+        steps = inputs.tokens if isinstance(inputs, TokenInputs) else inputs
         width = 4 * self.hidden_size
-        input_kernel = self.param("input_kernel", input_kernel_init, (size, width))
-        kernel = self.param("recurrent_kernel", recurrent_kernel_init, (self.hidden_size, width))
-        bias = self.param("bias", gate_bias(self.forget_bias), (width,))
-        if self.weight_drop and not deterministic:
-            kernel = drop(kernel, self.make_rng("dropout"), self.weight_drop)
+        parameters = LSTMParameters(self.hidden_size, self.forget_bias, self.weight_drop)
+        nn.share_scope(self, parameters)
+        input_kernel, kernel, bias = parameters(size, deterministic)
         kernel = kernel.astype(self.dtype)
         options: dict[str, Any] = {"mask": mask, "resets": resets, "reverse": self.reverse}
         if self.cell == "lstm":
-            gates = project(inputs, input_kernel, bias, self.dtype)
-            return lstm(_add_rows(gates, gate_bias_rows), kernel, carry, **options)
+            gates = _add_rows(project(inputs, input_kernel, bias, self.dtype), gate_bias_rows)
+            return lstm(gates, kernel, carry, backend=self.backend, **options)
+        T, B = steps.shape[:2]
+        choose_backend(self.backend, Problem(T, B, self.hidden_size, cell=self.cell))
         ones = nn.initializers.ones
         input_scale = self.param("input_scale", ones, (width,))
         recurrent_scale = self.param("recurrent_scale", ones, (width,))
@@ -96,22 +95,6 @@ class LSTMLayer(nn.Module):
         return layernorm_lstm(
             gates, kernel, recurrent_scale, cell_scale, cell_bias, carry, **options
         )
-
-
-def project(
-    inputs: Float[Array, "*N D"] | TokenInputs,
-    kernel: Float[Array, "D G"],
-    bias: Float[Array, "*G"],
-    dtype: Any,
-) -> Float[Array, "*N G"]:
-    """Input part of the gates of all steps: one matmul, or one table lookup where that is less."""
-    if not isinstance(inputs, TokenInputs):
-        return jnp.matmul(inputs.astype(dtype), kernel.astype(dtype)) + bias.astype(dtype)
-    if inputs.table is None:
-        return lookup((kernel + bias).astype(dtype), inputs.tokens)
-    if inputs.vocab_size <= inputs.tokens.size:
-        return lookup(project(inputs.table, kernel, bias, dtype), inputs.tokens)
-    return project(inputs.rows(), kernel, bias, dtype)
 
 
 def _add_rows(gates: Array, rows: Array | None) -> Array:
@@ -139,7 +122,9 @@ class LSTMCell(nn.Module):
         self, carry: LSTMCarry, inputs: Float[Array, "B D"]
     ) -> tuple[LSTMCarry, Float[Array, "B H"]]:
         """Take one step on inputs [B, D]; returns the new carry and its hidden state [B, H]."""
-        layer = LSTMLayer(self.hidden_size, self.cell, self.forget_bias, dtype=self.dtype)
+        layer = LSTMLayer(
+            self.hidden_size, self.cell, self.forget_bias, dtype=self.dtype, backend="scan"
+        )
         nn.share_scope(self, layer)
         carry, hidden = layer(inputs[None], carry)
         return carry, hidden[0]
@@ -172,6 +157,8 @@ class LSTM(nn.Module):
     time_major: bool = False
     """Inputs and outputs are [T, B, ...] instead of [B, T, ...]."""
     dtype: Any = jnp.float32
+    backend: str = "auto"
+    """`auto`, `scan`, `cudnn` or `pallas`, see `jaxgen.ops.backends`."""
 
     @nn.compact
     def __call__(
@@ -205,6 +192,39 @@ class LSTM(nn.Module):
             mask, resets = (None if x is None else x.T for x in (mask, resets))
         steps = inputs.tokens if isinstance(inputs, TokenInputs) else inputs
         carries = self.initial_carry(steps.shape[1]) if carry is None else carry
+        problem = Problem(
+            T=steps.shape[0],
+            B=steps.shape[1],
+            H=max(self.hidden_sizes),
+            dtype=self.dtype,
+            mask=mask is not None,
+            resets=resets is not None,
+            conditioned=gate_bias_rows is not None,
+            cell=self.cell,
+        )
+        by_layer = self.backend in ("scan", "pallas")
+        if by_layer or choose_backend(self.backend, problem).name != "cudnn":
+            options: dict[str, Any] = {
+                "mask": mask,
+                "resets": resets,
+                "deterministic": deterministic,
+            }
+            ends, hidden = self._by_layer(inputs, carries, gate_bias_rows, **options)
+        else:
+            ends, hidden = self._through_cudnn(inputs, carries, deterministic)
+        return ends, hidden if self.time_major else hidden.swapaxes(0, 1)
+
+    def _by_layer(
+        self,
+        inputs: Any,
+        carries: tuple[LSTMCarry, ...],
+        gate_bias_rows: Array | None,
+        *,
+        mask: Array | None,
+        resets: Array | None,
+        deterministic: bool,
+    ) -> tuple[tuple[LSTMCarry, ...], Array]:
+        """One run of `jaxgen.ops.lstm.lstm` a layer and direction."""
         ways = ("", "_reverse") if self.bidirectional else ("",)
         ends: list[LSTMCarry] = []
         hidden: Any = inputs
@@ -218,6 +238,7 @@ class LSTM(nn.Module):
                     self.weight_drop,
                     reverse=bool(way),
                     dtype=self.dtype,
+                    backend=self.backend,
                     name=f"layer_{index}{suffix}",
                 )
                 end, output = layer(
@@ -231,13 +252,47 @@ class LSTM(nn.Module):
                 ends.append(end)
                 outputs.append(output)
             output = jnp.concatenate(outputs, -1) if self.bidirectional else outputs[0]
-            if self.residual and index > 0 and hidden.shape == output.shape:
-                output = output + hidden
-            if self.dropout and not deterministic and index + 1 < len(self.hidden_sizes):
-                axes = (0,) if self.variational else ()
-                output = drop(output, self.make_rng("dropout"), self.dropout, axes)
-            hidden = output
-        return tuple(ends), hidden if self.time_major else hidden.swapaxes(0, 1)
+            hidden = self._after_layer(index, hidden, output, deterministic)
+        return tuple(ends), hidden
+
+    def _after_layer(self, index: int, inputs: Any, output: Array, deterministic: bool) -> Array:
+        """A layer's output with what stands between it and the next."""
+        if self.residual and index > 0 and inputs.shape == output.shape:
+            output = output + inputs
+        if self._drops(deterministic) and index + 1 < len(self.hidden_sizes):
+            axes = (0,) if self.variational else ()
+            output = drop(output, self.make_rng("dropout"), self.dropout, axes)
+        return output
+
+    def _drops(self, deterministic: bool) -> bool:
+        return self.dropout > 0 and not deterministic
+
+    def _through_cudnn(
+        self, inputs: Any, carries: tuple[LSTMCarry, ...], deterministic: bool
+    ) -> tuple[tuple[LSTMCarry, ...], Array]:
+        """The stack in one cuDNN call where nothing stands between its layers, else one each."""
+        from jaxgen.ops.cudnn import cudnn_lstm
+
+        ways = ("", "_reverse") if self.bidirectional else ("",)
+        hidden = inputs.rows() if isinstance(inputs, TokenInputs) else inputs
+        layers = range(len(self.hidden_sizes))
+        broken = self.residual or self._drops(deterministic) or len(set(self.hidden_sizes)) > 1
+        ends: list[LSTMCarry] = []
+        for call in [(index,) for index in layers] if broken else [tuple(layers)]:
+            weights, size = [], hidden.shape[-1]
+            for index in call:
+                units = self.hidden_sizes[index]
+                for way in ways:
+                    parameters = LSTMParameters(
+                        units, self.forget_bias, self.weight_drop, name=f"layer_{index}{way}"
+                    )
+                    weights.append(parameters(size, deterministic))
+                size = len(ways) * units
+            start = carries[len(ends) : len(ends) + len(weights)]
+            new, output = cudnn_lstm(hidden, weights, start, bidirectional=self.bidirectional)
+            ends += new
+            hidden = self._after_layer(call[-1], hidden, output, deterministic)
+        return tuple(ends), hidden
 
     def initial_carry(self, batch_size: int) -> tuple[LSTMCarry, ...]:
         """Zero carries, one a layer and direction."""

@@ -160,11 +160,19 @@ def _cudnn_obstacle(problem: Problem, where: Platform) -> str | None:
         return f"cuDNN has no {problem.cell} cell"
     if jnp.dtype(problem.dtype) != jnp.float32:
         return f"JAX binds cuDNN in float32 only, and the type is {jnp.dtype(problem.dtype).name}"
-    for name in ("mask", "resets", "conditioned"):
-        if getattr(problem, name):
-            what = {"mask": "mask", "resets": "resets", "conditioned": "gates of each row's own"}
-            return f"cuDNN takes no {what[name]}"
-    return None
+    if getattr(jax.config, "jax_default_matmul_precision", None) in (
+        "bfloat16",
+        "default",
+        "fastest",
+    ):
+        return "cuDNN has no bfloat16 products, which `jax_default_matmul_precision` asks for"
+    lacking = {
+        "mask": problem.mask,
+        "resets": problem.resets,
+        "gates of each row's own": problem.conditioned,
+    }
+    asked = [what for what, there in lacking.items() if there]
+    return f"cuDNN takes no {' and no '.join(asked)}" if asked else None
 
 
 def _pallas_obstacle(problem: Problem, where: Platform) -> str | None:

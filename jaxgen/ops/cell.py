@@ -17,6 +17,14 @@ class LSTMCarry(NamedTuple):
     """Hidden state, in the compute type."""
 
 
+class LSTMWeights(NamedTuple):
+    """Parameters of one layer in one direction, gates in the order i, f, g, o."""
+
+    input_kernel: Float[Array, "D G"]
+    recurrent_kernel: Float[Array, "H G"]
+    bias: Float[Array, "G"]
+
+
 def zero_carry(batch_size: int, hidden_size: int, dtype: Any = jnp.float32) -> LSTMCarry:
     """The carry before the first step: `c` float32 and `h` of type `dtype`, each [B, H]."""
     return LSTMCarry(

@@ -7,6 +7,7 @@ as in `jaxgen.ops.scan`. It keeps `c` before each step and the activations, from
 `c` after the step again, so that no shifted copy of `c` is needed.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -172,7 +173,7 @@ def _call(
     over_time: list[Array],
     matrix: Array,
     state: tuple[Array, Array],
-    outputs: list[tuple[tuple[int, ...], Any]],
+    outputs: Sequence[tuple[tuple[int, ...], Any]],
 ) -> tuple[list[Array], list[Array]]:
     """Run `body` for every step: arrays [T, B, ...] in and out by blocks, a state [B, H] along."""
     (rows, steps, vmem), (T, B) = settings.blocks, over_time[0].shape[:2]
@@ -287,7 +288,7 @@ def _backward_kernel(
     before = LSTMCarry(through_c * f, _matmul(d_gates, matrix[...]))
     if flagged:
         before = LSTMCarry(*(jnp.where(fresh, 0.0, d) for d in before))
-        before = LSTMCarry(*(jnp.where(real, d, old) for d, old in zip(before, d_carry)))
+        before = jax.tree.map(partial(jnp.where, real), before, d_carry)
     d_c[...], d_h[...], outputs[0][...] = before.c, before.h, d_gates
 
 

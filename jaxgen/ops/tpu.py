@@ -33,7 +33,7 @@ CHIPS = {
 SMALLEST = Chip(197e12, 819e9, 16 * 2**20)
 """Stands for a chip that is not in the table: the least that any of them has."""
 
-LANES, SUBLANES = 128, 16
+LANES, SUBLANES = 128, 8
 _LONGEST_BLOCK = 32
 _BLOCK_SHARE, _KERNEL_SHARE = 0.25, 0.6
 
@@ -92,7 +92,8 @@ def _divisors(n: int, whole: bool = False) -> list[int]:
 
 def scan_rereads(H: int, chip: Chip) -> bool:
     """Whether XLA's loop has to read the recurrent matrix from HBM at every step."""
-    return 4 * H * H * 2 > XLA_SHARE * chip.vmem
+    matrix = 4 * H * H * 2  # it is multiplied as bfloat16
+    return matrix > XLA_SHARE * chip.vmem
 
 
 def modelled_seconds(

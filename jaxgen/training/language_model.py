@@ -78,7 +78,8 @@ def make_text_evaluator(
         length: Tokens read at once; it changes the speed, not the figure.
         reset_id: See `reset_id_of`.
     """
-    evaluate = make_evaluator(partial(language_model_loss, model))
+    # The backend that training insists on may know no masks, or not be here.
+    evaluate = make_evaluator(partial(language_model_loss, model.clone(backend="auto")))
 
     def batches(tokens: Tokens) -> Iterator[dict[str, np.ndarray]]:
         parts = evaluation_batches(tokens, EVALUATION_ROWS, length)

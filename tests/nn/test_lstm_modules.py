@@ -7,7 +7,8 @@ import pytest
 from flax import linen as nn
 
 from jaxgen.nn.dropout import drop
-from jaxgen.nn.lstm import LSTM, LSTMCell, LSTMLayer, TokenInputs
+from jaxgen.nn.inputs import TokenInputs
+from jaxgen.nn.lstm import LSTM, LSTMCell, LSTMLayer
 from jaxgen.ops.lstm import zero_carry
 
 B, T, D, H = 3, 5, 4, 6
