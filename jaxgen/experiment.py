@@ -197,6 +197,15 @@ def _read(directory: Path, which: Which | None) -> tuple[Experiment, Tokenizer, 
     return experiment, Tokenizer.load(directory / "tokenizer.json"), params
 
 
+def settings_of(path: str | Path) -> Experiment:
+    """The settings of a run or an export.
+
+    Raises:
+        UserError: As in `load`.
+    """
+    return _read(Path(path), None)[0]
+
+
 def evaluate(
     path: str | Path,
     *,
@@ -269,7 +278,7 @@ def _window_nll(model: LanguageModel, params: PyTree, tokens: Tokens) -> Nll:
         _, hidden = model.hidden_states(windows.T, carry)
         return model.logits(hidden[-1])
 
-    apply = jax.jit(nn.apply(last_logits, model))
+    apply = jax.jit(nn.apply(last_logits, model.clone(backend="auto")))
     return window_nll(
         lambda windows: apply({"params": params}, windows), tokens.read(0, len(tokens))
     )

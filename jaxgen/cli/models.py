@@ -1,13 +1,15 @@
 """`jaxgen evaluate`, `info` and `export`: what is known of a model, and sending it on its way."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import DisallowNone, Positional, arg
 
+from jaxgen.cli.backend import Shapes, backend_facts
 from jaxgen.cli.options import Checkpoint, Flag, RunArgument, print_facts, said
+from jaxgen.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,23 @@ class Evaluate:
 class Info:
     """Say what a run or an export is, and how far and how good it got."""
 
-    run: RunArgument
-    """Run directory or export."""
+    run: Positional[Annotated[Path | None, arg(metavar="[RUN]", help_behavior_hint="")]] = None
+    """Run directory or export (with --backend it may be left out)."""
     json: Flag = False
     """Print one JSON object."""
+    backend: Flag = False
+    """Say instead which backend runs the recurrence on this machine, and why."""
+    shapes: Annotated[Shapes, arg(name="")] = field(default_factory=Shapes)
 
     def __call__(self) -> None:
         """Describe and print."""
+        if self.backend:
+            print_facts(backend_facts(self.run, self.shapes), as_json=self.json)
+            return
+        if self.run is None:
+            raise UserError("`info` needs a run directory or an export; name one, or use --backend")
+        if self.shapes != Shapes():
+            raise UserError("shapes are for `info --backend`; add --backend, or leave them out")
         from jaxgen.experiment import describe
 
         print_facts(describe(self.run), as_json=self.json)

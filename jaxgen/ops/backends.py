@@ -109,28 +109,35 @@ def choose_backend(backend: str, problem: Problem, platform: Platform | None = N
         return Choice("scan", "asked for")
     where = platform_here() if platform is None else platform
     if backend != "auto":
-        obstacle = _OBSTACLES[backend](problem, where)
-        if obstacle:
+        why_not = obstacle(backend, problem, where)
+        if why_not:
             raise UserError(
-                f'`backend` {backend} cannot run this: {obstacle}; use backend="auto", which '
+                f'`backend` {backend} cannot run this: {why_not}; use backend="auto", which '
                 f"chooses {choose_backend('auto', problem, where).name} here"
             )
         return Choice(backend, "asked for")
     if where.name == "cuda":
-        obstacle = _cudnn_obstacle(problem, where)
-        if obstacle is None:
+        why_not = obstacle("cudnn", problem, where)
+        if why_not is None:
             return Choice("cudnn", "an NVIDIA GPU runs the whole stack in one cuDNN call")
-        return Choice("scan", f"cuDNN is out: {obstacle}")
+        return Choice("scan", f"cuDNN is out: {why_not}")
     if where.name == "tpu":
         return _on_tpu(problem, where)
     return Choice("scan", f"the only backend for {where.name}")
 
 
+def obstacle(backend: str, problem: Problem, where: Platform) -> str | None:
+    """Why a backend cannot run a problem there; None where it can."""
+    if backend == "scan":
+        return None
+    return (_cudnn_obstacle if backend == "cudnn" else _pallas_obstacle)(problem, where)
+
+
 def _on_tpu(problem: Problem, where: Platform) -> Choice:
     """The kernel where it spares traffic that XLA's loop has, and the batch cannot hide it."""
-    obstacle = _pallas_obstacle(problem, where)
-    if obstacle is not None:
-        return Choice("scan", f"the Pallas kernel is out: {obstacle}")
+    why_not = obstacle("pallas", problem, where)
+    if why_not is not None:
+        return Choice("scan", f"the Pallas kernel is out: {why_not}")
     chip = tpu.chip_of(where.device_kind)
     size = f"{4 * problem.H**2 * 2 / 2**20:.3g} MiB of recurrent matrix"
     if not tpu.scan_rereads(problem.H, chip):
@@ -189,6 +196,3 @@ def _pallas_obstacle(problem: Problem, where: Platform) -> str | None:
     if tpu.plan_blocks(problem.T, problem.B, problem.H, dtype, chip) is None:
         return f"H={problem.H} in {dtype.name} does not fit {chip.vmem // 2**20} MiB of VMEM"
     return None
-
-
-_OBSTACLES = {"cudnn": _cudnn_obstacle, "pallas": _pallas_obstacle}

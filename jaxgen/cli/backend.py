@@ -1,0 +1,70 @@
+"""`jaxgen info --backend`: what would run the recurrence here, and why."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import DisallowNone
+
+from jaxgen.cli.options import said
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Shapes to ask about instead of those of the run (or the defaults)."""
+
+    batch_size: Annotated[int | None, DisallowNone, said] = None
+    """Rows."""
+    sequence_length: Annotated[int | None, DisallowNone, said] = None
+    """Steps."""
+    hidden_size: Annotated[int | None, DisallowNone, said] = None
+    """Units."""
+    dtype: Annotated[Literal["float32", "bfloat16"] | None, DisallowNone, said] = None
+    """Compute type."""
+    cell: Annotated[Literal["lstm", "layernorm_lstm"] | None, DisallowNone, said] = None
+    """Recurrent cell."""
+
+
+def backend_facts(run: Path | None, shapes: Shapes) -> dict[str, Any]:
+    """The choice for training and for reading prompts, and what each backend lacks.
+
+    Raises:
+        UserError: the run cannot be read, a shape is out of its range, or the run insists on a
+            backend that cannot run it here.
+    """
+    from jaxgen.config import Experiment
+    from jaxgen.config_files import validate
+    from jaxgen.experiment import settings_of
+    from jaxgen.ops.backends import BACKENDS, Problem, choose_backend, obstacle, platform_here
+
+    experiment = Experiment() if run is None else settings_of(run)
+    given = {name: value for name, value in vars(shapes).items() if value is not None}
+    sections: dict[str, Any] = experiment.model_dump()
+    for name, value in given.items():
+        section = "model" if name in sections["model"] else "training"
+        sections[section][name] = value
+    experiment = validate(sections)
+    model, training = experiment.model, experiment.training
+    problem = Problem(
+        T=training.sequence_length,
+        B=training.batch_size,
+        H=model.hidden_size,
+        dtype=model.dtype,
+        resets=experiment.data.reset_documents,
+        conditioned=model.num_labels > 0,
+        cell=model.cell,
+    )
+    where = platform_here()
+    facts: dict[str, Any] = {
+        "platform": where.name if where.device_kind is None else f"{where.name} ({where[1]})",
+        "shapes": f"B={problem.B} T={problem.T} H={problem.H} {model.dtype} {model.cell}",
+    }
+    for use, choice in {
+        "training": choose_backend(model.backend, problem, where),
+        "prompts": choose_backend("auto", problem._replace(mask=True), where),
+    }.items():
+        facts[use] = f"{choice.name}: {choice.reason}"
+    facts["can run it"] = {
+        name: obstacle(name, problem, where) or "yes" for name in BACKENDS if name != "auto"
+    }
+    return facts
