@@ -77,7 +77,7 @@ def save(path: str | Path, reading: PyTree) -> None:
     leaves, _ = jax.tree_util.tree_flatten_with_path(reading)
     arrays: dict[str, Any] = {jax.tree_util.keystr(name): _portable(leaf) for name, leaf in leaves}
     with Path(path).open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)
 
 
 def load(path: str | Path, like: PyTree) -> PyTree:
