@@ -48,13 +48,14 @@ def parameter_count(case: Case) -> int:
     return layers + case.H * case.V + case.V + case.V * case.E
 
 
-def train_step(case: Case, *, folded: bool = True) -> Cost:
+def train_step(case: Case, *, folded: bool = True, itemsize: int = FLOAT) -> Cost:
     """One optimizer step: forward, backward, clipping, Adam.
 
     Args:
         case: shapes.
         folded: the first layer's input projection is a table of V rows, as jaxgen does it, and
             not a matmul over all steps, as the peers do.
+        itemsize: bytes of a number in the compute type; parameters and logits are float32.
     """
     tokens, gates = case.B * case.T, 4 * case.H
     recurrent = 3 * 2 * tokens * case.H * gates * case.L
@@ -67,7 +68,8 @@ def train_step(case: Case, *, folded: bool = True) -> Cost:
     activations = case.L * tokens * (2 * gates + 2 * (gates + 2 * case.H) + 3 * gates)
     logits = tokens * (2 * case.H + 4 * case.V)
     weights = (2 * case.T - 2) * case.H * gates * case.L
-    return Cost(flops, FLOAT * (optimizer + activations + logits), FLOAT * weights)
+    traffic = FLOAT * (optimizer + logits) + itemsize * activations
+    return Cost(flops, traffic, itemsize * weights)
 
 
 def _first_layer(case: Case, folded: bool) -> float:
@@ -84,7 +86,7 @@ def _first_layer(case: Case, folded: bool) -> float:
     return through + embedding
 
 
-def sampler_step(case: Case, *, folded: bool = True) -> Cost:
+def sampler_step(case: Case, *, folded: bool = True, itemsize: int = FLOAT) -> Cost:
     """One token for each of B rows: every weight is read once, whatever B is."""
     gates = 4 * case.H
     products = case.L * case.H * gates + (case.L - 1) * case.H * gates + case.H * case.V
@@ -94,7 +96,7 @@ def sampler_step(case: Case, *, folded: bool = True) -> Cost:
     else:
         table = case.B * gates
     rows = case.B * (4 * case.L * case.H + 2 * case.V)
-    return Cost(2 * case.B * products, FLOAT * (products + table + rows), 0.0)
+    return Cost(2 * case.B * products, itemsize * (products + table) + FLOAT * rows, 0.0)
 
 
 def floor_seconds(cost: Cost, ceilings: dict[str, Any], *, dtype: str = "float32") -> float:
