@@ -16,7 +16,7 @@ JOBS ?= 2
 
 .PHONY: demo test lint bench bench-peers bench-gpu format clean
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed-plot
 	$(BIN)/jaxgen train configs/demo.toml --out runs/demo --force
 	$(BIN)/jaxgen generate runs/demo --prompt "The " --temperature 0.2 0.5 1.0 --max-new-tokens 300 --seed 0
 
@@ -59,11 +59,6 @@ $(VENV)/bin/python:
 	done; echo "no Python 3.11 or newer found; name one with: make PYTHON=/path/to/python" >&2; exit 1
 
 # Each stamp is younger than pyproject.toml when its packages are in place.
-$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	@echo "installing jaxgen (a minute or so the first time)"
-	@$(PIP) --editable .
-	@touch $@
-
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
 	@echo "installing jaxgen with what $* needs (a minute or so the first time)"
 	@$(PIP) --editable '.[$*]'

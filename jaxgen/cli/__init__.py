@@ -4,9 +4,11 @@ Each command is a dataclass whose fields are its options. JAX and what needs it 
 command runs, so that help and errors in the options come at once.
 """
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -28,6 +30,15 @@ Command = (
 )
 
 
+def _keep_compiled_programs() -> None:
+    """Let a command read back what an earlier one compiled (JAX reads these when imported)."""
+    if "jax" not in sys.modules:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(home, "jaxgen", "programs")))
+        os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**30))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -38,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0, 2 for bad input, 130 after Ctrl-C.
     """
     args = list(sys.argv[1:] if arguments is None else arguments)
+    _keep_compiled_programs()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
