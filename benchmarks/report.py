@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots, results
+from benchmarks import plots, results, tpu_compiled
 from benchmarks.timing import Spread
 
 Rows = list[dict[str, Any]]
@@ -209,6 +209,7 @@ SECTIONS = {
     "sampling": _comparison("Sampling beside the peers", 1e6, "us/step"),
     "session": _session,
     "suite": _suite,
+    "tpu": tpu_compiled.section,
 }
 
 
