@@ -33,7 +33,7 @@ from jaxgen.training.step import chunk_of, init_state, make_train_step
 TOPOLOGIES = {"v5e": "v5e:2x2", "v6e": "v6e:2x2"}
 SOURCE = (
     "Google Cloud's pages on TPU v5e (197 TFLOP/s bfloat16, 819 GB/s) and v6e "
-    "(918 TFLOP/s bfloat16, 1640 GB/s)"
+    "(918 TFLOP/s bfloat16, 1640 GB/s; some editions round to 800 and 1600 GB/s)"
 )
 EXPLANATION = """\
 Compiled ahead of time by libtpu, on a machine without a TPU. Memory, and whether the recurrent

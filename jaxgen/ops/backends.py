@@ -1,6 +1,6 @@
 """Which backend runs the recurrence, and why.
 
-| backend | runs on | compute type | mask | resets | conditions | reversed | layer-norm cell |
+| backend | runs on | compute type | mask | resets | conditions | both directions | layer-norm cell |
 |---|---|---|---|---|---|---|---|
 | `scan` | everything | any | yes | yes | yes | yes | yes |
 | `cudnn` | NVIDIA GPUs | float32 (products in TF32) | no | no | no | yes | no |
@@ -8,7 +8,8 @@
 
 Weight-drop changes the matrix before the backend sees it, so all have it; a bidirectional stack is
 one cuDNN call, and two runs a layer of the others. cuDNN does a stack in one call where its layers
-are of one size with nothing (dropout, residual) between them, else each layer in one.
+are of one size with nothing (dropout, residual) between them, else each layer in one. It cannot be
+vmapped, and JAX says so when it is tried: models trained side by side under `vmap` ask for `scan`.
 """
 
 from collections.abc import Iterator
