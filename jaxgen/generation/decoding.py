@@ -174,7 +174,7 @@ def decode(
         carry, logits = step_fn(params, state.carry, state.token)
         logits = logits.astype(jnp.float32)
         changed = jax.vmap(penalise)(logits, sampling, state.memory, bans, state.length)
-        token = jax.vmap(draw)(changed, sampling, noise)
+        token = draw(changed, sampling, noise)
         if sampling.forced_tokens is not None:
             token = jax.vmap(_force)(token, sampling.forced_tokens, state.length)
         return _append(state, carry, token, logits, sampling, pad_id, num_logprobs, ends)

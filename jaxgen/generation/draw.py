@@ -1,8 +1,8 @@
-"""One token from one row of logits: top-k, top-p, min-p, typical-p and the draw, without a sort.
+"""One token from each row of logits: top-k, top-p, min-p, typical-p and the draw, without a sort.
 
-The draw inverts the cumulative distribution in two levels: the mass of each block of about
-sqrt(V) tokens, then the tokens of the chosen block. That is one pass over the vocabulary, two
-uniform numbers and no V-long array of noise or of cumulative sums.
+The draw inverts the cumulative distribution: of the tokens where they are few, else first of the
+masses of blocks of about sqrt(V) tokens and then of the tokens in the chosen block. That is one
+pass over the vocabulary and two uniform numbers a row, no V-long noise and no V-long sums.
 
 Top-p rejects: a drawn token is in the nucleus if the tokens strictly more likely hold less than
 `top_p` of the mass, which one masked sum tells. If it is not, neither is any less likely one, and
@@ -19,16 +19,18 @@ import jax.numpy as jnp
 from jaxgen.generation.sampling import SamplingParams
 from jaxgen.types import Array, Bool, Float, Int, UInt32
 
+# Up to this size a vocabulary is drawn from in one level.
+_FEW = 256
 # Below this size the search for the largest k by blocks is not worth its gathers.
 _BLOCKED_TOP_K = 2048
 
 
 class Noise(NamedTuple):
-    """The randomness of one draw."""
+    """The randomness of one draw a row."""
 
     uniforms: Float[Array, "*B 2"]
     key: Any
-    """For draws after a rejected first one; None where nothing rejects."""
+    """A key a row for draws after a rejected first one; None where nothing rejects."""
 
 
 def noise(keys: Array, steps: Int[Array, "N"], sampling: SamplingParams) -> Noise:
@@ -45,43 +47,48 @@ def _rejects(sampling: SamplingParams) -> bool:
     return sampling.top_p is not None and sampling.typical_p is None
 
 
-def draw(logits: Float[Array, "V"], sampling: SamplingParams, noise: Noise) -> Int[Array, ""]:
-    """Draw a token of one row; -1 where every token is banned (all logits -inf).
+def draw(logits: Float[Array, "B V"], sampling: SamplingParams, noise: Noise) -> Int[Array, "B"]:
+    """Draw a token of each row; -1 where every token is banned (all logits -inf).
 
     Args:
         logits: after penalties and bans, before the temperature.
-        sampling: the row's settings, scalars.
-        noise: the row's randomness at this step.
+        sampling: the rows' settings, [B].
+        noise: the rows' randomness at this step.
     """
     ids = None
     if sampling.top_k is not None:
         logits, ids = _keep_top_k(logits, sampling)
-    peak = logits.max()
+    peak = logits.max(axis=1, keepdims=True)
+    weights = _weights(logits, peak, sampling)
     if sampling.typical_p is not None:
-        logits = jnp.where(_kept(logits, peak, sampling), logits, -jnp.inf)
-    token = _pick(logits, peak, sampling, noise.uniforms)
+        weights = jnp.where(_kept(logits, weights, sampling), weights, 0)
+    hot = sampling.temperature > 0
+    # At 0 the first of the most likely tokens: they alone have a weight.
+    uniforms = jnp.where(hot[:, None], noise.uniforms, 0)
+    token = _pick(_above_min_p(weights, sampling), uniforms)
     if _rejects(sampling):
-        token = _until_in_nucleus(logits, peak, sampling, noise.key, token)
-    token = token if ids is None else ids[token]
-    return jnp.where(peak > -jnp.inf, token, -1)
+        token = _redraw(weights, sampling, noise.key, token)
+    if ids is not None:
+        token = jnp.take_along_axis(ids, token[:, None], axis=1)[:, 0]
+    return jnp.where(peak[:, 0] > -jnp.inf, token, -1)
 
 
-def filtered(logits: Float[Array, "V"], sampling: SamplingParams) -> Float[Array, "V"]:
+def filtered(logits: Float[Array, "B V"], sampling: SamplingParams) -> Float[Array, "B V"]:
     """The logits that `draw` draws from: over the temperature, -inf where a filter removed them.
 
     For a greedy row (temperature 0) only the most likely token is left.
     """
-    below = jnp.full_like(logits, -jnp.inf)
-    places = jnp.arange(logits.shape[0])
-    kept = logits
+    kept, places = logits, jnp.broadcast_to(jnp.arange(logits.shape[1]), logits.shape)
     if sampling.top_k is not None:
         kept, places = _keep_top_k(logits, sampling)
-    peak = kept.max()
-    kept = jnp.where(_kept(kept, peak, sampling), kept, -jnp.inf)
-    hot = sampling.temperature > 0
-    kept = jnp.where(hot, kept / jnp.where(hot, sampling.temperature, 1), kept)
-    kept = jnp.where(hot | (jnp.arange(kept.shape[0]) == jnp.argmax(kept)), kept, -jnp.inf)
-    return below.at[places].set(kept)
+    weights = _weights(kept, kept.max(axis=1, keepdims=True), sampling)
+    kept = jnp.where(_kept(kept, weights, sampling), kept, -jnp.inf)
+    hot = sampling.temperature[:, None] > 0
+    kept = jnp.where(hot, kept / jnp.where(hot, sampling.temperature[:, None], 1), kept)
+    first = jnp.arange(kept.shape[1]) == jnp.argmax(kept, axis=1)[:, None]
+    kept = jnp.where(hot | first, kept, -jnp.inf)
+    rows = jnp.arange(logits.shape[0])[:, None]
+    return jnp.full_like(logits, -jnp.inf).at[rows, places].set(kept)
 
 
 def top_k(x: Float[Array, "V"], k: int) -> tuple[Float[Array, "k"], Int[Array, "k"]]:
@@ -95,7 +102,7 @@ def top_k(x: Float[Array, "V"], k: int) -> tuple[Float[Array, "k"], Int[Array, "
     if size < _BLOCKED_TOP_K or k * block * 2 > size:
         values, places = jax.lax.top_k(x, k)
         return values, places
-    blocks = _in_blocks(x, block)
+    blocks = jnp.pad(x, (0, -size % block), constant_values=-jnp.inf).reshape(-1, block)
     _, chosen = jax.lax.top_k(blocks.max(axis=1), k)
     chosen = jnp.sort(chosen)  # ties go to the lower index in the second search too
     values, places = jax.lax.top_k(blocks[chosen].reshape(-1), k)
@@ -105,94 +112,117 @@ def top_k(x: Float[Array, "V"], k: int) -> tuple[Float[Array, "k"], Int[Array, "
 def _keep_top_k(logits: Array, sampling: SamplingParams) -> tuple[Array, Array]:
     """The `max_top_k` largest logits in order, -inf after the row's k, and their tokens."""
     cap = sampling.max_top_k
-    cap = logits.shape[0] if cap is None or cap < 0 else min(cap, logits.shape[0])
-    values, ids = top_k(logits, cap)
-    k = jnp.where(sampling.top_k > 0, sampling.top_k, cap)
+    cap = logits.shape[1] if cap is None or cap < 0 else min(cap, logits.shape[1])
+    values, ids = jax.vmap(lambda row: top_k(row, cap))(logits)
+    k = jnp.where(sampling.top_k > 0, sampling.top_k, cap)[:, None]
     return jnp.where(jnp.arange(cap) < k, values, -jnp.inf), ids
 
 
 def _weights(logits: Array, peak: Array, sampling: SamplingParams) -> Array:
     """Probabilities up to a factor; the most likely has 1. A greedy row has no others."""
-    hot = sampling.temperature > 0
-    scale = jnp.where(hot, sampling.temperature, 1)
+    temperature = sampling.temperature[:, None]
+    hot = temperature > 0
+    scale = jnp.where(hot, temperature, 1)
     return jnp.where(hot, jnp.exp((logits - peak) / scale), (logits == peak).astype(jnp.float32))
 
 
-def _pick(logits: Array, peak: Array, sampling: SamplingParams, uniforms: Array) -> Array:
-    """A token by its weight, by block and then within it; the lowest id for a greedy row."""
-    size = logits.shape[0]
-    block = max(8, 1 << round(math.log2(size) / 2))
-
-    def weights(logits: Array) -> Array:
-        weights = _weights(logits, peak, sampling)
-        if sampling.min_p is None:
-            return weights
-        return jnp.where(weights >= sampling.min_p, weights, 0)
-
-    uniforms = jnp.where(sampling.temperature > 0, uniforms, 0)
-    blocks = _in_blocks(logits, block)
-    chosen = _invert(weights(blocks).sum(axis=1), uniforms[0])
-    within = _invert(
-        weights(jax.lax.dynamic_index_in_dim(blocks, chosen, keepdims=False)), uniforms[1]
-    )
-    return jnp.minimum(chosen * block + within, size - 1)
+def _above_min_p(weights: Array, sampling: SamplingParams) -> Array:
+    if sampling.min_p is None:
+        return weights
+    return jnp.where(weights >= sampling.min_p[:, None], weights, 0)
 
 
-def _invert(weights: Float[Array, "n"], uniform: Float[Array, ""]) -> Int[Array, ""]:
+def _pick(weights: Float[Array, "B V"], uniforms: Float[Array, "B 2"]) -> Int[Array, "B"]:
+    """A token by its weight."""
+    size = weights.shape[1]
+    if size <= _FEW:
+        return _invert(weights, uniforms[:, 0])
+    block = 1 << round(math.log2(size) / 2)
+    whole = size // block * block
+    blocks = weights[:, :whole].reshape(len(weights), -1, block).sum(axis=2)
+    if whole < size:
+        rest = weights[:, whole:].sum(axis=1, keepdims=True)
+        blocks = jnp.concatenate([blocks, rest], axis=1)
+    first = _invert(blocks, uniforms[:, 0]) * block
+    start = jnp.minimum(first, size - block)
+    within = jax.vmap(lambda row, at: jax.lax.dynamic_slice(row, (at,), (block,)))(weights, start)
+    within = jnp.where(start[:, None] + jnp.arange(block) >= first[:, None], within, 0)
+    return start + _invert(within, uniforms[:, 1])
+
+
+def _invert(weights: Float[Array, "B n"], uniform: Float[Array, "B"]) -> Int[Array, "B"]:
     """The first index whose cumulative weight exceeds `uniform` of the total."""
-    index = jnp.arange(weights.shape[0])
-    # Masked sums: in these small sizes fewer kernels than a cumulative sum, and exact in that a
-    # weight of zero leaves the sum as it is, so that a banned token is never picked.
-    sums = jnp.where(index[:, None] >= index, weights, 0).sum(axis=1)
-    total = sums[-1]
-    target = jnp.minimum(uniform * total, total * (1 - 2.0**-23))
-    return jnp.minimum((sums <= target).sum(dtype=jnp.int32), weights.shape[0] - 1)
+    size = weights.shape[1]
+    if len(weights) == 1:
+        sums = jnp.cumsum(weights, axis=1)
+    else:
+        # A matmul with a triangle is several times faster than XLA's cumulative sum on a CPU.
+        ones = jnp.triu(jnp.ones((size, size), weights.dtype))
+        sums = jnp.matmul(weights, ones, precision=jax.lax.Precision.HIGHEST)
+    beyond = sums > uniform[:, None] * sums[:, -1:]
+    # Rounding may let the sums grow, or stay below the target, where the weights do not say so:
+    # a token without weight is never picked.
+    index, real = jnp.arange(size), weights > 0
+    first = jnp.where(beyond & real, index, size).min(axis=1)
+    return jnp.where(first < size, first, jnp.where(real, index, 0).max(axis=1))
 
 
-def _until_in_nucleus(
-    logits: Array, peak: Array, sampling: SamplingParams, key: Any, token: Array
-) -> Array:
-    """Redraw among the more likely tokens until the drawn one is in the nucleus."""
-    mass = _weights(logits, peak, sampling).sum() * sampling.top_p
+def _redraw(weights: Array, sampling: SamplingParams, keys: Any, token: Array) -> Array:
+    """Draw again, from the more likely tokens, where the drawn one is not in the nucleus.
 
-    def outside(token: Array) -> Array:
-        above = logits > logits[token]
-        held = jnp.where(above, _weights(logits, peak, sampling), 0).sum()
-        return (held >= mass) & (held > 0) & (sampling.top_p < 1)
+    A few rows at a time, so that the others do not draw with those that must.
+    """
+    batch = len(weights)
+    few = -(-batch // 16)
+    mass = weights.sum(axis=1) * sampling.top_p
+
+    def outside(weights: Array, token: Array, mass: Array, top_p: Array) -> Array:
+        above = weights > jnp.take_along_axis(weights, token[:, None], axis=1)
+        held = jnp.where(above, weights, 0).sum(axis=1)
+        return (held >= mass) & (held > 0) & (top_p < 1)
 
     def again(state: tuple) -> tuple:
-        token, _, count = state
-        uniforms = jax.random.uniform(jax.random.fold_in(key, count), (2,))
-        likelier = jnp.where(logits > logits[token], logits, -jnp.inf)
-        token = _pick(likelier, peak, sampling, uniforms)
-        return token, outside(token), count + 1
+        token, rejected, tries = state
+        rows = jnp.arange(1)
+        if batch > 1:
+            _, rows = jax.lax.top_k(rejected.astype(jnp.float32), few)
+        some = jax.tree.map(lambda x: x[rows], (weights, sampling, keys, token, tries, mass))
+        weights_, sampling_, keys_, token_, tries_, mass_ = some
+        uniform = jax.vmap(lambda key, n: jax.random.uniform(jax.random.fold_in(key, n), (2,)))
+        likelier = weights_ > jnp.take_along_axis(weights_, token_[:, None], axis=1)
+        likelier = _above_min_p(jnp.where(likelier, weights_, 0), sampling_)
+        new = _pick(likelier, uniform(keys_, tries_))
+        new = jnp.where(rejected[rows], new, token_)
+        still = rejected[rows] & outside(weights_, new, mass_, sampling_.top_p)
+        return token.at[rows].set(new), rejected.at[rows].set(still), tries.at[rows].add(1)
 
-    first = (token, outside(token), jnp.int32(0))
-    return jax.lax.while_loop(lambda state: state[1], again, first)[0]
+    rejected = outside(weights, token, mass, sampling.top_p)
+    state = (token, rejected, jnp.zeros_like(token))
+    return jax.lax.while_loop(lambda state: state[1].any(), again, state)[0]
 
 
-def _kept(logits: Array, peak: Array, sampling: SamplingParams) -> Bool[Array, "V"]:
+def _kept(logits: Array, weights: Array, sampling: SamplingParams) -> Bool[Array, "B V"]:
     """Which tokens top-p, min-p and typical-p leave, each found outright (no rejection)."""
-    weights = _weights(logits, peak, sampling)
     kept = weights > 0
     if sampling.top_p is not None:
-        edge = mass_threshold(logits, weights, sampling.top_p * weights.sum())
-        kept &= (logits >= edge) | (sampling.top_p >= 1)
+        edge = mass_threshold(weights, weights, sampling.top_p * weights.sum(axis=1))
+        kept &= (weights >= edge[:, None]) | (sampling.top_p[:, None] >= 1)
     if sampling.min_p is not None:
-        kept &= weights >= sampling.min_p
+        kept &= weights >= sampling.min_p[:, None]
     if sampling.typical_p is not None:
         weights = jnp.where(kept, weights, 0)
-        surprise = jnp.log(weights.sum()) - jnp.log(jnp.where(kept, weights, 1))
-        entropy = (weights * surprise).sum() / weights.sum()
+        total = weights.sum(axis=1, keepdims=True)
+        surprise = jnp.log(total) - jnp.log(jnp.where(kept, weights, 1))
+        entropy = (weights * surprise).sum(axis=1, keepdims=True) / total
         nearness = jnp.where(kept, -jnp.abs(surprise - entropy), -jnp.inf)
-        edge = mass_threshold(nearness, weights, sampling.typical_p * weights.sum())
-        kept &= (nearness >= edge) | (sampling.typical_p >= 1)
+        edge = mass_threshold(nearness, weights, sampling.typical_p * total[:, 0])
+        kept &= (nearness >= edge[:, None]) | (sampling.typical_p[:, None] >= 1)
     return kept
 
 
 def mass_threshold(
-    scores: Float[Array, "V"], weights: Float[Array, "V"], mass: Float[Array, ""]
-) -> Float[Array, ""]:
+    scores: Float[Array, "B V"], weights: Float[Array, "B V"], mass: Float[Array, "B"]
+) -> Float[Array, "B"]:
     """The lowest score whose strictly better scores weigh less than `mass`.
 
     A search over the bits of the score, exact, in 32 masked sums: no sort.
@@ -202,21 +232,17 @@ def mass_threshold(
     def narrow(place: Array, found: Array) -> Array:
         bit = jnp.uint32(31) - place.astype(jnp.uint32)
         highest = found | ((jnp.uint32(1) << bit) - jnp.uint32(1))
-        enough = jnp.where(order > highest, weights, 0).sum() < mass
+        enough = jnp.where(order > highest[:, None], weights, 0).sum(axis=1) < mass
         return jnp.where(enough, found, found | (jnp.uint32(1) << bit))
 
-    edge = jax.lax.fori_loop(0, 32, narrow, jnp.uint32(0))
+    edge = jax.lax.fori_loop(0, 32, narrow, jnp.zeros_like(order[:, 0]))
     # The edge may fall between two scores; give the score above it, and no more than the best.
-    best = scores.max()
-    return jnp.minimum(jnp.where(order >= edge, scores, jnp.inf).min(), best)
+    above = jnp.where(order >= edge[:, None], scores, jnp.inf).min(axis=1)
+    return jnp.minimum(above, scores.max(axis=1))
 
 
-def _ordered(x: Float[Array, "V"]) -> UInt32[Array, "V"]:
+def _ordered(x: Float[Array, "B V"]) -> UInt32[Array, "B V"]:
     """Unsigned integers in the order of the floats."""
     bits = jax.lax.bitcast_convert_type(x + 0.0, jnp.uint32)  # + 0.0: -0 and 0 are equal
     sign = jnp.uint32(0x80000000)
     return jnp.where(bits >= sign, ~bits, bits | sign)
-
-
-def _in_blocks(x: Float[Array, "V"], block: int) -> Float[Array, "blocks block"]:
-    return jnp.pad(x, (0, -x.shape[0] % block), constant_values=-jnp.inf).reshape(-1, block)

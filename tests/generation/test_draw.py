@@ -1,5 +1,7 @@
 """The draw against sorts, and its frequencies against the probabilities."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,16 +71,24 @@ def test_filters_and_frequencies_are_those_of_a_sort(options, size):
 
     With the fixed key the test is deterministic; the bound is that of a false alarm in 1e6 cases.
     """
-    logits = jax.random.normal(jax.random.fold_in(KEY, size), (size,)) * 2
-    expected = sorted_filter(logits, **options)
+    logits = jax.random.normal(jax.random.fold_in(KEY, size), (1, size)) * 2
+    expected = sorted_filter(logits[0], **options)
     sampling = SamplingParams(**options)
-    kept = jax.jit(filtered)(logits, sampling)
-    np.testing.assert_allclose(softmax(kept), expected, rtol=2e-5, atol=1e-7)
+    kept = jax.jit(filtered)(logits, sampling.rows(1))
+    np.testing.assert_allclose(softmax(kept[0]), expected, rtol=2e-5, atol=1e-7)
 
     count = 20_000
-    draws = noise(KEY[None], jnp.arange(count), sampling)
-    one = jax.vmap(lambda noise: draw(logits, sampling, noise))
-    tokens = jax.jit(one)(jax.tree.map(lambda x: x[:, 0], draws))
+    keys = jax.random.split(KEY, count)
+    draws = jax.tree.map(lambda x: x[0], noise(keys, jnp.arange(1), sampling))
+    rows = sampling.rows(count)
+    many = jnp.broadcast_to(logits, (count, size))
+    tokens = jax.jit(draw)(many, rows, draws)
+
+    # A row alone draws what it draws among others.
+    some = jax.tree.map(lambda x: x[:100, None], (many, rows, draws))
+    alone = jax.lax.map(lambda row: draw(*row)[0], some)
+    assert alone.tolist() == tokens[:100].tolist()
+
     seen = np.bincount(np.asarray(tokens), minlength=size)
     assert (seen[expected == 0] == 0).all()
     likely = expected * count >= 5
@@ -95,37 +105,37 @@ def test_filters_and_frequencies_are_those_of_a_sort(options, size):
 
 def test_top_p_keeps_ties_together():
     logits = jnp.log(jnp.array([0.4, 0.2, 0.2, 0.2]))
-    kept = filtered(logits, SamplingParams(top_p=0.5))
-    assert (np.asarray(kept) > -np.inf).tolist() == [True, True, True, True]
-    kept = filtered(logits, SamplingParams(top_p=0.39))
-    assert (np.asarray(kept) > -np.inf).tolist() == [True, False, False, False]
+    both = jnp.stack([logits, logits])
+    kept = filtered(both, SamplingParams(top_p=[0.5, 0.39]).rows(2))
+    assert (np.asarray(kept) > -np.inf).tolist() == [[True] * 4, [True, False, False, False]]
+
+
+def draw_one(logits, uniforms=(0.3, 0.6), **options):
+    sampling = SamplingParams(**options)
+    one = jax.tree.map(lambda x: x[0], noise(KEY[None], jnp.arange(1), sampling))
+    one = one._replace(uniforms=jnp.array([uniforms], jnp.float32))
+    return int(draw(logits[None], sampling.rows(1), one)[0])
 
 
 def test_top_k_and_greedy_take_the_lower_of_equal_tokens():
     logits = jnp.array([0.0, 1.0, 1.0, 1.0])
-    kept = filtered(logits, SamplingParams(top_k=2))
-    assert (np.asarray(kept) > -np.inf).tolist() == [False, True, True, False]
-    sampling = SamplingParams(temperature=0.0)
-    one = jax.tree.map(lambda x: x[0, 0], noise(KEY[None], jnp.arange(1), sampling))
-    assert draw(logits, sampling, one) == 1
+    kept = filtered(logits[None], SamplingParams(top_k=2).rows(1))
+    assert (np.asarray(kept) > -np.inf).tolist() == [[False, True, True, False]]
+    assert draw_one(logits, temperature=0.0) == 1
+    assert draw_one(jnp.tile(logits, 200), temperature=0.0) == 1
 
 
 def test_a_row_without_an_allowed_token_draws_minus_one():
-    sampling = SamplingParams(top_p=0.9)
-    one = jax.tree.map(lambda x: x[0, 0], noise(KEY[None], jnp.arange(1), sampling))
-    assert draw(jnp.full(9, -jnp.inf), sampling, one) == -1
+    assert draw_one(jnp.full(9, -jnp.inf), top_p=0.9) == -1
+    assert draw_one(jnp.full(999, -jnp.inf)) == -1
 
 
-def test_banned_tokens_are_never_drawn_whatever_the_uniform():
-    logits = jnp.where(jnp.arange(100) % 7 == 3, 0.0, -jnp.inf)
-    sampling = SamplingParams()
-    ends = jnp.array([0.0, 2.0**-24, 0.5, 1 - 2.0**-24, 1.0], jnp.float32)
-    for first in ends:
-        for second in ends:
-            one = noise(KEY[None], jnp.arange(1), sampling)._replace(
-                uniforms=jnp.stack([first, second])
-            )
-            assert int(draw(logits, sampling, one)) % 7 == 3
+@pytest.mark.parametrize("size", [100, 1001])
+def test_banned_tokens_are_never_drawn_whatever_the_uniform(size):
+    logits = jnp.where(jnp.arange(size) % 7 == 3, 0.0, -jnp.inf)
+    ends = [0.0, 2.0**-24, 0.5, 1 - 2.0**-24, 1.0]
+    for uniforms in itertools.product(ends, ends):
+        assert draw_one(logits, uniforms) % 7 == 3
 
 
 @settings(max_examples=25, deadline=None)
@@ -145,4 +155,5 @@ def test_mass_threshold_equals_a_sort(seed, mass):
     weights = rng.integers(0, 5, 24).astype(np.float32)
     target = np.float32(mass * weights.sum())
     wanted = min([s for s in scores if weights[scores > s].sum() < target], default=scores.max())
-    assert jax.jit(mass_threshold)(scores, weights, target) == wanted
+    rows = (scores[None], weights[None], target[None])
+    assert jax.jit(mass_threshold)(*rows) == wanted

@@ -87,7 +87,7 @@ def test_equals_transformers(peers, options, chain):
         bans = make_bans(sampling, V)
         length = jnp.zeros(B, jnp.int32)
         logits = jax.vmap(penalise)(logits, sampling, memory, bans, length)
-        return jax.vmap(filtered)(logits, sampling)
+        return filtered(logits, sampling)
 
     got = process(logits, SamplingParams(**options))
     np.testing.assert_allclose(
