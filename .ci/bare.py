@@ -5,6 +5,7 @@ import pkgutil
 
 import jax
 import jax.numpy as jnp
+
 import jaxgen
 
 for room in ("ops", "nn", "models", "generation"):
