@@ -1,6 +1,6 @@
 """Which backend runs the recurrence, and why.
 
-| backend | runs on | compute type | mask | resets | conditions | both directions | layer-norm cell |
+| backend | runs on | compute type | mask | resets | conditions | two ways | layer norm |
 |---|---|---|---|---|---|---|---|
 | `scan` | everything | any | yes | yes | yes | yes | yes |
 | `cudnn` | NVIDIA GPUs | float32 (products in TF32) | no | no | no | yes | no |
