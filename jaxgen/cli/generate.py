@@ -92,6 +92,10 @@ class Generate:
         from jaxgen.experiment import load
 
         lm = load(self.run, self.checkpoint)
+        labels = lm.config.model.num_labels
+        if self.label is not None and not 0 <= self.label < labels:
+            rule = f"in [0, {labels})" if labels else "left out: this model has no labels"
+            raise UserError(f"--label must be {rule}, got {self.label}")
         if self.interactive:
             self._converse(lm)
         elif self.stream:

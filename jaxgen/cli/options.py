@@ -33,4 +33,6 @@ def print_facts(facts: dict[str, Any], *, as_json: bool) -> None:
                 value = f"{value:.6g}"
             elif type(value) is int:
                 value = f"{value:,}"
+            elif isinstance(value, tuple | list):
+                value = ", ".join(map(str, value))
             print(f"{name:{width}}  {value}")

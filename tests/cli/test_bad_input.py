@@ -26,6 +26,7 @@ Say = Callable[..., tuple[int, str, str]]
         (("--n", 0), "`n` must be at least 1, got 0"),
         (("--beam-size", 2, "--n", 3), "--n must be 1 to --beam-size, 2, got 3"),
         (("--beam-size", 2, "--stream"), "--beam-size finds whole texts"),
+        (("--label", 1), "--label must be left out: this model has no labels, got 1"),
         (("--report", "--stream"), "--report needs whole texts"),
         (("--stream", "--n", 2), "--stream and --interactive write one text at a time"),
         (("--temperature",), "need a value each"),
