@@ -21,7 +21,7 @@ demo: $(VENV)/.installed-plot
 	$(BIN)/jaxgen generate runs/demo --prompt "The " --temperature 0.2 0.5 1.0 --max-new-tokens 300 --seed 0
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .
