@@ -153,14 +153,18 @@ class LanguageModelTraining:
     def state(self) -> TrainState:
         """The state before the first step."""
         config = self.experiment.training
-        key = jax.random.key(config.seed)
-        return init_state(
-            init_params(self.model, jax.random.fold_in(key, 0)),
-            self.tx,
-            jax.random.fold_in(key, 1),
-            carry=self.model.initial_carry(config.batch_size),
-            averaging=config.averaging,
-        )
+
+        @jax.jit  # one program: a run should not begin by compiling dozens
+        def make(key: jax.Array) -> TrainState:
+            return init_state(
+                init_params(self.model, jax.random.fold_in(key, 0)),
+                self.tx,
+                jax.random.fold_in(key, 1),
+                carry=self.model.initial_carry(config.batch_size),
+                averaging=config.averaging,
+            )
+
+        return make(jax.random.key(config.seed))
 
     def layout_and_chunk(self, run: Run, display: Display) -> tuple[parallel.Layout, TrainChunk]:
         """The compiled steps, on the devices where they run fastest.
@@ -189,8 +193,8 @@ class LanguageModelTraining:
 
         wanted = run.notes.get("devices", config.devices)
         counts = parallel.candidate_devices(wanted, config.batch_size)
-        candidates = {count: candidate(count) for count in counts}
-        devices = counts[0]
+        candidates = {count: candidate(count) for count in reversed(counts)}
+        devices = counts[-1]
         if len(counts) > 1:
             seconds = parallel.measure_devices(
                 candidates,

@@ -181,7 +181,7 @@ def measure_devices(
     to compile the other program would cost more than it may gain.
 
     Args:
-        candidates: Layout and chunk for each device count, the smallest first.
+        candidates: Layout and chunk for each device count, the likeliest to be fastest first.
         make_state: Makes a fresh state (the chunk donates it).
         batches: Batches of one chunk, on the host.
         accumulate: Windows a step.
