@@ -8,6 +8,7 @@ import jax
 from jaxgen.errors import UserError
 from jaxgen.generation.checks import as_array, check_prompt, check_step_fn, row_keys
 from jaxgen.generation.decoding import Decoding, PrefillFn, StepFn, can_end, decode, read, start
+from jaxgen.generation.one_kernel import fused_where_it_pays
 from jaxgen.generation.sampling import SamplingParams
 from jaxgen.types import Array, Bool, Float, Int, PyTree
 
@@ -91,19 +92,23 @@ def generate(
             f"`num_logprobs` must be in [0, {vocab_size}], got {num_logprobs}; "
             "None gives no log-probabilities"
         )
-    return _generate(
-        params,
-        carry,
-        tokens,
-        lengths,
-        row_keys(key, batch_size),
-        sampling,
-        step_fn=step_fn,
-        max_new_tokens=max_new_tokens,
-        prefill_fn=prefill_fn,
-        pad_id=pad_id,
-        num_logprobs=num_logprobs,
-        ends=can_end(sampling),
+    ends = can_end(sampling)
+    arguments = (params, carry, tokens, lengths, row_keys(key, batch_size), sampling)
+    place = (step_fn, prefill_fn, jax.tree.structure(sampling), num_logprobs, ends)
+    return fused_where_it_pays(
+        lambda fused: _generate(
+            *arguments,
+            step_fn=step_fn,
+            max_new_tokens=max_new_tokens,
+            prefill_fn=prefill_fn,
+            pad_id=pad_id,
+            num_logprobs=num_logprobs,
+            ends=ends,
+            fused=fused,
+        ),
+        place,
+        batch_size,
+        arguments,
     )
 
 
@@ -116,6 +121,7 @@ def generate(
         "pad_id",
         "num_logprobs",
         "ends",
+        "fused",
     ),
 )
 def _generate(
@@ -132,6 +138,7 @@ def _generate(
     pad_id: int,
     num_logprobs: int | None,
     ends: bool,
+    fused: bool,
 ) -> GenerateOutput:
     window = tokens.shape[1] + max_new_tokens
     state = start(step_fn, params, carry, tokens[:, 0], sampling, window)
@@ -146,6 +153,7 @@ def _generate(
         pad_id=pad_id,
         num_logprobs=num_logprobs,
         ends=ends,
+        fused=fused,
     )
     return GenerateOutput(
         emitted.tokens,

@@ -1,7 +1,7 @@
 """A loop over single vectors compiled as one CPU kernel.
 
 XLA runs a program on the CPU as a sequence of small kernels, and a step of a small recurrent model
-at batch 1 takes less time than calling its twenty of them. XLA itself compiles loops that touch
+at batch 1 takes no longer than calling its thirty of them. XLA itself compiles loops that touch
 little memory as one kernel; a call that carries the attributes below is treated as such a loop
 whatever its size. Matrix-vector products lose nothing by it (they are inlined anyway); products of
 matrices would lose the library's. Not every operation can be compiled so: then compilation fails,
@@ -14,12 +14,43 @@ from typing import Any
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 
+_REFUSALS = (
+    "UNIMPLEMENTED",
+    "Failed to materialize symbols",  # a sort, and with it top-k
+)
+_refused: set[Any] = set()
+
 
 def one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, as a call that XLA's CPU backend compiles into a single kernel."""
 
+    def plain(*arguments: Any) -> Any:
+        with set_xla_metadata(xla_cpu_small_call=None, inlineable=None):  # for the call alone
+            return function(*arguments)
+
     def call(*arguments: Any) -> Any:
         with set_xla_metadata(xla_cpu_small_call="true", inlineable="false"):
-            return jax.jit(function)(*arguments)
+            return jax.jit(plain)(*arguments)
 
     return call
+
+
+def fused_where_it_pays(call: Callable[[bool], Any], place: Any, rows: int, arguments: Any) -> Any:
+    """`call(fused)`: fused for a single row on a CPU, unless XLA refused it at this place before.
+
+    Args:
+        call: runs a jitted function; `fused` asks for `one_kernel` inside.
+        place: what the program depends on; remembered where XLA refuses.
+        rows: the batch size.
+        arguments: of the jitted function. Inside another transformation its compilation is not
+            ours to try, and the loop is left as it is.
+    """
+    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arguments))
+    if rows == 1 and not traced and jax.default_backend() == "cpu" and place not in _refused:
+        try:
+            return call(True)
+        except jax.errors.JaxRuntimeError as error:
+            if not any(refusal in str(error) for refusal in _REFUSALS):
+                raise
+            _refused.add(place)
+    return call(False)

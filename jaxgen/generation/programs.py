@@ -5,6 +5,7 @@ traced. A program is shared by all models whose step function compares equal.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.generation.carry import Reading
-from jaxgen.generation.decoding import Decoding, PrefillFn, StepFn, decode, read, start
+from jaxgen.generation.decoding import Decoding, PrefillFn, Prepared, StepFn, decode, read, start
+from jaxgen.generation.one_kernel import fused_where_it_pays
 from jaxgen.generation.sampling import TOKEN_LISTS, SamplingParams
 from jaxgen.types import Array, Bool, Float, Int, PyTree
 
@@ -23,9 +25,6 @@ NGRAM_WINDOW = 1024
 """Tokens that `no_repeat_ngram` looks back on."""
 LARGEST_TEXT = 512
 """New tokens made in one program; longer texts take several calls of it."""
-
-# (step function, settings' structure) of loops that XLA could not compile as one kernel.
-_REFUSED: set[Any] = set()
 
 
 def prompt_bucket(length: int) -> int:
@@ -84,47 +83,45 @@ def windows(
     return stretches
 
 
-@partial(jax.jit, static_argnames=("step_fn", "prefill_fn", "initial_carry"))
-def begin(
-    params: PyTree,
-    after: Reading | None,
-    labels: Int[Array, "B"] | None,
-    tokens: Int[Array, "B P"],
-    lengths: Int[Array, "B"],
-    sampling: SamplingParams,
-    *,
-    step_fn: StepFn,
-    prefill_fn: PrefillFn | None,
-    initial_carry: Callable,
-) -> Decoding:
-    """Texts with the first stretch of their prompts read, after a reading or from the start.
+class Prompt(NamedTuple):
+    """What a program reads first."""
 
-    Without a reading no prompt may be empty. The settings tell what is to be remembered.
-    """
+    after: Reading | Decoding | None
+    """What was read before; None is nothing."""
+    labels: Any
+    """Int[B], or None."""
+    tokens: Any
+    """Int[B, P]."""
+    lengths: Any
+    """Int[B]; where nothing was read before, no prompt may be empty."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The functions of a model: what its programs are compiled for."""
+
+    step_fn: StepFn
+    prefill_fn: PrefillFn | None
+    initial_carry: Callable
+
+
+@partial(jax.jit, static_argnames=("model",))
+def begin(params: PyTree, prompt: Prompt, sampling: SamplingParams, *, model: Model) -> Decoding:
+    """Texts with a stretch of their prompts read. The settings tell what is to be remembered."""
+    after, labels, tokens, lengths = prompt
+    step_fn, prefill_fn = model.step_fn, model.prefill_fn
+    if isinstance(after, Decoding):
+        return read(step_fn, params, after, tokens, lengths, prefill_fn)
     if after is not None:
         carry = after.carry
     elif labels is None:
-        carry = initial_carry(tokens.shape[0])
+        carry = model.initial_carry(tokens.shape[0])
     else:
-        carry = initial_carry(tokens.shape[0], labels)
+        carry = model.initial_carry(tokens.shape[0], labels)
     state = start(step_fn, params, carry, lengths, sampling, NGRAM_WINDOW)
     if after is not None:
         state = state._replace(token=after.token)
     return read(step_fn, params, state, tokens, lengths, prefill_fn, fresh=after is None)
-
-
-@partial(jax.jit, static_argnames=("step_fn", "prefill_fn"), donate_argnames=("state",))
-def read_on(
-    params: PyTree,
-    state: Decoding,
-    tokens: Int[Array, "B P"],
-    lengths: Int[Array, "B"],
-    *,
-    step_fn: StepFn,
-    prefill_fn: PrefillFn | None,
-) -> Decoding:
-    """Texts with the next stretch of their prompts read."""
-    return read(step_fn, params, state, tokens, lengths, prefill_fn)
 
 
 class Piece(NamedTuple):
@@ -137,78 +134,113 @@ class Piece(NamedTuple):
     logprobs: Float[Array, "B N"] | None
 
 
-@jax.jit
-def fork(state: Decoding, rows: Int[Array, "N"], count: Int[Array, ""], key: Array) -> tuple:
-    """Row `rows[i]` of a state as row i, with a key of its own; rows from `count` on are done."""
+def _fork(state: Decoding, rows: Int[Array, "N"], count: Int[Array, ""]) -> Decoding:
+    """Row `rows[i]` of a state as row i; rows from `count` on are done."""
     batch_size = state.token.shape[0]
 
     def take(x: Array) -> Array:
         return x[rows] if jnp.ndim(x) and x.shape[0] == batch_size else x
 
     forked = jax.tree.map(take, state)
-    index = jnp.arange(rows.shape[0])
-    keys = key
-    if key.ndim == 0:
-        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(index)
-    return forked._replace(finished=forked.finished | (index >= count)), keys
+    padding = jnp.arange(rows.shape[0]) >= count
+    return forked._replace(finished=forked.finished | padding)
 
 
-@partial(
-    jax.jit,
-    static_argnames=("step_fn", "size", "num_logprobs", "ends", "fused"),
-    donate_argnames=("state",),
-)
-def _extend(
+def _keys(key: Array, batch_size: int) -> Array:
+    """One key a row, from a seed or a key, or as given."""
+    if jnp.issubdtype(key.dtype, jnp.integer):
+        key = jax.random.key(key)
+    if key.ndim:
+        return key
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(batch_size))
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What a program that makes text is compiled for, beside shapes and the model."""
+
+    size: int
+    num_logprobs: int | None
+    ends: bool
+    fused: bool = False
+
+
+_STATIC: Any = {"static_argnames": ("model", "extent")}
+
+
+@partial(jax.jit, **_STATIC, donate_argnames=("state",))
+def extend(
     params: PyTree,
     state: Decoding,
     keys: Array,
     sampling: SamplingParams,
     num_steps: Int[Array, ""],
     *,
-    step_fn: StepFn,
-    size: int,
-    num_logprobs: int | None,
-    ends: bool,
-    fused: bool,
+    model: Model,
+    extent: Extent,
 ) -> tuple[Decoding, Piece]:
+    """Texts with `num_steps` more tokens. `params` went through `prepare`."""
     before = state.length
     state, emitted = decode(
-        step_fn,
+        Prepared(model.step_fn),
         params,
         state,
         keys,
         sampling,
-        max_new_tokens=size,
+        max_new_tokens=extent.size,
         num_steps=num_steps,
-        num_logprobs=num_logprobs,
-        ends=ends,
-        fused=fused,
+        num_logprobs=extent.num_logprobs,
+        ends=extent.ends,
+        fused=extent.fused,
     )
     return state, Piece(emitted.tokens, state.length - before, state.finished, emitted.logprobs)
 
 
-def extend(
+@partial(jax.jit, **_STATIC)
+def begin_and_extend(
     params: PyTree,
-    state: Decoding,
-    keys: Array,
+    prepared: PyTree,
+    prompt: Prompt,
+    rows: Int[Array, "N"],
+    count: Int[Array, ""],
+    key: Array,
     sampling: SamplingParams,
-    count: int,
+    num_steps: Int[Array, ""],
     *,
-    step_fn: StepFn,
-    num_logprobs: int | None,
-) -> tuple[Decoding, Piece]:
-    """Texts with `count` more tokens, at most `LARGEST_TEXT`."""
-    size = text_bucket(count)
-    ends = sampling.can_stop or sampling.no_repeat_ngram is not None
-    call = partial(_extend, step_fn=step_fn, size=size, num_logprobs=num_logprobs, ends=ends)
-    arguments = (params, state, keys, sampling, np.int32(count))
-    place = (step_fn, jax.tree.structure(sampling), num_logprobs)
-    if state.token.shape[0] == 1 and jax.default_backend() == "cpu" and place not in _REFUSED:
-        try:
-            return call(*arguments, fused=True)
-        except jax.errors.JaxRuntimeError as error:
-            refusals = ("UNIMPLEMENTED", "Failed to materialize symbols")  # the second: a sort
-            if not any(refusal in str(error) for refusal in refusals):
-                raise
-            _REFUSED.add(place)
-    return call(*arguments, fused=False)
+    model: Model,
+    extent: Extent,
+) -> tuple[Decoding, Array, Piece]:
+    """All that a short question takes: read, fork and make the first piece, in one dispatch.
+
+    Args:
+        params: the parameters.
+        prepared: the same after `prepare`.
+        prompt: what to read.
+        rows: the prompt that each row continues.
+        count: rows that are no padding.
+        key: a seed, a key, or one key a row.
+        sampling: one value a row.
+        num_steps: tokens to make.
+        model: static.
+        extent: static.
+
+    Returns:
+        The state, the keys of the rows, and the piece.
+    """
+    state = _fork(begin(params, prompt, sampling, model=model), rows, count)
+    keys = _keys(key, rows.shape[0])
+    state, piece = extend(prepared, state, keys, sampling, num_steps, model=model, extent=extent)
+    return state, keys, piece
+
+
+def call(
+    program: Callable, *arguments: Any, model: Model, extent: Extent, sampling: SamplingParams
+) -> Any:
+    """Call a program, with its loop in one kernel where that pays."""
+    place = (model, extent, jax.tree.structure(sampling))
+    return fused_where_it_pays(
+        lambda fused: program(*arguments, model=model, extent=replace(extent, fused=fused)),
+        place,
+        sampling.temperature.shape[0],
+        arguments,
+    )

@@ -68,6 +68,7 @@ class TextModel:
             stop: end a text before the first of these strings.
             labels: what a conditioned model writes about; one, or one a prompt.
             after: continue from a reading (see `read`), one row for all prompts or one each.
+                Penalties know only what is said from there on.
             **settings: fields of `SamplingParams`: `temperature=0.5`, `top_p=0.9`, ...; a list
                 holds one value a prompt, or, beside a single prompt, makes one text a value.
 
@@ -134,7 +135,7 @@ class TextModel:
         Args:
             prompt: one text.
             max_new_tokens: None goes on without end (until a stop).
-            chunk: tokens made in one dispatch; the next chunk is under way while one is read.
+            chunk: tokens made in one dispatch.
             key: as in `generate`, and so are the others.
             stop: see there.
             labels: see there.
@@ -213,8 +214,7 @@ class TextModel:
         state = self._read(request)
         batch = state.token.shape[0]
         shared = {"max_new_tokens": max_new_tokens, **options}
-        params, step_fn = self._prepared
-        place = (step_fn, params, state.carry, state.token[:, None], None)
+        place = (Prepared(self.step_fn), self._prepared, state.carry, state.token[:, None], None)
         if sampled:
             out: Any = stochastic_beam_search(
                 *place, _key(key, batch), num_samples=num_beams, **shared
@@ -255,6 +255,8 @@ class TextModel:
             after: as in `generate`.
         """
         single = is_one(text)
+        if not single and not len(text):
+            raise UserError("`text` must hold at least one text, got an empty list")
         texts = [self.tokenizer.encode(x) for x in ([text] if single else text)]
         prompts = [prompt] * len(texts) if len(texts) > 1 else prompt
         reading = self.read(prompts, labels=labels, after=after)
@@ -294,67 +296,69 @@ class TextModel:
         logprobs: bool,
     ) -> Iterator[programs.Piece]:
         """Pieces of text as they are made, on the host."""
-        params, step_fn = self._prepared
         remaining = math.inf if max_new_tokens is None else max_new_tokens
         if remaining < 1:
             raise UserError(f"`max_new_tokens` must be at least 1, got {max_new_tokens}")
         rows = len(request.rows)
         batch = programs.batch_bucket(rows)
         sampling = programs.pad_settings(request.sampling, rows, batch)
-        index = programs.pad_rows(request.rows, batch)
-        state, keys = programs.fork(self._read(request), index, np.int32(rows), _key(key, batch))
-        while remaining > 0:
-            count = int(min(remaining, piece or programs.LARGEST_TEXT, programs.LARGEST_TEXT))
-            state, made = programs.extend(
-                params,
-                state,
-                keys,
-                sampling,
-                count,
-                step_fn=step_fn,
-                num_logprobs=0 if logprobs else None,
-            )
-            remaining -= count
-            yield jax.device_get(made)
+        ends = sampling.can_stop or sampling.no_repeat_ngram is not None
+        largest = min(piece or programs.LARGEST_TEXT, programs.LARGEST_TEXT)
+        count = int(min(remaining, largest))
 
-    def _read(self, request: Request) -> Decoding:
-        """The prompts, read; as many rows as there are prompts, padded."""
+        def run(program: Callable, *arguments: Any) -> Any:
+            extent = programs.Extent(programs.text_bucket(count), 0 if logprobs else None, ends)
+            static: Any = {"model": self._model, "extent": extent}
+            return programs.call(program, *arguments, np.int32(count), sampling=sampling, **static)
+
+        index = programs.pad_rows(request.rows, batch)
+        question = (self._prompt(request), index, np.int32(rows), _key(key, batch), sampling)
+        program = programs.begin_and_extend
+        state, keys, made = run(program, self.params, self._prepared, *question)
+        while True:
+            remaining -= count
+            yield jax.tree.map(np.asarray, made)
+            if remaining < 1:
+                return
+            count = int(min(remaining, largest))
+            state, made = run(programs.extend, self._prepared, state, keys, sampling)
+
+    def _prompt(self, request: Request) -> programs.Prompt:
+        """The last stretch of the prompts, with the ones before it read; padded rows."""
         batch = programs.batch_bucket(len(request.prompts))
         after, labels = request.after, request.labels
         if after is not None:
             after = programs.pad_tree(after, batch)
         if labels is not None:
             labels = programs.pad_rows(labels, batch)
-        first, *others = programs.windows(request.prompts, batch)
-        state = programs.begin(
-            self.params,
-            after,
-            labels,
-            *first,
-            request.sampling.map(lambda name, value: np.int32(0)),
-            step_fn=self.step_fn,
-            prefill_fn=self.prefill_fn,
-            initial_carry=self.initial_carry,
-        )
+        settings = request.sampling.map(lambda name, value: np.int32(0))
+        *others, last = programs.windows(request.prompts, batch)
         for window in others:
-            state = programs.read_on(
-                self.params, state, *window, step_fn=self.step_fn, prefill_fn=self.prefill_fn
-            )
-        return state
+            prompt = programs.Prompt(after, labels, *window)
+            after = programs.begin(self.params, prompt, settings, model=self._model)
+        return programs.Prompt(after, labels, *last)
+
+    def _read(self, request: Request) -> Decoding:
+        """The prompts, read; as many rows as there are prompts, padded."""
+        settings = request.sampling.map(lambda name, value: np.int32(0))
+        return programs.begin(self.params, self._prompt(request), settings, model=self._model)
 
     @cached_property
-    def _prepared(self) -> tuple[PyTree, StepFn]:
-        """Parameters and step function of the loop, rearranged once."""
+    def _model(self) -> programs.Model:
+        return programs.Model(self.step_fn, self.prefill_fn, self.initial_carry)
+
+    @cached_property
+    def _prepared(self) -> PyTree:
+        """Parameters of the loop, rearranged once."""
         if not hasattr(self.step_fn, "prepare"):
-            return self.params, self.step_fn
-        params = jax.jit(prepared, static_argnums=0)(self.step_fn, self.params)
-        return params, Prepared(self.step_fn)
+            return self.params
+        return jax.jit(prepared, static_argnums=0)(self.step_fn, self.params)
 
 
-def _key(key: Any, batch: int) -> jax.Array:
-    """One key, or one a row padded to the batch."""
+def _key(key: Any, batch: int) -> jax.Array | np.uint32:
+    """A seed, one key, or one key a row padded to the batch."""
     if isinstance(key, int | np.integer):
-        return jax.random.key(int(key))
+        return np.uint32(int(key) & 0xFFFFFFFF)
     key = jax.numpy.asarray(key)
     if not jax.numpy.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)

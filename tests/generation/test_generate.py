@@ -336,3 +336,26 @@ def test_bad_input_is_one_clear_error(change, message):
 def test_a_step_function_that_breaks_its_contract_is_named(step_fn, message):
     with pytest.raises(UserError, match=message):
         generate(step_fn, PARAMS, lstm_carry(3), PROMPTS, None, 0, max_new_tokens=2)
+
+
+def test_a_single_row_in_one_kernel_is_the_same_text():
+    sampling = SamplingParams(temperature=0.8, top_p=0.9, stop_tokens=[3])
+
+    def first_row(lengths):
+        return run(PROMPTS[:1], lengths, sampling=sampling, count=30).tokens
+
+    assert first_row(LENGTHS[:1]).tolist() == jax.jit(first_row)(LENGTHS[:1]).tolist()
+
+
+def test_what_one_kernel_cannot_hold_runs_without_it():
+    def step_fn(table, carry, tokens):
+        return carry, -jnp.sort(-table[tokens], axis=1)
+
+    table = jax.random.normal(KEY, (5, 5))
+    sampling = SamplingParams(temperature=0.0)
+    for _ in range(2):
+        out = generate(step_fn, table, (), [[1]], None, 0, sampling, max_new_tokens=4)
+        assert out.tokens.tolist() == [[0, 0, 0, 0]]
+    sampling = SamplingParams(top_k=2)
+    out = generate(step_fn, table, (), [[1]], None, 0, sampling, max_new_tokens=40)
+    assert set(out.tokens[0].tolist()) == {0, 1}

@@ -78,7 +78,7 @@ def test_long_prompts_and_texts_take_several_calls(lm):
 
 
 def test_a_session_compiles_a_handful_of_programs(lm):
-    counted = (programs.begin, programs.read_on, programs.fork, programs._extend)
+    counted = (programs.begin, programs.begin_and_extend, programs.extend)
     for program in counted:
         program.clear_cache()
     for call in range(100):
@@ -90,7 +90,7 @@ def test_a_session_compiles_a_handful_of_programs(lm):
             top_p=1 - call / 200,
         )
     sizes = [program._cache_size() for program in counted]
-    assert sizes == [3, 0, 1, 1]  # prompts of up to 16, 32 and 64 tokens
+    assert sizes == [0, 3, 0]  # prompts of up to 16, 32 and 64 tokens
 
 
 def test_stop_strings_may_straddle_pieces():
