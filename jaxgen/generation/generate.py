@@ -8,7 +8,7 @@ import jax
 from jaxgen.errors import UserError
 from jaxgen.generation.checks import as_array, check_prompt, check_step_fn, row_keys
 from jaxgen.generation.decoding import Decoding, PrefillFn, StepFn, can_end, decode, read, start
-from jaxgen.generation.one_kernel import fused_where_it_pays
+from jaxgen.generation.one_kernel import fits, fused_where_it_pays
 from jaxgen.generation.sampling import SamplingParams
 from jaxgen.types import Array, Bool, Float, Int, PyTree
 
@@ -108,6 +108,7 @@ def generate(
         ),
         place,
         batch_size,
+        fits(sampling, vocab_size, num_logprobs),
         arguments,
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxgen.generation.carry import Reading
 from jaxgen.generation.decoding import Decoding, PrefillFn, Prepared, StepFn, decode, read, start
-from jaxgen.generation.one_kernel import fused_where_it_pays
+from jaxgen.generation.one_kernel import fits, fused_where_it_pays
 from jaxgen.generation.sampling import TOKEN_LISTS, SamplingParams
 from jaxgen.types import Array, Bool, Float, Int, PyTree
 
@@ -234,7 +234,12 @@ def begin_and_extend(
 
 
 def call(
-    program: Callable, *arguments: Any, model: Model, extent: Extent, sampling: SamplingParams
+    program: Callable,
+    *arguments: Any,
+    model: Model,
+    extent: Extent,
+    sampling: SamplingParams,
+    vocab_size: int,
 ) -> Any:
     """Call a program, with its loop in one kernel where that pays."""
     place = (model, extent, jax.tree.structure(sampling))
@@ -242,5 +247,6 @@ def call(
         lambda fused: program(*arguments, model=model, extent=replace(extent, fused=fused)),
         place,
         sampling.temperature.shape[0],
+        fits(sampling, vocab_size, extent.num_logprobs),
         arguments,
     )

@@ -308,8 +308,15 @@ class TextModel:
 
         def run(program: Callable, *arguments: Any) -> Any:
             extent = programs.Extent(programs.text_bucket(count), 0 if logprobs else None, ends)
-            static: Any = {"model": self._model, "extent": extent}
-            return programs.call(program, *arguments, np.int32(count), sampling=sampling, **static)
+            return programs.call(
+                program,
+                *arguments,
+                np.int32(count),
+                model=self._model,
+                extent=extent,
+                sampling=sampling,
+                vocab_size=self.tokenizer.vocab_size,
+            )
 
         index = programs.pad_rows(request.rows, batch)
         question = (self._prompt(request), index, np.int32(rows), _key(key, batch), sampling)
