@@ -1,6 +1,7 @@
 """What `generate` asks of a step function, a carry and a prompt, checked before the loop."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -17,8 +18,24 @@ def check_step_fn(step_fn: Callable, params: PyTree, carry: PyTree, batch_size: 
     The contract: `step_fn(params, carry, tokens[B]) -> (carry, logits[B, V])`, with a carry of the
     same structure, shapes and types out as in.
     """
+    leaves, structure = jax.tree.flatten((params, carry))
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return _check(step_fn, params, carry, batch_size)
+    kinds = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+    return _checked(step_fn, structure, kinds, batch_size)
+
+
+@lru_cache(maxsize=64)
+def _checked(step_fn: Callable, structure: Any, kinds: tuple, batch_size: int) -> int:
+    """Each signature is traced once, so that a call from plain Python stays cheap."""
+    leaves = [jax.ShapeDtypeStruct(*kind) for kind in kinds]
+    params, carry = jax.tree.unflatten(structure, leaves)
+    return _check(step_fn, params, carry, batch_size)
+
+
+def _check(step_fn: Callable, params: PyTree, carry: PyTree, batch_size: int) -> int:
     tokens = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
-    outputs = jax.jit(step_fn).eval_shape(params, carry, tokens)  # traces once a signature
+    outputs = jax.eval_shape(step_fn, params, carry, tokens)
     if not isinstance(outputs, tuple) or len(outputs) != 2:
         raise UserError(
             f"`step_fn` must return (carry, logits), got {_kind(outputs)}; "
@@ -89,7 +106,7 @@ def as_array(tokens: Any) -> Any:
 
 def check_prompt(
     tokens: np.ndarray | jax.Array, lengths: Any, bos_id: int | None, vocab_size: int
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Any, Any]:
     """Prompt tokens [B, P >= 1] and lengths [B] >= 1; an empty prompt starts from `bos_id`."""
     whole = tokens.size == 0 or jnp.issubdtype(tokens.dtype, jnp.integer)
     if tokens.ndim != 2 or not whole:
@@ -97,7 +114,7 @@ def check_prompt(
             f"`prompt_tokens` must be whole numbers of shape [B, P], got {_kind(tokens)}; "
             "give one row of token ids for each text"
         )
-    tokens = jnp.asarray(tokens, jnp.int32)
+    tokens = tokens.astype(np.int32)
     batch, width = tokens.shape
     if lengths is None:
         lengths = np.full(batch, width, np.int32)
@@ -121,36 +138,42 @@ def check_prompt(
             )
     if bos_id is not None and not 0 <= bos_id < vocab_size:
         raise UserError(f"`bos_id` must be in [0, {vocab_size}), got {bos_id}; give a token id")
-    lengths = jnp.asarray(lengths, jnp.int32)
+    lengths = lengths.astype(np.int32)
     if bos_id is not None:
-        if width == 0:
-            tokens = jnp.full((batch, 1), bos_id, jnp.int32)
-        first = jnp.where(lengths == 0, bos_id, tokens[:, 0])
-        tokens, lengths = tokens.at[:, 0].set(first), jnp.maximum(lengths, 1)
+        here: Any = (
+            np if isinstance(tokens, np.ndarray) and isinstance(lengths, np.ndarray) else jnp
+        )
+        first = here.where(lengths == 0, np.int32(bos_id), tokens[:, 0] if width else 0)
+        tokens = here.concatenate([first[:, None].astype(np.int32), tokens[:, 1:]], axis=1)
+        lengths = here.maximum(lengths, 1)
     return tokens, lengths
 
 
-def row_keys(key: Any, batch_size: int) -> jax.Array:
-    """One key a row: from a seed or one key by `fold_in` of the row, or as given, one a row."""
+def check_key(key: Any, batch_size: int) -> Any:
+    """A seed as an unsigned scalar, or typed keys; UserError for anything else."""
     if isinstance(key, int | np.integer):
-        key = jax.random.key(int(key))
-    if not hasattr(key, "dtype"):
+        return np.uint32(int(key) & 0xFFFFFFFF)
+    dtype = getattr(key, "dtype", None)
+    seed = dtype is not None and jnp.issubdtype(dtype, jnp.integer) and key.ndim == 0
+    if not seed and dtype == jnp.uint32:
+        key = jax.random.wrap_key_data(key)
+    elif not seed and (dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key)):
         raise UserError(
             f"`key` must be a seed, a jax key or one key a row, got {_kind(key)}; "
             "for example jax.random.key(0)"
         )
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        if key.dtype != jnp.uint32:
-            raise UserError(
-                f"`key` must be a seed, a jax key or one key a row, got {_kind(key)}; "
-                "for example jax.random.key(0)"
-            )
-        key = jax.random.wrap_key_data(key)
-    if key.ndim == 0:
-        return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(batch_size))
-    if key.shape != (batch_size,):
+    if key.shape not in ((), (batch_size,)):
         raise UserError(
             f"`key` must be one key or one for each of the {batch_size} rows, got shape "
             f"{key.shape}; split a key with jax.random.split(key, {batch_size})"
         )
     return key
+
+
+def row_keys(key: jax.Array, batch_size: int) -> jax.Array:
+    """One key a row: from a seed or one key by `fold_in` of the row, or as given, one a row."""
+    if jnp.issubdtype(key.dtype, jnp.integer):
+        key = jax.random.key(key)
+    if key.ndim:
+        return key
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(batch_size))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxgen.errors import UserError
-from jaxgen.generation.checks import as_array, check_prompt, check_step_fn, row_keys
+from jaxgen.generation.checks import as_array, check_key, check_prompt, check_step_fn, row_keys
 from jaxgen.generation.decoding import Decoding, PrefillFn, StepFn, can_end, decode, read, start
 from jaxgen.generation.one_kernel import fits, fused_where_it_pays
 from jaxgen.generation.sampling import SamplingParams
@@ -93,7 +93,7 @@ def generate(
             "None gives no log-probabilities"
         )
     ends = can_end(sampling)
-    arguments = (params, carry, tokens, lengths, row_keys(key, batch_size), sampling)
+    arguments = (params, carry, tokens, lengths, check_key(key, batch_size), sampling)
     place = (step_fn, prefill_fn, jax.tree.structure(sampling), num_logprobs, ends)
     return fused_where_it_pays(
         lambda fused: _generate(
@@ -108,7 +108,7 @@ def generate(
         ),
         place,
         batch_size,
-        fits(sampling, vocab_size, num_logprobs),
+        fits(params, sampling, vocab_size, num_logprobs),
         arguments,
     )
 
@@ -130,7 +130,7 @@ def _generate(
     carry: PyTree,
     tokens: Array,
     lengths: Array,
-    keys: Array,
+    key: Array,
     sampling: SamplingParams,
     *,
     step_fn: StepFn,
@@ -148,7 +148,7 @@ def _generate(
         step_fn,
         params,
         state,
-        keys,
+        row_keys(key, tokens.shape[0]),
         sampling,
         max_new_tokens=max_new_tokens,
         pad_id=pad_id,

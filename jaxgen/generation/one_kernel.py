@@ -15,12 +15,15 @@ import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxgen.generation.sampling import SamplingParams
+from jaxgen.types import PyTree
 
 _REFUSALS = (
     "UNIMPLEMENTED",
     "Failed to materialize symbols",  # a sort, and with it top-k
 )
 _LARGEST_VOCABULARY = 1024
+_LARGEST_MODEL = 2 * 2**20
+"""Bytes of parameters; of larger models XLA gives several cores a part of each product."""
 _refused: set[Any] = set()
 
 
@@ -38,19 +41,24 @@ def one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def fits(sampling: SamplingParams, vocab_size: int, num_logprobs: int | None) -> bool:
-    """Whether a draw under these settings is known to compile as one kernel.
+def fits(
+    params: PyTree, sampling: SamplingParams, vocab_size: int, num_logprobs: int | None
+) -> bool:
+    """Whether a model is small enough, and a draw under these settings compiles as one kernel.
 
-    XLA says so loudly where it does not: top-k calls a library, penalties and n-grams scatter, and
-    reductions of a large vocabulary go to a library too (and are worth it).
+    XLA complains loudly where it does not: top-k calls a library, penalties and n-grams scatter,
+    and reductions of a large vocabulary go to a library too (and are worth it).
     """
+    size = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(params))
     names = ("top_k", "repetition_penalty", "presence_penalty", "frequency_penalty")
     loose = all(getattr(sampling, name) is None for name in (*names, "no_repeat_ngram"))
-    return loose and vocab_size <= _LARGEST_VOCABULARY and not num_logprobs
+    return (
+        size <= _LARGEST_MODEL and loose and vocab_size <= _LARGEST_VOCABULARY and not num_logprobs
+    )
 
 
 def fused_where_it_pays(
-    call: Callable[[bool], Any], place: Any, rows: int, drawn: bool, arguments: Any
+    call: Callable[[bool], Any], place: Any, rows: int, fitting: bool, arguments: Any
 ) -> Any:
     """`call(fused)`: fused for a single row on a CPU, unless XLA refused it at this place before.
 
@@ -58,12 +66,12 @@ def fused_where_it_pays(
         call: runs a jitted function; `fused` asks for `one_kernel` inside.
         place: what the program depends on; remembered where XLA refuses.
         rows: the batch size.
-        drawn: what `fits` says of the draw; a step function of the user's own may still not fit.
+        fitting: what `fits` says; a step function of the user's own may still not fit.
         arguments: of the jitted function. Inside another transformation its compilation is not
             ours to try, and the loop is left as it is.
     """
     traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arguments))
-    wanted = rows == 1 and drawn and not traced and jax.default_backend() == "cpu"
+    wanted = rows == 1 and fitting and not traced and jax.default_backend() == "cpu"
     if wanted and place not in _refused:
         try:
             return call(True)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.generation.carry import Reading
+from jaxgen.generation.checks import row_keys
 from jaxgen.generation.decoding import Decoding, PrefillFn, Prepared, StepFn, decode, read, start
 from jaxgen.generation.one_kernel import fits, fused_where_it_pays
 from jaxgen.generation.sampling import TOKEN_LISTS, SamplingParams
@@ -146,15 +147,6 @@ def _fork(state: Decoding, rows: Int[Array, "N"], count: Int[Array, ""]) -> Deco
     return forked._replace(finished=forked.finished | padding)
 
 
-def _keys(key: Array, batch_size: int) -> Array:
-    """One key a row, from a seed or a key, or as given."""
-    if jnp.issubdtype(key.dtype, jnp.integer):
-        key = jax.random.key(key)
-    if key.ndim:
-        return key
-    return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(batch_size))
-
-
 @dataclass(frozen=True)
 class Extent:
     """What a program that makes text is compiled for, beside shapes and the model."""
@@ -228,7 +220,7 @@ def begin_and_extend(
         The state, the keys of the rows, and the piece.
     """
     state = _fork(begin(params, prompt, sampling, model=model), rows, count)
-    keys = _keys(key, rows.shape[0])
+    keys = row_keys(key, rows.shape[0])
     state, piece = extend(prepared, state, keys, sampling, num_steps, model=model, extent=extent)
     return state, keys, piece
 
@@ -247,6 +239,6 @@ def call(
         lambda fused: program(*arguments, model=model, extent=replace(extent, fused=fused)),
         place,
         sampling.temperature.shape[0],
-        fits(sampling, vocab_size, extent.num_logprobs),
+        fits(arguments[0], sampling, vocab_size, extent.num_logprobs),
         arguments,
     )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxgen.errors import UserError
 from jaxgen.generation.beam import read_and_fork, take_rows
-from jaxgen.generation.checks import as_array, check_prompt, check_step_fn, row_keys
+from jaxgen.generation.checks import as_array, check_key, check_prompt, check_step_fn, row_keys
 from jaxgen.generation.decoding import PrefillFn, StepFn, prepared
 from jaxgen.generation.draw import top_k
 from jaxgen.generation.sampling import SamplingParams
@@ -90,7 +90,7 @@ def stochastic_beam_search(
         carry,
         tokens,
         lengths,
-        row_keys(key, batch_size),
+        check_key(key, batch_size),
         jnp.asarray(stops.stop_tokens),
         step_fn=step_fn,
         prefill_fn=prefill_fn,
@@ -105,7 +105,7 @@ def _search(
     carry: PyTree,
     tokens: Array,
     lengths: Array,
-    keys: Array,
+    key: Array,
     stops: Array,
     *,
     step_fn: StepFn,
@@ -115,6 +115,7 @@ def _search(
 ) -> StochasticBeamOutput:
     width, count = shape
     batch = tokens.shape[0]
+    keys = row_keys(key, batch)
     carry, last = read_and_fork(step_fn, params, carry, tokens, lengths, prefill_fn, width)
     params = prepared(step_fn, params)
     root = jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, 0)))(keys)

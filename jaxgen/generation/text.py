@@ -7,12 +7,14 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.generation import programs
 from jaxgen.generation.beam import beam_search
 from jaxgen.generation.carry import Reading
+from jaxgen.generation.checks import check_key
 from jaxgen.generation.decoding import Decoding, PrefillFn, Prepared, StepFn, prepared
 from jaxgen.generation.lines import Beam, Line, continuation, texts_of
 from jaxgen.generation.requests import Prompt, Prompts, Request, is_one, make_request
@@ -216,9 +218,8 @@ class TextModel:
         shared = {"max_new_tokens": max_new_tokens, **options}
         place = (Prepared(self.step_fn), self._prepared, state.carry, state.token[:, None], None)
         if sampled:
-            out: Any = stochastic_beam_search(
-                *place, _key(key, batch), num_samples=num_beams, **shared
-            )
+            keys = _key(key, len(request.prompts), batch)
+            out: Any = stochastic_beam_search(*place, keys, num_samples=num_beams, **shared)
             ranks = out.gumbels
         else:
             out = beam_search(*place, num_beams=num_beams, **shared)
@@ -319,7 +320,7 @@ class TextModel:
             )
 
         index = programs.pad_rows(request.rows, batch)
-        question = (self._prompt(request), index, np.int32(rows), _key(key, batch), sampling)
+        question = (self._prompt(request), index, np.int32(rows), _key(key, rows, batch), sampling)
         program = programs.begin_and_extend
         state, keys, made = run(program, self.params, self._prepared, *question)
         while True:
@@ -362,13 +363,9 @@ class TextModel:
         return jax.jit(prepared, static_argnums=0)(self.step_fn, self.params)
 
 
-def _key(key: Any, batch: int) -> jax.Array | np.uint32:
+def _key(key: Any, rows: int, batch: int) -> Any:
     """A seed, one key, or one key a row padded to the batch."""
-    if isinstance(key, int | np.integer):
-        return np.uint32(int(key) & 0xFFFFFFFF)
-    key = jax.numpy.asarray(key)
-    if not jax.numpy.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
-    if key.ndim == 0:
+    key = check_key(key, rows)
+    if key.ndim == 0 or rows == batch:
         return key
-    return jax.numpy.concatenate([key, jax.numpy.repeat(key[:1], batch - key.shape[0])])
+    return jnp.concatenate([key, jnp.repeat(key[:1], batch - rows)])
