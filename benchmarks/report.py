@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots, results, tpu_compiled
+from benchmarks import plots, results, tpu_compiled, train_for
 from benchmarks.timing import Spread
 
 Rows = list[dict[str, Any]]
@@ -30,6 +30,8 @@ def page(files: dict[str, dict[str, Any]], plot_paths: list[str]) -> str:
     parts = ["# Benchmarks", INTRODUCTION, _machines(files)]
     for kind, section in SECTIONS.items():
         parts += [section(data) for data in files.values() if data["kind"] == kind]
+    trainings = [data for data in files.values() if data["kind"] == "whole_training"]
+    parts += [train_for.section(trainings)] if trainings else []
     shown = [f"![{PLOT_TITLES[Path(path).stem]}]({path})" for path in plot_paths]
     parts += ["## Plots", *shown] if shown else []
     return "\n\n".join(part for part in parts if part) + "\n"
