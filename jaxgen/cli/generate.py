@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from tyro.conf import DisallowNone
 
 from jaxgen.cli.options import Checkpoint, Flag, RunArgument, print_facts, said
+from jaxgen.cli.tables import check_table, write_table
 from jaxgen.errors import UserError
 
 Number = Annotated[float | None, DisallowNone, said]
@@ -29,7 +30,8 @@ class Generate:
     run: RunArgument
     """Run directory or export."""
     prompt: Annotated[tuple[str, ...], said] = ("",)
-    """Texts to continue."""
+    """Texts to continue. An empty one begins where a text begins: after <bos>, else <eos>, else a
+    new line, else the first token of the vocabulary."""
     temperature: Annotated[tuple[float, ...], said] = (1.0,)
     """0 is greedy; the higher, the more varied."""
     top_p: Annotated[tuple[float, ...], said] = (1.0,)
@@ -68,6 +70,8 @@ class Generate:
     """Say how much of the texts is copied from the training corpus, and how varied they are."""
     json: Flag = False
     """Print one JSON object."""
+    out: Annotated[Path | None, DisallowNone, said] = None
+    """Write the texts to this file instead, a line each: .jsonl, .csv or .md."""
     checkpoint: Checkpoint = None
     """Which parameters of a run (default: the best, or the last where none was evaluated)."""
 
@@ -88,6 +92,10 @@ class Generate:
                 raise UserError(f"--n must be 1 to --beam-size, {self.beam_size}, got {self.n}")
         if self.report and (self.stream or self.interactive):
             raise UserError("--report needs whole texts: leave out --stream and --interactive")
+        if self.out is not None:
+            if self.stream or self.interactive:
+                raise UserError("--out needs whole texts: leave out --stream and --interactive")
+            check_table(self.out)
 
         from jaxgen.experiment import load
 
@@ -148,15 +156,17 @@ class Generate:
                 print()
 
     def _print_all(self, lm: Any, grid: list[tuple[str, float, float]]) -> None:
-        """Generate all combinations in one batch, and print them."""
+        """Generate all combinations in one batch, and print or write them."""
         outputs, tokens = self._search(lm) if self.beam_size else self._sample(lm, grid)
         result: dict[str, Any] = {"run": str(self.run), "seed": self.seed, "outputs": outputs}
         if self.report:
             result["report"] = _report(self.run, tokens)
+        if self.out is not None:
+            write_table(self.out, outputs)
         if self.json:
             print(json.dumps(result))
             return
-        for output in outputs:
+        for output in outputs if self.out is None else ():
             if len(outputs) > 1:
                 print(f"--- {self._title(output)}")
             print(output["prompt"] + output["text"])
@@ -198,41 +208,29 @@ class Generate:
 
     def _search(self, lm: Any) -> Outputs:
         """The `n` best texts of a beam for each prompt."""
-        import numpy as np
-
-        from jaxgen.generation.beam import beam_search
-
-        prompts = [lm.tokenizer.encode(prompt) for prompt in self.prompt]
-        lengths = np.array([len(prompt) for prompt in prompts])
-        padded = np.zeros((len(prompts), max(lengths.max(), 1)), np.int32)
-        for row, ids in zip(padded, prompts, strict=True):
-            row[: len(ids)] = ids
-        labels = () if self.label is None else (np.full(len(prompts), self.label, np.int32),)
-        found = beam_search(
-            lm.step_fn,
-            lm.params,
-            lm.initial_carry(len(prompts), *labels),
-            padded,
-            lengths,
-            num_beams=self.beam_size or 1,
+        found = lm.beam_search(
+            list(self.prompt),
+            num_beams=self.beam_size,
+            n=self.n,
             max_new_tokens=self.max_new_tokens,
-            prefill_fn=lm.prefill_fn,
-            bos_id=lm.tokenizer.start_id,
+            labels=self.label,
         )
-        outputs, tokens = [], []
-        for row, (prompt, ids) in enumerate(zip(self.prompt, prompts, strict=True)):
-            for place in range(self.n):
-                made = np.asarray(found.tokens[row, place, : found.lengths[row, place]])
-                decoder = lm.tokenizer.decoder()
-                decoder.push(ids)
-                text = decoder.push(made) + decoder.finish()
-                nll = -float(found.logprobs[row, place]) / max(len(made), 1)
-                outputs.append(
-                    {"prompt": prompt, "sample": place, "text": text, "tokens": len(made)}
-                    | {"nll": nll}
-                )
-                tokens.append(made.tolist())
-        return outputs, tokens
+        flat = [
+            (prompt, place, beam)
+            for prompt, beams in zip(self.prompt, found, strict=True)
+            for place, beam in enumerate(beams)
+        ]
+        outputs = [
+            {
+                "prompt": prompt,
+                "sample": place,
+                "text": beam.text,
+                "tokens": len(beam.tokens),
+                "nll": -beam.logprob / max(len(beam.tokens), 1),
+            }
+            for prompt, place, beam in flat
+        ]
+        return outputs, [beam.tokens for _, _, beam in flat]
 
     def _title(self, output: dict[str, Any]) -> str:
         """What sets one text apart from the others."""

@@ -30,10 +30,22 @@ Say = Callable[..., tuple[int, str, str]]
         (("--report", "--stream"), "--report needs whole texts"),
         (("--stream", "--n", 2), "--stream and --interactive write one text at a time"),
         (("--temperature",), "need a value each"),
+        (("--out", "texts.xlsx"), "--out must end in .jsonl, .csv, .md, got texts.xlsx"),
+        (("--out", "no/where.csv"), "--out must be in a directory that exists, got no/where.csv"),
+        (("--out", "a.md", "--stream"), "--out needs whole texts"),
     ],
 )
 def test_bad_sampling(options: tuple[object, ...], message: str, run: Path, fail: Fail) -> None:
     assert message in fail("generate", run, *options)
+
+
+def test_out_that_cannot_be_written(run: Path, tmp_path: Path, fail: Fail) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    message = fail("generate", run, "--out", tmp_path / "folder.csv")
+    assert "--out must be a file, not a directory" in message
+    (tmp_path / "loop.csv").symlink_to("loop.csv")  # unwritable even to the superuser
+    message = fail("generate", run, "--max-new-tokens", 2, "--out", tmp_path / "loop.csv")
+    assert f"cannot write --out {tmp_path / 'loop.csv'}: " in message
 
 
 @pytest.mark.filterwarnings("default")

@@ -1,5 +1,6 @@
 """The command line: what it prints and its exit codes."""
 
+import csv
 import json
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import jaxgen
+from jaxgen.cli.tables import write_table
 from jaxgen.training.runs import Run
 
 Fail = Callable[..., str]
@@ -141,6 +143,31 @@ def test_generate_a_grid(run: Path, say: Say) -> None:
     assert all(o["tokens"] == 3 and o["nll"] > 0 for o in outputs)
     _, out, _ = say("generate", run, *grid, "--max-new-tokens", 3)
     assert out.count("--- temperature 0.5, top-p 0.9, sample 2") == 2
+
+
+def test_a_grid_goes_to_a_file(run: Path, tmp_path: Path, say: Say) -> None:
+    grid = ("generate", run, "--temperature", 0.5, 1, "--top-p", 0.8, 0.95, "--max-new-tokens", 9)
+    wanted = json.loads(say(*grid, "--json")[1])["outputs"]
+    tables = {kind: tmp_path / f"texts.{kind}" for kind in ("jsonl", "csv", "md")}
+    for path in tables.values():
+        assert say(*grid, "--out", path)[:2] == (0, "")
+    lines = tables["jsonl"].read_text().splitlines()
+    assert [json.loads(line) for line in lines] == wanted
+    with tables["csv"].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows == [{name: str(value) for name, value in row.items()} for row in wanted]
+    head, rule, *rows = tables["md"].read_text().splitlines()
+    assert head == f"| {' | '.join(wanted[0])} |"
+    assert set(rule) == set("| -")
+    assert [row.split(" | ")[1:3] for row in rows] == [
+        *(["0.5", "0.8"], ["0.5", "0.95"], ["1", "0.8"], ["1", "0.95"])
+    ]
+
+
+def test_a_markdown_cell_shows_what_the_text_says(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.md", [{"text": "a|b\n<b>*c*\\", "nll": 1.23456}])
+    lines = (tmp_path / "a.md").read_text().splitlines()
+    assert lines[2] == r"| a\|b<br>&lt;b&gt;\*c\*\\ | 1.235 |"
 
 
 def test_generate_interactively(run: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
