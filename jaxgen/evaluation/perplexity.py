@@ -75,6 +75,9 @@ def make_evaluator(
         return carry, rows
 
     def evaluate(params: PyTree, carry: PyTree, batches: Iterable[PyTree]) -> Nll:
+        # Where the parameters are: what comes back lies there, and would be another program's.
+        place = getattr(jax.tree.leaves(params)[0], "sharding", None)
+        carry = jax.device_put(carry, place)
         rows = []
         for group in _groups(batches, windows_per_dispatch):
             filled = group + [group[-1]] * (windows_per_dispatch - len(group))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -144,7 +144,7 @@ class LanguageModelTraining:
             config,
             initial_carry=self.model.initial_carry(config.batch_size),
             layout=layout,
-            learning_rate=self.schedule,
+            learning_rate=jax.jit(self.schedule),
             sample_fn=sample_fn,
             unit=unit_of(self.tokenizer),
             display=display,
@@ -152,9 +152,13 @@ class LanguageModelTraining:
 
     def state(self) -> TrainState:
         """The state before the first step."""
+        return self._state(jax.random.key(self.experiment.training.seed))
+
+    @cached_property
+    def _state(self) -> Callable[[jax.Array], TrainState]:
+        """From a key; one program, as a run should not begin by compiling dozens."""
         config = self.experiment.training
 
-        @jax.jit  # one program: a run should not begin by compiling dozens
         def make(key: jax.Array) -> TrainState:
             return init_state(
                 init_params(self.model, jax.random.fold_in(key, 0)),
@@ -164,7 +168,7 @@ class LanguageModelTraining:
                 averaging=config.averaging,
             )
 
-        return make(jax.random.key(config.seed))
+        return jax.jit(make)
 
     def layout_and_chunk(self, run: Run, display: Display) -> tuple[parallel.Layout, TrainChunk]:
         """The compiled steps, on the devices where they run fastest.

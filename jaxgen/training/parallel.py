@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -199,7 +200,7 @@ def measure_devices(
             placed[devices] = state, layout.place_batches(batches, accumulate=accumulate)
         state, inputs = placed[devices]
         start = time.perf_counter()
-        state, metrics = chunk(state, inputs, steps)
+        state, metrics = chunk(state, inputs, np.int32(steps))  # the type that training passes
         jax.block_until_ready(metrics)
         placed[devices] = state, inputs
         return (time.perf_counter() - start) / steps
