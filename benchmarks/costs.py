@@ -30,16 +30,23 @@ class Cost:
         traffic: bytes of arrays that must be read or written at least once, wherever they lie.
         weights: bytes of recurrent weights read again at every time step (from cache, if they
             fit; `traffic` counts them once).
+        matrix: bytes of the recurrent weights, which say from where they are read again.
     """
 
     flops: float
     traffic: float
-    weights: float
+    weights: float = 0.0
+    matrix: float = 0.0
 
     @property
     def intensity(self) -> float:
         """FLOPs a byte of traffic, the roofline's abscissa."""
         return self.flops / (self.traffic + self.weights)
+
+
+def itemsize(dtype: str) -> int:
+    """Bytes of a number of a compute type."""
+    return {"float32": 4, "bfloat16": 2, "float16": 2}[dtype]
 
 
 def parameter_count(case: Case) -> int:
@@ -58,18 +65,35 @@ def train_step(case: Case, *, folded: bool = True, itemsize: int = FLOAT) -> Cos
         itemsize: bytes of a number in the compute type; parameters and logits are float32.
     """
     tokens, gates = case.B * case.T, 4 * case.H
-    recurrent = 3 * 2 * tokens * case.H * gates * case.L
-    deep = 3 * 2 * tokens * case.H * gates * (case.L - 1)
-    head = 3 * 2 * tokens * case.H * case.V
-    flops = recurrent + deep + head + _first_layer(case, folded)
+    flops = 3 * _products(case) + _first_layer(case, folded)
     params = parameter_count(case)
     optimizer = (4 + 4) * params  # reads p, g, m, v twice over (norm, update); writes g, p, m, v
     # Per layer: input gates in; activations, c and h out; all read back; d_gates out and in twice.
     activations = case.L * tokens * (2 * gates + 2 * (gates + 2 * case.H) + 3 * gates)
     logits = tokens * (2 * case.H + 4 * case.V)
-    weights = (2 * case.T - 2) * case.H * gates * case.L
     traffic = FLOAT * (optimizer + logits) + itemsize * activations
-    return Cost(flops, traffic, itemsize * weights)
+    matrix = itemsize * case.L * case.H * gates
+    return Cost(flops, traffic, (2 * case.T - 2) * matrix, matrix)
+
+
+def evaluation(case: Case, *, itemsize: int = FLOAT) -> Cost:
+    """The loss of B rows of T tokens: forward only, folded."""
+    tokens, gates = case.B * case.T, 4 * case.H
+    flops = _products(case)
+    if case.E:
+        flops += 2 * min(tokens, case.V) * case.E * gates
+    activations = case.L * tokens * (2 * gates + 2 * case.H)
+    logits = tokens * (2 * case.H + 2 * case.V)
+    traffic = FLOAT * (parameter_count(case) + logits) + itemsize * activations
+    matrix = itemsize * case.L * case.H * gates
+    return Cost(flops, traffic, (case.T - 1) * matrix, matrix)
+
+
+def _products(case: Case) -> float:
+    """FLOPs of a forward pass without the first layer's input projection."""
+    tokens, gates = case.B * case.T, 4 * case.H
+    layers = 2 * tokens * case.H * gates * (2 * case.L - 1)
+    return layers + 2 * tokens * case.H * case.V
 
 
 def _first_layer(case: Case, folded: bool) -> float:
@@ -96,14 +120,39 @@ def sampler_step(case: Case, *, folded: bool = True, itemsize: int = FLOAT) -> C
     else:
         table = case.B * gates
     rows = case.B * (4 * case.L * case.H + 2 * case.V)
-    return Cost(2 * case.B * products, itemsize * (products + table) + FLOAT * rows, 0.0)
+    return Cost(2 * case.B * products, itemsize * (products + table) + FLOAT * rows)
 
 
 def floor_seconds(cost: Cost, ceilings: dict[str, Any], *, dtype: str = "float32") -> float:
     """The least time the machine's measured ceilings allow: the larger of products and reads."""
-    level = memory_level(cost.traffic)
-    reads = (cost.traffic + cost.weights) / ceilings["read"][level]
+    speeds = ceilings["read"]
+    reads = cost.traffic / speeds[memory_level(cost.traffic)]
+    reads += cost.weights / speeds[memory_level(cost.matrix)]
     return max(cost.flops / ceilings["matmul"][dtype], reads)
+
+
+def figures(
+    cost: Cost, amount: float, seconds: float, ceilings: dict[str, Any], dtype: str = "float32"
+) -> dict[str, float]:
+    """What a row says of a step: rates, and shares of the machine's ceilings.
+
+    Args:
+        cost: of one step.
+        amount: tokens (or characters) of one step.
+        seconds: of one step.
+        ceilings: `machine.ceilings()`.
+        dtype: compute type.
+    """
+    floor = floor_seconds(cost, ceilings, dtype=dtype)
+    return {
+        "tokens_per_second": amount / seconds,
+        "flops_per_second": cost.flops / seconds,
+        "bytes_per_second": (cost.traffic + cost.weights) / seconds,
+        "share_of_matmul": cost.flops / seconds / ceilings["matmul"][dtype],
+        "intensity": cost.intensity,
+        "floor_seconds": floor,
+        "share_of_floor": floor / seconds,
+    }
 
 
 def memory_level(num_bytes: float) -> str:
@@ -151,14 +200,18 @@ def _sub_jaxprs(params: dict[str, Any]) -> list[Any]:
     return found
 
 
-def compiled_cost(function: Callable[..., Any], *arguments: Any) -> dict[str, float]:
-    """XLA's own figures for one call: `flops` (loop bodies once), and `temporary` bytes."""
-    compiled = jax.jit(function).lower(*arguments).compile()
-    analysis = compiled.cost_analysis() or {}
+def compiled_flops(function: Callable[..., Any], *arguments: Any) -> float:
+    """XLA's own count of one call, loop bodies once."""
+    analysis = jax.jit(function).lower(*arguments).compile().cost_analysis() or {}
     if isinstance(analysis, list):
         analysis = analysis[0]
+    return float(analysis.get("flops", math.nan))
+
+
+def compiled_bytes(compiled: Any) -> int | None:
+    """Most memory of a compiled program by XLA's accounting: arguments, results, temporaries."""
     memory = compiled.memory_analysis()
-    return {
-        "flops": float(analysis.get("flops", math.nan)),
-        "temporary": float(getattr(memory, "temp_size_in_bytes", math.nan)),
-    }
+    if memory is None:
+        return None
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return held - memory.alias_size_in_bytes

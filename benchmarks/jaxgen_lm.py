@@ -9,6 +9,8 @@ import numpy as np
 from flax import linen as nn
 
 from benchmarks.cases import Case
+from benchmarks.costs import compiled_bytes
+from benchmarks.machine import device_peak
 from jaxgen.models.language_model import LanguageModel, language_model_loss
 from jaxgen.ops.cross_entropy import cross_entropy
 from jaxgen.ops.lookup import lookup
@@ -17,13 +19,14 @@ from jaxgen.training.parallel import make_chunk, make_layout, request_host_devic
 from jaxgen.training.step import LossFn, init_state
 
 
-def model_of(case: Case, dtype: str = "float32") -> LanguageModel:
+def model_of(case: Case, dtype: str = "float32", backend: str = "auto") -> LanguageModel:
     return LanguageModel(
         vocab_size=case.V,
         hidden_size=case.H,
         num_layers=case.L,
         embedding_size=case.E,
         dtype=jnp.dtype(dtype),
+        backend=backend,
     )
 
 
@@ -88,6 +91,7 @@ class JaxgenTraining:
         devices: host devices of data parallelism.
         folded: fold the first layer's input projection into a table.
         dtype: compute type.
+        backend: of the recurrence.
         pool: batches on the device, and optimizer steps a dispatch.
     """
 
@@ -97,12 +101,13 @@ class JaxgenTraining:
         devices: int = 1,
         folded: bool = True,
         dtype: str = "float32",
+        backend: str = "auto",
         pool: int = 16,
     ):
         request_host_devices(devices)
         self.case = Case(**case)
         self.pool = pool
-        self.model = model_of(self.case, dtype)
+        self.model = model_of(self.case, dtype, backend)
         loss_fn = (loss_of if folded else unfolded_loss_of)(self.model)
         self.tx = make_optimizer(
             name="adam",
@@ -140,9 +145,7 @@ class JaxgenTraining:
         jax.block_until_ready((self.state, metrics))
 
     def facts(self) -> dict[str, Any]:
-        """Compile time and XLA's temporary memory."""
-        memory = self.chunk.memory_analysis()
-        return {
-            "compile_seconds": self.compile_seconds,
-            "temporary_bytes": getattr(memory, "temp_size_in_bytes", None),
-        }
+        """Compile time, and memory: the program's by XLA's accounting, the device's peak."""
+        one = compiled_bytes(self.chunk)
+        known = {"compile_seconds": self.compile_seconds}
+        return {**known, "program_bytes": one and one * self.layout.devices, **device_peak()}

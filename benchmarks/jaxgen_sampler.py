@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.cases import Case
+from benchmarks.costs import compiled_bytes
 from benchmarks.jaxgen_lm import model_of, params_of
+from benchmarks.machine import device_peak
 from jaxgen.generation.generate import generate
 from jaxgen.generation.sampling import SamplingParams
 from jaxgen.models.decoding import step_fn_of
@@ -48,13 +50,16 @@ class JaxgenSampling:
         self.carry = self.model.initial_carry(self.case.B)
         self.prompt = np.arange(self.case.B, dtype=np.int32)[:, None] % self.case.V
         self.settings = SamplingParams(**SETTINGS.get(sampling, {}))
+        self.program: Any = None
+        started = time.perf_counter()
         if sampling == "model":
             self.call = self._model_only()
+        elif inside_jit:
+            self.call = self._compiled()
         else:
-            self.call = self._compiled() if inside_jit else self._generate
-        started = time.perf_counter()
-        jax.block_until_ready(self.call(0))
-        self.first_call_seconds = time.perf_counter() - started
+            self.call = self._generate
+            jax.block_until_ready(self.call(0))
+        self.compile_seconds = time.perf_counter() - started
 
     def _generate(self, seed: int) -> jax.Array:
         return self._tokens(self.settings, self.case.T, seed)
@@ -70,7 +75,9 @@ class JaxgenSampling:
                 self.step_fn, params, carry, prompt, None, key, settings, max_new_tokens=length
             ).tokens
 
-        return lambda seed: call(self.params, self.carry, self.prompt, jax.random.key(seed))
+        arguments = (self.params, self.carry, jnp.asarray(self.prompt))
+        self.program = call.lower(*arguments, jax.random.key(0)).compile()
+        return lambda seed: self.program(*arguments, jax.random.key(seed))
 
     def _tokens(self, settings: SamplingParams, length: int, seed: int) -> jax.Array:
         out = generate(
@@ -101,8 +108,9 @@ class JaxgenSampling:
 
             return jax.lax.scan(step, (carry, tokens), length=self.case.T)[1]
 
-        tokens = jnp.asarray(self.prompt[:, 0])
-        return lambda seed: loop(self.params, self.carry, tokens)
+        arguments = (self.params, self.carry, jnp.asarray(self.prompt[:, 0]))
+        self.program = loop.lower(*arguments).compile()
+        return lambda seed: self.program(*arguments)
 
     def run(self, steps: int) -> None:
         """Make so many calls; the tokens of each come to the host."""
@@ -114,8 +122,9 @@ class JaxgenSampling:
         return np.asarray(self._tokens(SamplingParams(temperature=0.0), steps, 0)).tolist()
 
     def facts(self) -> dict[str, Any]:
-        """Seconds of the first call: tracing, compilation and one run."""
-        return {"compile_seconds": self.first_call_seconds}
+        """Seconds of tracing and compilation (outside a jit with one run), and memory."""
+        known = {"compile_seconds": self.compile_seconds, **device_peak()}
+        return known | ({"program_bytes": compiled_bytes(self.program)} if self.program else {})
 
 
 class JaxgenText:

@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,30 @@ def git_revision() -> str:
         return "unknown"
 
 
-def peak_memory() -> int:
-    """Most bytes in use so far: of the accelerator, or on a CPU of this process."""
+def device_peak() -> dict[str, int]:
+    """Most bytes of the accelerator in use so far, as `peak_bytes`; of a CPU nothing is known."""
     stats = jax.devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in stats:
-        return int(stats["peak_bytes_in_use"])
-    return peak_resident()
+    return {"peak_bytes": stats["peak_bytes_in_use"]} if "peak_bytes_in_use" in stats else {}
+
+
+def growth(function: Callable[[], Any]) -> int:
+    """Most bytes that a call of host code held beyond what there was before.
+
+    The larger of what Python and NumPy asked for (a heap that is warm need not grow) and what the
+    process's resident memory grew by (libraries in Rust and C++), where Linux lets that mark be
+    set back.
+    """
+    mark = Path("/proc/self/clear_refs")
+    tracemalloc.start()
+    try:
+        mark.write_text("5")
+        before = peak_resident()
+    except OSError:
+        before = None
+    function()
+    _, traced = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return traced if before is None else max(traced, peak_resident() - before)
 
 
 def fastest(function: Callable[[], Any], repeats: int = 15) -> float:

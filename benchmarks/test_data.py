@@ -1,41 +1,21 @@
-"""Suite: tokenizers and the cutting of a text into batches."""
+"""Suite: from a text file to token ids, and from those to batches."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.costs import FLOAT, Cost
+from benchmarks.texts import CHARACTERS, ArrayTokens, ids, text
 from jaxgen.data.streams import TokenStream
 
-CHARACTERS = 2_000_000
-
-
-class ArrayTokens:
-    """Token ids in memory."""
-
-    def __init__(self, ids: np.ndarray):
-        self.ids = ids
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        return self.ids[start:stop]
-
-
-def text() -> str:
-    """Pseudo-English of a fixed seed: words of a few letters with a skewed frequency."""
-    rng = np.random.default_rng(0)
-    letters = np.array(list("etaoinshrdlucmfwypvbgkjqxz"))
-    words = [
-        "".join(rng.choice(letters[: rng.integers(4, 26)], rng.integers(1, 9))) for _ in range(5000)
-    ]
-    chosen = rng.zipf(1.3, CHARACTERS // 4) % len(words)
-    return " ".join(words[index] for index in chosen)[:CHARACTERS]
+ENCODED = Cost(0, CHARACTERS * (1 + FLOAT))
+"""Every character is read and every id written once, at most one a character."""
 
 
 @pytest.mark.parametrize("kind", ["byte", "char", "word", "bpe"], ids="encode {}".format)
-def test_encode(kind: str, measure: Any, benchmark: Any) -> None:
+def test_encode(kind: str, measure: Any) -> None:
     pytest.importorskip("tokenizers")
     pytest.importorskip("pydantic")
     from jaxgen.config import TokenizerConfig
@@ -45,19 +25,46 @@ def test_encode(kind: str, measure: Any, benchmark: Any) -> None:
     size = 1000 if kind == "bpe" else None
     learned = sample[:200_000] if kind == "bpe" else sample
     tokenizer = build_tokenizer(TokenizerConfig(kind=kind, vocab_size=size), [learned])
-    seconds = measure(lambda units: [tokenizer.encode(sample) for _ in range(units)], suite="data")
-    benchmark.extra_info.update(characters_per_second=len(sample) / seconds)
+    measure(
+        lambda units: [tokenizer.encode(sample) for _ in range(units)],
+        suite="data",
+        unit="characters",
+        cost=ENCODED,
+        amount=CHARACTERS,
+    )
+
+
+@pytest.mark.parametrize("kind", ["char", "word"], ids="file to ids, {}".format)
+def test_file_to_ids(kind: str, measure: Any, tmp_path: Path) -> None:
+    """Opening, building the vocabulary and encoding: what a run begins with."""
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("pydantic")
+    pytest.importorskip("datasets")
+    from jaxgen.config import DataConfig, TokenizerConfig
+    from jaxgen.data.corpora import fit_tokenizer, load_corpus
+    from jaxgen.data.tokens import encode_corpus
+
+    path = tmp_path / "text.txt"
+    path.write_text(text())
+    data = DataConfig(files=(path,), validation_fraction=0.0, test_fraction=0.0)
+
+    def run(units: int) -> None:
+        for _ in range(units):
+            corpus = load_corpus(data)
+            encode_corpus(corpus, fit_tokenizer(TokenizerConfig(kind=kind), corpus))
+
+    measure(run, suite="data", unit="characters", cost=ENCODED, amount=CHARACTERS)
 
 
 @pytest.mark.parametrize("shape", [(32, 64), (64, 128)], ids="stream B={0[0]} T={0[1]}".format)
-def test_stream(shape: tuple[int, int], measure: Any, benchmark: Any) -> None:
+def test_stream(shape: tuple[int, int], measure: Any) -> None:
     batch_size, length = shape
-    ids = np.random.default_rng(0).integers(0, 65, 4_000_000).astype(np.int32)
-    stream = TokenStream(ArrayTokens(ids), batch_size, length)
+    stream = TokenStream(ArrayTokens(np.tile(ids(), 2)), batch_size, length)
+    chunk = 16
+    tokens = chunk * batch_size * length
 
     def run(units: int) -> None:
         for index in range(units):
-            stream.chunk(0, index % (stream.windows_per_epoch - 16), 16)
+            stream.chunk(0, index % (stream.windows_per_epoch - chunk), chunk)
 
-    seconds = measure(run, suite="data")
-    benchmark.extra_info.update(tokens_per_second=16 * batch_size * length / seconds)
+    measure(run, suite="data", unit="tokens", cost=Cost(0, tokens * (1 + FLOAT)), amount=tokens)

@@ -2,24 +2,40 @@
 
 from typing import Any
 
+import jax
+import pytest
+
 from benchmarks import costs
 from benchmarks.grid import Entry
 from benchmarks.jaxgen_lm import JaxgenTraining
+from jaxgen.ops.backends import Problem, choose_backend, obstacle, platform_here
 
 
-def test_train_step(training_entry: Entry, measure: Any, benchmark: Any, ceilings: Any) -> None:
-    case, dtype = training_entry
-    contestant = JaxgenTraining(case.as_dict(), dtype=dtype)
-    cost = costs.train_step(case)
-    seconds = measure(
+def skip_unless_it_adds_a_row(entry: Entry) -> str:
+    """The backend's name; skips what cannot run here and what another row measures."""
+    case, where = entry.case, platform_here()
+    problem = Problem(case.T, case.B, case.H, entry.dtype)
+    chosen = choose_backend("auto", problem, where).name
+    if entry.devices > jax.device_count():
+        pytest.skip(f"there are not {entry.devices} devices")
+    if entry.backend == "auto":
+        return chosen
+    why_not = obstacle(entry.backend, problem, where)
+    if why_not or entry.backend == chosen:
+        pytest.skip(why_not or "the automatic choice, measured already")
+    return entry.backend
+
+
+def test_train_step(training_entry: Entry, measure: Any) -> None:
+    case, dtype, backend, devices = training_entry
+    name = skip_unless_it_adds_a_row(training_entry)
+    contestant = JaxgenTraining(case.as_dict(), dtype=dtype, backend=backend, devices=devices)
+    measure(
         contestant.run,
         suite="train step",
-        shape={**case.as_dict(), "dtype": dtype},
-        intensity=cost.intensity,
+        shape={**training_entry.shape, "backend": name},
+        cost=costs.train_step(case, itemsize=costs.itemsize(dtype)),
+        amount=case.B * case.T,
+        dtype=dtype,
         **contestant.facts(),
-    )
-    benchmark.extra_info.update(
-        tokens_per_second=case.B * case.T / seconds,
-        flops_per_second=cost.flops / seconds,
-        share_of_matmul=cost.flops / seconds / ceilings["matmul"][dtype],
     )

@@ -91,7 +91,7 @@ for name in ("pydantic", "tokenizers", "datasets", "tyro", "jaxtyping", "torch",
 import benchmarks.compare_sampling, benchmarks.compare_training, benchmarks.grid
 import benchmarks.jaxgen_lm, benchmarks.jaxgen_sampler, benchmarks.peers.flax_rnn
 import benchmarks.report, benchmarks.conftest, benchmarks.test_train_step
-import benchmarks.test_sampler, benchmarks.test_data
+import benchmarks.test_sampler, benchmarks.test_data, benchmarks.test_metrics
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -37,6 +37,15 @@ def test_train_step_flops_are_those_of_the_program(case: Case, folded: bool) -> 
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_evaluation_flops_are_those_of_the_program(case: Case) -> None:
+    model = model_of(case)
+    batch = {"tokens": jnp.asarray(case.batches(1)[0])}
+    carry = model.initial_carry(case.B)
+    found = costs.traced_flops(loss_of(model), params_of(case), carry, batch, None)
+    assert costs.evaluation(case).flops == found
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_sampler_step_flops_are_those_of_the_program(case: Case) -> None:
     model = model_of(case)
     step_fn = step_fn_of(model)
@@ -60,7 +69,7 @@ def test_xla_counts_a_loop_body_once_and_traced_flops_counts_every_trip() -> Non
     def scan(trips: int) -> jax.Array:
         return jax.lax.scan(lambda x, _: (x @ weight, None), start, length=trips)[0]
 
-    reported = costs.compiled_cost(lambda: scan(50))["flops"]
+    reported = costs.compiled_flops(lambda: scan(50))
     assert body <= reported < 2 * body
     assert costs.traced_flops(lambda: scan(50)) == 50 * body
 
@@ -88,7 +97,19 @@ def test_floor_takes_the_larger_bound_and_the_right_level() -> None:
         "matmul": {"float32": 100.0},
         "read": {"cache_small": 50.0, "cache_large": 20.0, "memory": 10.0},
     }
-    assert costs.floor_seconds(costs.Cost(1000, 100, 0), ceilings) == 10
-    assert costs.floor_seconds(costs.Cost(100, 100, 0), ceilings) == 2
+    assert costs.floor_seconds(costs.Cost(1000, 100), ceilings) == 10
+    assert costs.floor_seconds(costs.Cost(100, 100), ceilings) == 2
     big = 2.0**25
-    assert costs.floor_seconds(costs.Cost(100, big, 0), ceilings) == big / 10
+    assert costs.floor_seconds(costs.Cost(100, big), ceilings) == big / 10
+    # A small matrix that is read again and again comes from the cache, whatever else moves.
+    again = costs.Cost(100, big, weights=500.0, matrix=50.0)
+    assert costs.floor_seconds(again, ceilings) == big / 10 + 10
+
+
+def test_figures_by_hand() -> None:
+    ceilings = {"matmul": {"bfloat16": 100.0}, "read": {"cache_small": 50.0}}
+    found = costs.figures(costs.Cost(100, 10), 4, 2.0, ceilings, "bfloat16")
+    assert found["tokens_per_second"] == 2
+    assert found["flops_per_second"] == 50
+    assert found["share_of_matmul"] == found["share_of_floor"] == 0.5
+    assert (found["intensity"], found["floor_seconds"]) == (10, 1)
