@@ -1,10 +1,11 @@
 """Runs from settings, and models from runs: `train`, `load`, `evaluate`, `describe`, `export`."""
 
+import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +34,11 @@ from jaxgen.training.language_model import (
     unit_of,
 )
 from jaxgen.training.loop import Result
+from jaxgen.training.parallel import candidate_devices
 from jaxgen.training.progress import Display, Unit, in_unit
-from jaxgen.training.runs import Run, locked, write_text
+from jaxgen.training.runs import SEEDS_FILE, Run, locked, read_index, write_text
+from jaxgen.training.seed_runs import SeedRuns, clear, together
+from jaxgen.training.seeds import seed_devices, train_seeds
 from jaxgen.types import Array, PyTree
 
 Which = Literal["best", "last"]
@@ -50,27 +54,55 @@ RESUMABLE = {
 }
 
 
+@overload
 def train(
     experiment: Experiment | str | Path | None = None,
     *,
     out: str | Path,
+    seeds: None = None,
     resume: bool = False,
     overwrite: bool = False,
     display: Display | None = None,
-) -> Result:
+) -> Result: ...
+
+
+@overload
+def train(
+    experiment: Experiment | str | Path | None = None,
+    *,
+    out: str | Path,
+    seeds: int,
+    resume: bool = False,
+    overwrite: bool = False,
+    display: Display | None = None,
+) -> list[Result]: ...
+
+
+def train(
+    experiment: Experiment | str | Path | None = None,
+    *,
+    out: str | Path,
+    seeds: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    display: Display | None = None,
+) -> Result | list[Result]:
     """Train a language model into a run directory.
 
     Args:
         experiment: Settings, or a TOML file with them; None takes the defaults, and with `resume`
             those of the run.
         out: The run directory.
+        seeds: Train so many runs together as one program, in `out`/seed-0, `out`/seed-1 and so on,
+            each with the next seed from `training.seed` and each a run directory like any other.
+            One that diverges leaves the others alone, and says so in its result.
         resume: Continue the run there, bit for bit. Only lengths, limits, samples and the place
             of the files may differ from the run's settings.
         overwrite: Start anew where there is a run already.
         display: Where to show progress; by default on standard error.
 
     Returns:
-        How it ended. `load(out)` gives the trained model.
+        How it ended, of each seed with `seeds`. `load(out)` gives the trained model.
 
     Raises:
         UserError: Bad settings or corpus, a run that is there already (or is not, with `resume`),
@@ -79,14 +111,24 @@ def train(
     out = Path(out)
     if isinstance(experiment, str | Path):
         experiment = read_toml(experiment)
+    if together(out):
+        raise UserError(
+            f"{out} trains together with the seeds beside it; continue all of them with --resume "
+            f"--out {together(out)}, or copy it elsewhere to go on with it alone"
+        )
     if resume:
+        seeds = _seeds_to_resume(out, seeds)
         experiment = _resumed(out, experiment)
-    elif Run.exists(out) and not overwrite:
+    elif (Run.exists(out) or SeedRuns.exists(out)) and not overwrite:
         raise UserError(
             f"{out} already holds a run; continue it with --resume, replace it with --force, or "
             "choose another directory with --out"
         )
     experiment = experiment or Experiment()
+    if seeds is None:
+        candidate_devices(experiment.training.devices, experiment.training.batch_size)
+    else:
+        devices = seed_devices(experiment, seeds)
     corpus = load_corpus(experiment.data)
     with locked(out):
         if resume:
@@ -95,17 +137,40 @@ def train(
             tokenizer = fit_tokenizer(experiment.tokenizer, corpus)
         splits = encode_corpus(corpus, tokenizer, out / "tokens")
         training = LanguageModelTraining(experiment, tokenizer, splits)
-        if resume:
-            run = Run.open(out)
-            write_text(out / "config.toml", to_toml(experiment))
-        else:
-            (out / "run.json").unlink(missing_ok=True)
-            files = {
-                "config.toml": to_toml(experiment),
+        first = experiment.training.seed
+
+        def files(seed: int = first) -> dict[str, str]:
+            return {
+                "config.toml": to_toml(_with_seed(experiment, seed)),
                 "tokenizer.json": tokenizer.backend.to_str(pretty=True) + "\n",
             }
-            run = Run.create(out, files)
-        return training.run(run, _sampler(training), display)
+
+        if not resume:
+            clear(out)
+        if seeds is None:
+            run = Run.open(out) if resume else Run.create(out, files())
+            write_text(out / "config.toml", files()["config.toml"])
+            return training.run(run, _sampler(training), display)
+        numbers = range(first, first + seeds)
+        home = SeedRuns.open(out) if resume else SeedRuns.create(out, numbers, devices, files)
+        write_text(out / "config.toml", files()["config.toml"])
+        for run, seed in zip(home.runs, numbers, strict=True):
+            write_text(run.directory / "config.toml", files(seed)["config.toml"])
+        return train_seeds(training, home, display)
+
+
+def _with_seed(experiment: Experiment, seed: int) -> Experiment:
+    training = experiment.training.model_copy(update={"seed": seed})
+    return experiment.model_copy(update={"training": training})
+
+
+def _seeds_to_resume(out: Path, wanted: int | None) -> int | None:
+    """How many seeds train together there; None for a single run."""
+    there = len(read_index(out / SEEDS_FILE)["seeds"]) if SeedRuns.exists(out) else None
+    if wanted not in (None, there):
+        kind = f"{there} seeds" if there else "no seeds that train together"
+        raise UserError(f"`seeds` is {wanted}, but {out} has {kind}; leave it out to resume")
+    return there
 
 
 def _sampler(training: LanguageModelTraining) -> Callable[[PyTree], list[tuple[float, str]]] | None:
@@ -136,7 +201,8 @@ def _sampler(training: LanguageModelTraining) -> Callable[[PyTree], list[tuple[f
 def _resumed(out: Path, wanted: Experiment | None) -> Experiment:
     """The settings of a run, with those of `wanted` that a resumed run may set anew."""
     path = out / "config.toml"
-    kept = parse_toml(Run.open(out).read_file(path.name), source=str(path))
+    text = path.read_text("utf-8") if SeedRuns.exists(out) else Run.open(out).read_file(path.name)
+    kept = parse_toml(text, source=str(path))
     for name, old, new in changes(kept, wanted or kept):
         section, _, setting = name.partition(".")
         if setting not in RESUMABLE.get(section, ()):
@@ -291,6 +357,8 @@ def describe(path: str | Path) -> dict[str, Any]:
         UserError: As in `load`.
     """
     directory = Path(path)
+    if SeedRuns.exists(directory):
+        return _describe_seeds(directory)
     experiment, tokenizer, params = _read(directory, None)
     unit = unit_of(tokenizer)
     facts: dict[str, Any] = {
@@ -307,6 +375,22 @@ def describe(path: str | Path) -> dict[str, Any]:
     return facts
 
 
+def _describe_seeds(directory: Path) -> dict[str, Any]:
+    """What is known about seeds that train together: each one, then mean, deviation and best."""
+    unit = unit_of(Tokenizer.load(directory / "tokenizer.json"))
+    runs = [directory / f"seed-{n}" for n in read_index(directory / SEEDS_FILE)["seeds"]]
+    histories = {run.name: _history(Run.open(run), unit) for run in runs}
+    name = f"best_validation_{unit}"
+    reached = {run: facts[name] for run, facts in histories.items() if name in facts}
+    facts: dict[str, Any] = {"path": str(directory), "kind": "seeds", "runs": histories}
+    if reached:
+        best = min(reached, key=lambda run: reached[run])
+        facts[f"{name}_mean"] = statistics.fmean(reached.values())
+        facts[f"{name}_deviation"] = statistics.pstdev(reached.values())
+        facts["best_run"] = str(directory / best)
+    return facts
+
+
 def _history(run: Run, unit: Unit) -> dict[str, Any]:
     """How far a run is, and how good."""
     last, best = run.checkpoint("last"), run.checkpoint("best")
@@ -318,6 +402,8 @@ def _history(run: Run, unit: Unit) -> dict[str, Any]:
         history["best_step"] = best["step"]
         history["best_validation_nll"] = min(progress["validation"])
         history[f"best_validation_{unit}"] = in_unit(min(progress["validation"]), unit)
+    if progress.get("stopped"):
+        history["stopped"] = progress["stopped"]
     return history
 
 

@@ -27,7 +27,8 @@ def print_facts(facts: dict[str, Any], *, as_json: bool) -> None:
     for name, value in facts.items():
         if isinstance(value, dict):
             print(f"{name}:")
-            print_facts({f"  {key}": item for key, item in value.items()}, as_json=False)
+            indent = " " * (len(name) - len(name.lstrip()) + 2)
+            print_facts({indent + key: item for key, item in value.items()}, as_json=False)
         elif value is not None:
             if isinstance(value, float):
                 value = f"{value:.6g}"

@@ -4,14 +4,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import DisallowNone, Positional, arg
 
 from jaxgen.cli.options import Flag, default
 from jaxgen.config import Config, Experiment
 from jaxgen.config_files import read_toml, validate
+
+if TYPE_CHECKING:
+    from jaxgen.training.loop import Result
 
 
 def _options(section: type[Config]) -> type:
@@ -61,6 +64,8 @@ class Train:
     """Settings; what it leaves out, or all without a file, has the default shown below."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """Run directory (default: runs/ and the name of the configuration)."""
+    seeds: Annotated[int | None, DisallowNone, arg(metavar="N", help_behavior_hint="")] = None
+    """Train N runs together as one program, in DIR/seed-0 and so on, each with the next seed."""
     resume: Flag = False
     """Continue the run there, bit for bit; lengths, limits, samples and files may change."""
     force: Flag = False
@@ -113,8 +118,25 @@ class Train:
         from jaxgen.experiment import train
 
         out = self.directory
-        result = train(experiment, out=out, resume=self.resume, overwrite=self.force)
-        print(f"{result.reason} after {result.steps} steps; the run is in {out}", file=sys.stderr)
-        if result.reason == "interrupted":
+        ends = train(
+            experiment, out=out, seeds=self.seeds, resume=self.resume, overwrite=self.force
+        )
+        results = ends if isinstance(ends, list) else [ends]
+        if isinstance(ends, list):
+            _print_table(ends)
+        else:
+            where = f"the run is in {out}"
+            print(f"{ends.reason} after {ends.steps} steps; {where}", file=sys.stderr)
+        if any(result.reason == "interrupted" for result in results):
             print(f"continue with: jaxgen train --resume --out {out}", file=sys.stderr)
             raise KeyboardInterrupt
+
+
+def _print_table(results: "Sequence[Result]") -> None:
+    """One line a seed, the best marked."""
+    best = min((r.best_nll for r in results if r.best_nll is not None), default=None)
+    for result in results:
+        nll = "" if result.best_nll is None else f"  best validation nll {result.best_nll:.4f}"
+        mark = "  <- best" if best is not None and result.best_nll == best else ""
+        end = f"{result.reason} after {result.steps} steps"
+        print(f"{result.run.directory}: {end}{nll}{mark}", file=sys.stderr)

@@ -55,11 +55,31 @@ def make_evaluator(
         of NumPy arrays of one shape. They are read as a stream and the carry flows through them.
         Sums over a batch are float32, those over batches exact to float64.
     """
+    sums = make_sums(loss_fn, windows_per_dispatch=windows_per_dispatch)
 
-    @jax.jit
-    def sums(
-        params: PyTree, carry: PyTree, batches: PyTree, windows: Array
-    ) -> tuple[PyTree, Array]:
+    def evaluate(params: PyTree, carry: PyTree, batches: Iterable[PyTree]) -> Nll:
+        total, count = sums(params, carry, batches)
+        return Nll(float(total), round(float(count)))
+
+    return evaluate
+
+
+def make_sums(
+    loss_fn: Callable[..., tuple[Array, tuple[PyTree, Array, Array]]],
+    *,
+    windows_per_dispatch: int = 32,
+    compiled: Callable[[Callable], Callable] = jax.jit,
+) -> Callable[[PyTree, PyTree, Iterable[PyTree]], np.ndarray]:
+    """Build `sums(params, carry, batches)`: total nll and number of tokens, for `make_evaluator`.
+
+    With a `compiled` that also maps over the leading axis of the first argument, parameters and
+    carries are stacked, and so are the pairs that come out, [S, 2].
+    """
+
+    @compiled
+    def dispatch(model: PyTree, batches: PyTree, windows: Array) -> tuple[PyTree, Array]:
+        params, carry = model
+
         def body(memory: PyTree) -> PyTree:
             index, carry, rows = memory
             batch = jax.tree.map(
@@ -74,20 +94,16 @@ def make_evaluator(
         _, carry, rows = jax.lax.while_loop(lambda memory: memory[0] < windows, body, start)
         return carry, rows
 
-    def evaluate(params: PyTree, carry: PyTree, batches: Iterable[PyTree]) -> Nll:
-        # Where the parameters are: what comes back lies there, and would be another program's.
-        place = getattr(jax.tree.leaves(params)[0], "sharding", None)
-        carry = jax.device_put(carry, place)
+    def sums(params: PyTree, carry: PyTree, batches: PyTree) -> np.ndarray:
         rows = []
         for group in _groups(batches, windows_per_dispatch):
             filled = group + [group[-1]] * (windows_per_dispatch - len(group))
             stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *filled)
-            carry, row = sums(params, carry, stacked, np.int32(len(group)))
+            carry, row = dispatch((params, carry), stacked, np.int32(len(group)))
             rows.append(row)
-        table = np.sum([np.asarray(row, np.float64).sum(0) for row in rows] or [[0, 0]], axis=0)
-        return Nll(float(table[0]), round(float(table[1])))
+        return np.sum([np.asarray(row, np.float64).sum(-2) for row in rows] or [[0, 0]], axis=0)
 
-    return evaluate
+    return sums
 
 
 def _groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

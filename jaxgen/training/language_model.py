@@ -19,7 +19,7 @@ from jaxgen.training.loop import Result, SampleFn, total_steps, train
 from jaxgen.training.optimizers import make_optimizer, make_schedule
 from jaxgen.training.progress import Display, Unit
 from jaxgen.training.runs import Run
-from jaxgen.training.step import TrainChunk, TrainState, init_state
+from jaxgen.training.step import LossFn, TrainChunk, TrainState, init_state
 from jaxgen.types import PyTree
 
 EVALUATION_ROWS = 16
@@ -68,6 +68,19 @@ class Batches:
         return batch
 
 
+def held_out_batches(
+    tokens: Tokens, length: int, reset_id: int | None = None
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the batches of `make_text_evaluator`, whose arguments these are."""
+    parts = evaluation_batches(tokens, EVALUATION_ROWS, length)
+    if reset_id is None:
+        yield from ({"tokens": ids, "mask": mask} for ids, mask in parts)
+        return
+    resets = evaluation_resets(tokens, EVALUATION_ROWS, length, reset_id)
+    for (ids, mask), reset in zip(parts, resets, strict=True):
+        yield {"tokens": ids, "mask": mask, "resets": reset}
+
+
 def make_text_evaluator(
     model: LanguageModel, length: int, reset_id: int | None = None
 ) -> Callable[[PyTree, Tokens], Nll]:
@@ -81,17 +94,9 @@ def make_text_evaluator(
     # The backend that training insists on may know no masks, or not be here.
     evaluate = make_evaluator(partial(language_model_loss, model.clone(backend="auto")))
 
-    def batches(tokens: Tokens) -> Iterator[dict[str, np.ndarray]]:
-        parts = evaluation_batches(tokens, EVALUATION_ROWS, length)
-        if reset_id is None:
-            yield from ({"tokens": ids, "mask": mask} for ids, mask in parts)
-            return
-        resets = evaluation_resets(tokens, EVALUATION_ROWS, length, reset_id)
-        for (ids, mask), reset in zip(parts, resets, strict=True):
-            yield {"tokens": ids, "mask": mask, "resets": reset}
-
     def nll(params: PyTree, tokens: Tokens) -> Nll:
-        return evaluate(params, model.initial_carry(EVALUATION_ROWS), batches(tokens))
+        batches = held_out_batches(tokens, length, reset_id)
+        return evaluate(params, model.initial_carry(EVALUATION_ROWS), batches)
 
     return nll
 
@@ -100,14 +105,13 @@ class LanguageModelTraining:
     """The pieces of one training, checked before the run directory is made."""
 
     def __init__(self, experiment: Experiment, tokenizer: Tokenizer, splits: TokenSplits) -> None:
-        """UserError where the text is too short, or the devices do not divide the batch."""
+        """UserError where the text is too short."""
         config, rule = experiment.training, experiment.optimizer
         self.experiment, self.tokenizer, self.splits = experiment, tokenizer, splits
         self.reset_id = reset_id_of(experiment, tokenizer)
         stream = TokenStream(splits.train, config.batch_size, config.sequence_length)
         self.batches = Batches(stream, self.reset_id)
         self.steps = total_steps(config, stream.windows_per_epoch)
-        parallel.candidate_devices(config.devices, config.batch_size)
         self.model = build_model(experiment.model, tokenizer.vocab_size)
         self.schedule = make_schedule(
             learning_rate=rule.learning_rate,
@@ -135,12 +139,12 @@ class LanguageModelTraining:
         layout, chunk = self.layout_and_chunk(run, display)
         nll = make_text_evaluator(self.model, config.sequence_length, self.reset_id)
         held_out = self.splits.validation
-        return train(
+        (result,) = train(
             self.state(),
             chunk,
             self.batches,
             None if held_out is None else lambda params: {"nll": nll(params, held_out).mean},
-            run,
+            [run],
             config,
             initial_carry=self.model.initial_carry(config.batch_size),
             layout=layout,
@@ -149,6 +153,7 @@ class LanguageModelTraining:
             unit=unit_of(self.tokenizer),
             display=display,
         )
+        return result
 
     def state(self) -> TrainState:
         """The state before the first step."""
@@ -156,19 +161,29 @@ class LanguageModelTraining:
 
     @cached_property
     def _state(self) -> Callable[[jax.Array], TrainState]:
-        """From a key; one program, as a run should not begin by compiling dozens."""
+        """`state_of`, one program, as a run should not begin by compiling dozens."""
+        return jax.jit(self.state_of)
+
+    def state_of(self, key: jax.Array) -> TrainState:
+        """The state before the first step, from the key of a seed."""
         config = self.experiment.training
+        return init_state(
+            init_params(self.model, jax.random.fold_in(key, 0)),
+            self.tx,
+            jax.random.fold_in(key, 1),
+            carry=self.model.initial_carry(config.batch_size),
+            averaging=config.averaging,
+        )
 
-        def make(key: jax.Array) -> TrainState:
-            return init_state(
-                init_params(self.model, jax.random.fold_in(key, 0)),
-                self.tx,
-                jax.random.fold_in(key, 1),
-                carry=self.model.initial_carry(config.batch_size),
-                averaging=config.averaging,
-            )
-
-        return jax.jit(make)
+    def loss_of(self, model: LanguageModel) -> LossFn:
+        """The loss of a model, with the penalties of the settings."""
+        config = self.experiment.training
+        return partial(
+            language_model_loss,
+            model,
+            activation_penalty=config.activation_penalty,
+            temporal_penalty=config.temporal_penalty,
+        )
 
     def layout_and_chunk(self, run: Run, display: Display) -> tuple[parallel.Layout, TrainChunk]:
         """The compiled steps, on the devices where they run fastest.
@@ -177,12 +192,7 @@ class LanguageModelTraining:
         devices draws other dropout masks and adds in another order.
         """
         config = self.experiment.training
-        loss_fn = partial(
-            language_model_loss,
-            self.model,
-            activation_penalty=config.activation_penalty,
-            temporal_penalty=config.temporal_penalty,
-        )
+        loss_fn = self.loss_of(self.model)
 
         def candidate(devices: int) -> tuple[parallel.Layout, TrainChunk]:
             layout = parallel.make_layout(devices)

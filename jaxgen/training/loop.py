@@ -1,12 +1,13 @@
 """The live loop: dispatch steps, watch them, evaluate, save, stop.
 
 It knows neither models nor tokens: a state, a compiled chunk of steps, a stream of batches and a
-function that evaluates parameters are enough, so every task trains with it.
+function that evaluates parameters are enough, so every task trains with it. Several runs may train
+side by side on the same batches; one that diverges or stops early leaves the others alone.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
@@ -19,7 +20,8 @@ from jaxgen.training.clock import Clock
 from jaxgen.training.interrupts import interrupts
 from jaxgen.training.parallel import Layout
 from jaxgen.training.plots import plot_run
-from jaxgen.training.progress import Display, Unit, in_unit
+from jaxgen.training.progress import Display, Unit, in_unit, spread
+from jaxgen.training.records import EARLY_STOPPING, Record, non_finite
 from jaxgen.training.runs import Run
 from jaxgen.training.step import (
     Metrics,
@@ -35,8 +37,9 @@ DISPATCH_SECONDS = 0.5
 """A dispatch is kept about this short, so that Ctrl-C and the display answer."""
 SAVE_SECONDS = 60.0
 """At most so much work is lost by a kill, besides what evaluations save."""
+ADVICE = "lower `optimizer.learning_rate` or `optimizer.clip_norm` and train anew"
 
-Reason = Literal["finished", "early stopping", "time is up", "interrupted"]
+Reason = Literal["finished", "early stopping", "time is up", "interrupted", "diverged"]
 SampleFn = Callable[[PyTree], Sequence[tuple[float, str]]]
 
 
@@ -52,39 +55,19 @@ class Stream(Protocol):
         """NumPy arrays with `num_windows` consecutive batches on their leading axis."""
 
 
-@dataclass
-class Progress:
-    """What the loop itself remembers; saved with every checkpoint."""
-
-    seconds: float = 0.0
-    """Spent in the loop, over all resumptions."""
-    validation: list[float] = field(default_factory=list)
-    """Mean nll of every evaluation."""
-    row: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0, 0.0])
-    """Of the unfinished metrics row: nll_sum, count, summed grad_norm, steps."""
-
-    def evaluations_since_best(self) -> int:
-        """Evaluations without a better figure."""
-        if not self.validation:
-            return 0
-        return len(self.validation) - 1 - self.validation.index(min(self.validation))
-
-    def stalls(self, window: int) -> bool:
-        """NT-ASGD's trigger: worse than the best of the evaluations before the last `window`."""
-        *earlier, last = self.validation
-        return len(earlier) > window and last > min(earlier[:-window])
-
-
 @dataclass(frozen=True)
 class Result:
     """How a training ended."""
 
     state: TrainState
     reason: Reason
+    """`diverged` only where other runs beside it went on; else that is an error."""
     steps: int
     seconds: float
     best_nll: float | None
     """Best mean nll of the evaluations, nats per token."""
+    run: Run
+    """Where it is saved."""
 
 
 def total_steps(config: TrainingConfig, windows_per_epoch: int) -> int:
@@ -116,8 +99,8 @@ def train(
     state: TrainState,
     chunk: TrainChunk,
     stream: Stream,
-    evaluate_fn: Callable[[PyTree], dict[str, float]] | None,
-    run: Run,
+    evaluate_fn: Callable[[PyTree], dict[str, Any]] | None,
+    runs: Sequence[Run],
     config: TrainingConfig,
     *,
     initial_carry: PyTree = (),
@@ -126,31 +109,36 @@ def train(
     sample_fn: SampleFn | None = None,
     unit: Unit = "perplexity",
     display: Display | None = None,
-) -> Result:
-    """Train until the end, early stopping, the time limit or Ctrl-C; go on where `run` stands.
+    log: Callable[[Sequence[dict[str, Any]]], None] | None = None,
+) -> list[Result]:
+    """Train until the end, early stopping, the time limit or Ctrl-C; go on where `runs` stand.
 
     Args:
-        state: The state before the first step; the run's last checkpoint replaces it.
-        chunk: From `parallel.make_chunk`, made with the accumulation and averaging of `config`.
+        state: The state before the first step, of all runs as the layout has them; their last
+            checkpoints replace it.
+        chunk: From `parallel.make_chunk` or `seeds.make_chunk`, made with the accumulation and
+            averaging of `config`.
         stream: The training batches.
         evaluate_fn: Parameters to figures, of which "nll" (validation, nats per token) decides
-            the best checkpoint and early stopping; None trains without evaluating.
-        run: The directory; the caller holds its lock.
+            the best checkpoint and early stopping; of several runs, an array of each figure. None
+            trains without evaluating.
+        runs: The directory of each run; the caller holds the lock.
         config: Lengths, intervals and limits.
         initial_carry: The model's memory at the start of each epoch.
         layout: Where the chunk wants its inputs.
         learning_rate: Schedule, only to be reported.
-        sample_fn: Parameters to (temperature, text) pairs, shown after each evaluation. It must
-            not keep the parameters: the next step reuses their memory.
+        sample_fn: Parameters to (temperature, text) pairs, shown after each evaluation of a
+            single run. It must not keep the parameters: the next step reuses their memory.
         unit: How to show the nll.
         display: Where to show it; by default a live display on a terminal, else plain lines.
+        log: Called with the indexes of all runs before any of them is committed.
 
     Returns:
-        The state at the end, and why it ended. All is saved in `run`.
+        Each run's state at the end, and why it ended. All is saved in `runs`.
 
     Raises:
-        UserError: A loss or gradient is not finite (the last good state is saved), or the disk
-            is full.
+        UserError: A loss or gradient of the only run, or of all, is not finite (the last good
+            state is saved), or the disk is full.
     """
     layout = layout or Layout()
     epoch_steps = steps_per_epoch(config, stream.windows_per_epoch)
@@ -159,20 +147,32 @@ def train(
     evaluate_every = config.evaluate_every or epoch_steps
     limit = config.max_minutes * 60.0 if config.max_minutes else float("inf")
 
-    progress = Progress()
-    restored = run.restore(state)
-    if restored is not None:
-        state, saved = restored
-        progress = Progress(**saved)
-    state = layout.place_state(state._replace(finite=jnp.bool_(True)))
-    step = int(state.step)
+    records = [Record(run, unit) for run in runs]
+    states = layout.members(state)
+    fresh = runs[0].checkpoint("last") is None
+    if not fresh:
+        pairs = zip(records, states, strict=True)
+        states = [record.restore(state) or state for record, state in pairs]
+    states = [
+        state._replace(finite=jnp.bool_(record.active))
+        for record, state in zip(records, states, strict=True)
+    ]
+    state = layout.place_members(states)
+    if all(record.diverged for record in records):
+        raise UserError(f"all {len(records)} runs diverged already; {ADVICE}")
+    furthest = max(records, key=lambda record: (record.active, record.progress.seconds))
+    step = int(states[records.index(furthest)].step)
 
-    started = time.perf_counter() - progress.seconds
+    started = time.perf_counter() - furthest.progress.seconds
     clock = Clock()
     display = display or Display(total, unit)
 
     def elapsed() -> float:
         return time.perf_counter() - started
+
+    def active() -> list[int]:
+        """The runs that go on."""
+        return [index for index, record in enumerate(records) if record.active]
 
     def next_length(step: int) -> int:
         """Steps of the next dispatch: none crosses an epoch, an evaluation or a metrics row."""
@@ -194,80 +194,124 @@ def train(
 
         return layout.place_batches(jax.tree.map(arrange, batches), accumulate=windows)
 
-    def save(*, best: bool = False) -> None:
-        progress.seconds = elapsed()
-        run.save(state, asdict(progress), best=best)
+    def save(which: Sequence[int], best: Collection[int] = ()) -> None:
+        states, indexes = layout.members(state), [run.index for run in runs]
+        for i in which:
+            indexes[i] = records[i].prepare(states[i], elapsed(), best=i in best)
+        if log is not None:
+            log(indexes)
+        for i in which:
+            runs[i].commit(indexes[i])
         clock.saved()
+
+    def fail(i: int, what: str, saved_step: int) -> None:
+        """Save a run that is not finite, and go on without it; UserError where it is the last."""
+        saved = f"the state after step {saved_step} is saved"
+        if len(records) > 1:
+            records[i].progress.stopped = what
+        save([i])
+        if len(records) == 1:
+            raise UserError(f"{what}: training stopped, and {saved}; {ADVICE}")
+        display.line(f"{records[i].name} diverged: {what}; {saved}, and the others go on")
+        if all(record.diverged for record in records):
+            raise UserError(f"all {len(records)} runs diverged, the last because {what}; {ADVICE}")
 
     def collect(metrics: Metrics, step: int, length: int) -> None:
         """Wait for a dispatch that ended at `step`, and report it."""
-        rows = jax.tree.map(np.asarray, metrics)
-        if not rows.finite[:length].all():
-            bad = int(np.argmin(rows.finite))
-            save()
-            raise UserError(_non_finite(rows, bad, step - length + bad))
-        values = (rows.nll_sum, rows.num_tokens, rows.grad_norm)
-        sums = [float(x[:length].sum(dtype=np.float64)) for x in values]
-        clock.tick(length, sums[1])
-        progress.row = [old + new for old, new in zip(progress.row, [*sums, length], strict=True)]
-        nll = progress.row[0] / max(progress.row[1], 1.0)
+        rows = jax.tree.map(lambda x: np.asarray(x).reshape(len(records), -1), metrics)
+        tokens = 0.0
+        for i in active():
+            own = jax.tree.map(lambda x, i=i: x[i], rows)
+            bad = non_finite(own, length, step)
+            if bad is not None:
+                fail(i, *bad)
+            else:
+                tokens += records[i].add(own, length)
+        clock.tick(length, tokens)
+        going = [records[i] for i in active()]
+        if not going:
+            return
+        nll = float(np.mean([record.nll for record in going]))
         left = min(clock.seconds_per_step * (total - step), limit - elapsed())
         display.update(step, step / epoch_steps, nll, clock.tokens_per_second, left)
         if step % config.steps_per_dispatch == 0 or step % evaluate_every == 0 or step == total:
-            row = {
-                "step": step,
-                "epoch": round(step / epoch_steps, 4),
-                "nll": nll,
-                unit: in_unit(nll, unit),
-                "grad_norm": progress.row[2] / progress.row[3],
-                "tokens_per_second": round(clock.tokens_per_second, 1),
+            figures = {
+                "tokens_per_second": round(clock.tokens_per_second / len(going), 1),
                 "seconds": round(elapsed(), 3),
             }
             if learning_rate is not None:
-                row["learning_rate"] = float(learning_rate(step - 1))
-            run.append_metrics(row)
-            progress.row = [0.0, 0.0, 0.0, 0.0]
+                figures["learning_rate"] = float(learning_rate(step - 1))
+            for record in going:
+                record.write_row(where(step), figures)
+
+    def where(step: int) -> dict[str, Any]:
+        return {"step": step, "epoch": round(step / epoch_steps, 4)}
 
     def evaluate(step: int) -> None:
-        """Measure, show, decide what is best, and save."""
+        """Measure, show, decide what is best and what stops, and save."""
         nonlocal state
+        states = layout.members(state)
         params = layout.local(evaluation_params(state))
         figures = dict(evaluate_fn(params)) if evaluate_fn is not None else {}
-        best = False
-        row: dict[str, Any] = {"step": step, "epoch": round(step / epoch_steps, 4)}
-        if figures:
-            nll = float(figures.pop("nll"))
-            if not np.isfinite(nll):
-                save()
-                raise UserError(f"validation nll is {nll} at step {step}; lower the learning rate")
-            progress.validation.append(nll)
-            best = progress.evaluations_since_best() == 0
-            row |= {"validation_nll": nll, f"validation_{unit}": in_unit(nll, unit), **figures}
-        samples = list(sample_fn(params)) if sample_fn is not None else []
-        if samples:
-            row["samples"] = [list(sample) for sample in samples]
-        display.evaluation(row, best=best, samples=samples)
-        run.append_metrics(row | {"seconds": round(elapsed(), 3)})
-        stalls = config.averaging == "nt_asgd" and progress.stalls(config.nt_asgd_window)
-        if stalls and not is_averaging(state):
-            state = layout.place_state(start_averaging(state))
-            display.line("validation stalls: averaging the parameters from here on")
-        save(best=best)
+        rows: dict[int, dict[str, Any]] = {}
+        best, stalled = set(), []
+        for i in active():
+            record, row = records[i], where(step)
+            own = {name: float(np.ravel(value)[i]) for name, value in figures.items()}
+            if own:
+                nll = own.pop("nll")
+                if not np.isfinite(nll):
+                    fail(i, f"validation nll is {nll} at step {step}", step)
+                    continue
+                if record.add_validation(nll):
+                    best.add(i)
+                row |= {"validation_nll": nll, f"validation_{unit}": in_unit(nll, unit), **own}
+            samples = list(sample_fn(params)) if sample_fn is not None else []
+            if samples:
+                row["samples"] = [list(sample) for sample in samples]
+            if len(records) == 1:
+                display.evaluation(row, best=i in best, samples=samples)
+            record.run.append_metrics(row | {"seconds": round(elapsed(), 3)})
+            rows[i] = row
+            if config.averaging == "nt_asgd" and record.progress.stalls(config.nt_asgd_window):
+                stalled += [] if is_averaging(states[i]) else [i]
+        if len(records) > 1 and figures and rows:
+            name = f"validation_{unit}"
+            values = {records[i].name: row[name] for i, row in rows.items()}
+            display.line(f"step {step}  epoch {step / epoch_steps:.2f}  {name} {spread(values)}")
+        for i in stalled:
+            states[i] = start_averaging(states[i])
+            who = "" if len(records) == 1 else f"{records[i].name}: "
+            display.line(f"{who}validation stalls: averaging the parameters from here on")
+        if stalled:
+            state = layout.place_members(states)
+        for i in rows:
+            if len(records) > 1 and out_of_patience(records[i]):
+                records[i].progress.stopped = EARLY_STOPPING
+                display.line(f"{records[i].name} stops early, at step {step}")
+        save(list(rows), best)
+        if len(active()) < len(records):
+            flags = [jnp.bool_(record.active) for record in records]
+            pairs = zip(layout.members(state), flags, strict=True)
+            state = layout.place_members([s._replace(finite=flag) for s, flag in pairs])
+
+    def out_of_patience(record: Record) -> bool:
+        since = record.progress.evaluations_since_best()
+        return config.patience is not None and since >= config.patience
 
     def stop() -> Reason | None:
+        if all(not record.active or out_of_patience(record) for record in records):
+            return "early stopping"
         if step >= total:
             return "finished"
         if elapsed() >= limit:
             return "time is up"
         return "interrupted" if interrupted() else None
 
-    def patience_is_over() -> bool:
-        return config.patience is not None and progress.evaluations_since_best() >= config.patience
-
     with display, interrupts() as interrupted:
-        if restored is None:
-            save()
-        reason: Reason | None = "early stopping" if patience_is_over() else stop()
+        if fresh:
+            save(active())
+        reason = stop()
         pending: tuple[Metrics, int, int] | None = None
         while reason is None:
             length = next_length(step)
@@ -286,18 +330,19 @@ def train(
                 pending = None
                 if evaluation_due:
                     evaluate(step)
-                    reason = reason or ("early stopping" if patience_is_over() else None)
+                    reason = reason or stop()
                 else:
-                    save()
-    plot_run(run)
-    best_nll = min(progress.validation, default=None)
-    return Result(state, reason, step, elapsed(), best_nll)
-
-
-def _non_finite(rows: Metrics, index: int, step: int) -> str:
-    name = "loss" if not np.isfinite(rows.loss[index]) else "grad_norm"
-    value = getattr(rows, name)[index]
-    return (
-        f"`{name}` is {value} at step {step + 1}: training stopped, and the state after step "
-        f"{step} is saved; lower `optimizer.learning_rate` or `optimizer.clip_norm` and train anew"
-    )
+                    save(active())
+    for run in runs:
+        plot_run(run)
+    return [
+        Result(
+            state,
+            reason if record.active else "diverged" if record.diverged else "early stopping",
+            step if record.active else record.run.index["last"]["step"],
+            elapsed(),
+            record.best_nll,
+            record.run,
+        )
+        for record, state in zip(records, layout.members(state), strict=True)
+    ]

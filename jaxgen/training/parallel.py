@@ -9,7 +9,7 @@ counts, as each device folds its number into the key.
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,6 +47,14 @@ class Layout:
     def devices(self) -> int:
         """Number of devices."""
         return 1 if self.mesh is None else self.mesh.size
+
+    def members(self, state: TrainState) -> list[TrainState]:
+        """The state of each training that the steps make side by side: here of the only one."""
+        return [state]
+
+    def place_members(self, states: Sequence[TrainState]) -> TrainState:
+        """Put what `members` gave back on the devices."""
+        return self.place_state(states[0])
 
     def place_state(self, state: TrainState) -> TrainState:
         """Put a state on the devices: the carry by batch row, the rest whole on each."""

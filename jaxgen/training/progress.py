@@ -1,6 +1,7 @@
 """What a training shows: a live line on a terminal, plain lines elsewhere."""
 
 import math
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -97,6 +98,13 @@ class Display:
     def line(self, text: str, style: str = "") -> None:
         """Print a line above the live one. The text is taken as it is, markup included."""
         self.console.print(Text(text, style=style), soft_wrap=True)
+
+
+def spread(values: Mapping[str, float]) -> str:
+    """Figures of runs side by side, the smaller the better: mean, deviation, and the best."""
+    name = min(values, key=lambda name: values[name])
+    mean, deviation = statistics.fmean(values.values()), statistics.pstdev(values.values())
+    return f"{mean:.4f} \u00b1 {deviation:.4f} of {len(values)}  best {values[name]:.4f} {name}"
 
 
 def duration(seconds: float) -> str:

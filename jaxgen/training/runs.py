@@ -25,6 +25,8 @@ from jaxgen.types import PyTree
 
 FORMAT = 1
 """Version of the layout above. Older jaxgen refuses newer runs by it."""
+SEEDS_FILE = "seeds.json"
+"""Index of a directory with the runs of several seeds, see `jaxgen.training.seed_runs`."""
 
 
 class Run:
@@ -83,22 +85,19 @@ class Run:
         if not directory.is_dir():
             raise UserError(f"run directory {directory} does not exist")
         path = directory / "run.json"
+        if (directory / SEEDS_FILE).is_file():
+            names = [f"seed-{seed}" for seed in read_index(directory / SEEDS_FILE)["seeds"]]
+            raise UserError(
+                f"{directory} holds the runs of several seeds: {', '.join(names)}; name one of "
+                f"them, such as {directory / names[0]} (`jaxgen info {directory}` says which is "
+                "the best)"
+            )
         if not path.is_file():
             raise UserError(
                 f"{directory} is not a run directory, or one whose start was cut off: it has no "
                 "run.json; train into it again without --resume"
             )
-        try:
-            index = json.loads(path.read_text(encoding="utf-8"))
-            version = int(index["format"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is damaged: {error}") from error
-        if version > FORMAT:
-            raise UserError(
-                f"{directory} has run format {version}, newer than the {FORMAT} that this jaxgen "
-                "reads; upgrade jaxgen"
-            )
-        return cls(directory, index)
+        return cls(directory, read_index(path))
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -136,6 +135,15 @@ class Run:
         Raises:
             UserError: The disk is full or failing. The previous checkpoint still loads.
         """
+        self.commit(self.prepare(state, progress, best=best))
+
+    def prepare(
+        self, state: TrainState, progress: Mapping[str, Any], *, best: bool = False
+    ) -> dict[str, Any]:
+        """Write a checkpoint that counts once `commit` is called with the index returned here.
+
+        Args and errors are those of `save`, which is both at once.
+        """
         step = int(state.step)
         name = f"{step:09d}"
         while self._is_named(name):  # the same step again: never touch what the index names
@@ -145,19 +153,21 @@ class Run:
             folder.mkdir(exist_ok=True)
             entry = {"step": step, "directory": name, "files": save_tree(folder / name, state)}
             memory = {"progress": dict(progress), "metrics_bytes": self._synced_metrics()}
-            index = self.index | {"last": entry | memory} | ({"best": entry} if best else {})
+            return self.index | {"last": entry | memory} | ({"best": entry} if best else {})
+        except Exception as error:
+            raise self._unsaved(step, error) from error
+
+    def commit(self, index: dict[str, Any]) -> None:
+        """Make a prepared index the run's, and remove what it does not name.
+
+        Raises:
+            UserError: As in `save`.
+        """
+        folder = self.directory / "checkpoints"
+        try:
             self._write_index(index)
         except Exception as error:
-            previous = self.index["last"]
-            rest = (
-                f"the checkpoint of step {previous['step']} still loads"
-                if previous
-                else "there was no checkpoint before it"
-            )
-            raise UserError(
-                f"could not save the checkpoint of step {step} in {folder}: {_reason(error)}; "
-                f"{rest}; free some space and continue with --resume"
-            ) from error
+            raise self._unsaved(index["last"]["step"], error) from error
         self.index = index
         for other in folder.iterdir():  # also what an interrupted save left behind
             if not self._is_named(other.name):
@@ -242,12 +252,43 @@ class Run:
             os.fsync(file.fileno())
             return file.tell()
 
+    def _unsaved(self, step: int, error: Exception) -> UserError:
+        previous = self.index["last"]
+        rest = (
+            f"the checkpoint of step {previous['step']} still loads"
+            if previous
+            else "there was no checkpoint before it"
+        )
+        return UserError(
+            f"could not save the checkpoint of step {step} in {self.directory / 'checkpoints'}: "
+            f"{_reason(error)}; {rest}; free some space and continue with --resume"
+        )
+
     def _is_named(self, name: str) -> bool:
         entries = (self.index.get("last"), self.index.get("best"))
         return any(entry and entry["directory"] == name for entry in entries)
 
     def _write_index(self, index: dict[str, Any] | None = None) -> None:
         write_text(self.directory / "run.json", json.dumps(index or self.index, indent=1) + "\n")
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """Read run.json or seeds.json.
+
+    Raises:
+        UserError: It is damaged, or of a newer format.
+    """
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        version = int(index["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if version > FORMAT:
+        raise UserError(
+            f"{path.parent} has run format {version}, newer than the {FORMAT} that this jaxgen "
+            "reads; upgrade jaxgen"
+        )
+    return index
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from rich.console import Console
 
 from jaxgen.errors import UserError
 from jaxgen.training import loop
-from jaxgen.training.loop import Progress, steps_per_epoch, total_steps
+from jaxgen.training.loop import steps_per_epoch, total_steps
 from jaxgen.training.progress import Display
+from jaxgen.training.records import Progress
 from jaxgen.training.runs import Run
 from jaxgen.training.step import evaluation_params
 

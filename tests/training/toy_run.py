@@ -110,17 +110,18 @@ def train(directory: Path, settings: TrainingConfig, **options: Any) -> loop.Res
     with locked(directory):
         exists = Run.exists(directory)
         run = Run.open(directory) if exists else Run.create(directory, FILES)
-        return loop.train(
+        (result,) = loop.train(
             state(),
             chunk,
             stream,
             evaluate,
-            run,
+            [run],
             settings,
             initial_carry=carry(),
             layout=layout,
             **options,
         )
+    return result
 
 
 if __name__ == "__main__":

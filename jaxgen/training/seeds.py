@@ -1,0 +1,219 @@
+"""Trainings that differ only in their seed, side by side as one program.
+
+The text is read once and each batch is shared by all seeds. On a CPU every core runs whole steps
+of its seeds one after the other, which is faster there than to interleave them; elsewhere each
+operation is made for all seeds at once (`jax.vmap`), so that small models fill a large device.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxgen.config import Experiment
+from jaxgen.data.tokens import Tokens
+from jaxgen.errors import UserError
+from jaxgen.evaluation.perplexity import make_sums
+from jaxgen.models.language_model import language_model_loss
+from jaxgen.training.language_model import (
+    EVALUATION_ROWS,
+    LanguageModelTraining,
+    held_out_batches,
+    unit_of,
+)
+from jaxgen.training.loop import Result, train
+from jaxgen.training.parallel import AXIS, Layout, make_layout
+from jaxgen.training.progress import Display
+from jaxgen.training.seed_runs import SeedRuns
+from jaxgen.training.step import (
+    Averaging,
+    LossFn,
+    TrainChunk,
+    TrainState,
+    chunk_of,
+    make_train_step,
+)
+from jaxgen.types import PyTree
+
+
+@dataclass(frozen=True)
+class SeedLayout(Layout):
+    """Every leaf of a state has the seeds on its leading axis, which the devices divide."""
+
+    seeds: int = 1
+
+    def members(self, state: TrainState) -> list[TrainState]:
+        """The state of each seed, on the host."""
+        host = jax.tree.map(_to_host, state)
+        states = [jax.tree.map(lambda x, i=i: x[i], host) for i in range(self.seeds)]
+        return [s._replace(key=jax.random.wrap_key_data(s.key)) for s in states]
+
+    def place_members(self, states: Sequence[TrainState]) -> TrainState:
+        """Stack what `members` gave back, and put it on the devices."""
+        hosts = [jax.tree.map(_to_host, state) for state in states]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *hosts)
+        return self._divide(stacked._replace(key=jax.random.wrap_key_data(stacked.key)))
+
+    def place_carry(self, carry: PyTree) -> PyTree:
+        """Give each seed a carry of its own."""
+        return self._divide(
+            jax.tree.map(lambda x: np.broadcast_to(x, (self.seeds, *x.shape)), carry)
+        )
+
+    def place_batches(self, batches: PyTree, *, accumulate: int = 1) -> PyTree:
+        """Put the batches of a chunk whole on each device."""
+        where = None if self.mesh is None else NamedSharding(self.mesh, P())
+        return jax.device_put(batches, where)
+
+    def local(self, tree: PyTree) -> PyTree:
+        """Nothing is held twice: the tree itself."""
+        return tree
+
+    def _divide(self, tree: PyTree) -> PyTree:
+        where = None if self.mesh is None else NamedSharding(self.mesh, P(AXIS))
+        return jax.tree.map(lambda x: x.copy(), jax.device_put(tree, where))
+
+
+def over_seeds(function: Callable, layout: SeedLayout, *, vmap: bool | None = None) -> Callable:
+    """`function`, to be jitted, of stacked first arguments; the others are shared by all seeds.
+
+    Args:
+        function: Of one seed.
+        layout: Divides the seeds over devices; they never talk to each other.
+        vmap: Make each operation for all seeds of a device at once, rather than everything for
+            one seed after the other; by default where the device is not a CPU.
+    """
+    at_once = jax.default_backend() != "cpu" if vmap is None else vmap
+
+    def mapped(stacked: PyTree, *shared: Any) -> PyTree:
+        def one(own: PyTree) -> PyTree:
+            return function(own, *shared)
+
+        return jax.vmap(one)(stacked) if at_once else jax.lax.map(one, stacked)
+
+    if layout.mesh is None:
+        return mapped
+
+    def divided(stacked: PyTree, *shared: Any) -> PyTree:
+        return jax.shard_map(
+            mapped,
+            mesh=layout.mesh,
+            in_specs=(P(AXIS), *[P()] * len(shared)),
+            out_specs=P(AXIS),
+            check_vma=False,
+        )(stacked, *shared)
+
+    return divided
+
+
+def make_chunk(
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    layout: SeedLayout,
+    *,
+    accumulate: int = 1,
+    averaging: Averaging = "none",
+    ema_decay: float = 0.999,
+    vmap: bool | None = None,
+) -> TrainChunk:
+    """`step.make_train_chunk` of `step.make_train_step` for all seeds; metrics are [seeds, K].
+
+    A seed whose loss or gradient is not finite ends its chunk alone.
+    """
+    train_step = make_train_step(
+        loss_fn, tx, accumulate=accumulate, averaging=averaging, ema_decay=ema_decay
+    )
+    return jax.jit(over_seeds(chunk_of(train_step), layout, vmap=vmap), donate_argnums=0)
+
+
+def make_seed_layout(seeds: int, devices: int) -> SeedLayout:
+    """A layout of so many seeds over the first `devices` devices."""
+    return SeedLayout(make_layout(devices).mesh, seeds)
+
+
+def seed_devices(experiment: Experiment, seeds: int) -> int:
+    """Devices over which to divide the seeds.
+
+    Raises:
+        UserError: The seeds cannot be trained together with these settings here.
+    """
+    if seeds < 1:
+        raise UserError(f"`seeds` must be at least 1, got {seeds}; leave it out to train one run")
+    backend = experiment.model.backend
+    if backend not in ("auto", "scan"):
+        raise UserError(
+            f"`model.backend` must be scan (or auto, which takes it) with `seeds`, got {backend}: "
+            "only scan runs several models at once; set it, or train the seeds one by one"
+        )
+    available, wanted = jax.device_count(), experiment.training.devices
+    if wanted == "auto":
+        return max(n for n in range(1, available + 1) if seeds % n == 0)
+    if wanted > available or seeds % wanted:
+        raise UserError(
+            f"`training.devices` must divide the {seeds} seeds and be at most the {available} "
+            f'that JAX sees, got {wanted}; use "auto"'
+        )
+    return wanted
+
+
+def train_seeds(
+    training: LanguageModelTraining, home: SeedRuns, display: Display | None = None
+) -> list[Result]:
+    """Train the runs of several seeds where they stand, see `jaxgen.training.loop.train`.
+
+    No samples are written meanwhile.
+    """
+    config, unit = training.experiment.training, unit_of(training.tokenizer)
+    seeds = home.index["seeds"]
+    layout = make_seed_layout(len(seeds), home.index["devices"])
+    display = display or Display(training.steps, unit)
+    model = training.model.clone(backend="scan")
+    chunk = make_chunk(
+        training.loss_of(model),
+        training.tx,
+        layout,
+        accumulate=config.accumulate_steps,
+        averaging=config.averaging,
+        ema_decay=config.ema_decay,
+    )
+    sums = make_sums(
+        partial(language_model_loss, model),
+        compiled=lambda function: jax.jit(over_seeds(function, layout)),
+    )
+
+    def evaluate(held_out: Tokens, params: PyTree) -> dict[str, np.ndarray]:
+        carry = layout.place_carry(model.initial_carry(EVALUATION_ROWS))
+        batches = held_out_batches(held_out, config.sequence_length, training.reset_id)
+        total, count = sums(params, carry, batches).T
+        return {"nll": total / count}
+
+    held_out = training.splits.validation
+    states = jax.jit(over_seeds(training.state_of, layout))
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    return train(
+        states(keys),
+        chunk,
+        training.batches,
+        None if held_out is None else partial(evaluate, held_out),
+        home.runs,
+        config,
+        initial_carry=model.initial_carry(config.batch_size),
+        layout=layout,
+        learning_rate=jax.jit(training.schedule),
+        unit=unit,
+        display=display,
+        log=home.log,
+    )
+
+
+def _to_host(leaf: Any) -> np.ndarray:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.asarray(leaf)
