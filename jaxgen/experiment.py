@@ -1,6 +1,5 @@
 """Runs from settings, and models from runs: `train`, `load`, `evaluate`, `describe`, `export`."""
 
-import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -35,9 +34,10 @@ from jaxgen.training.language_model import (
 )
 from jaxgen.training.loop import Result
 from jaxgen.training.parallel import candidate_devices
-from jaxgen.training.progress import Display, Unit, in_unit
-from jaxgen.training.runs import SEEDS_FILE, Run, locked, read_index, write_text
-from jaxgen.training.seed_runs import SeedRuns, clear, together
+from jaxgen.training.progress import Display
+from jaxgen.training.records import history
+from jaxgen.training.runs import Run, locked, write_text
+from jaxgen.training.seed_runs import SeedRuns, clear, seeds_history, seeds_to_resume, together
 from jaxgen.training.seeds import seed_devices, train_seeds
 from jaxgen.types import Array, PyTree
 
@@ -117,7 +117,7 @@ def train(
             f"--out {together(out)}, or copy it elsewhere to go on with it alone"
         )
     if resume:
-        seeds = _seeds_to_resume(out, seeds)
+        seeds = seeds_to_resume(out, seeds)
         experiment = _resumed(out, experiment)
     elif (Run.exists(out) or SeedRuns.exists(out)) and not overwrite:
         raise UserError(
@@ -162,15 +162,6 @@ def train(
 def _with_seed(experiment: Experiment, seed: int) -> Experiment:
     training = experiment.training.model_copy(update={"seed": seed})
     return experiment.model_copy(update={"training": training})
-
-
-def _seeds_to_resume(out: Path, wanted: int | None) -> int | None:
-    """How many seeds train together there; None for a single run."""
-    there = len(read_index(out / SEEDS_FILE)["seeds"]) if SeedRuns.exists(out) else None
-    if wanted not in (None, there):
-        kind = f"{there} seeds" if there else "no seeds that train together"
-        raise UserError(f"`seeds` is {wanted}, but {out} has {kind}; leave it out to resume")
-    return there
 
 
 def _sampler(training: LanguageModelTraining) -> Callable[[PyTree], list[tuple[float, str]]] | None:
@@ -358,7 +349,8 @@ def describe(path: str | Path) -> dict[str, Any]:
     """
     directory = Path(path)
     if SeedRuns.exists(directory):
-        return _describe_seeds(directory)
+        unit = unit_of(Tokenizer.load(directory / "tokenizer.json"))
+        return {"path": str(path), "kind": "seeds", **seeds_history(directory, unit)}
     experiment, tokenizer, params = _read(directory, None)
     unit = unit_of(tokenizer)
     facts: dict[str, Any] = {
@@ -369,42 +361,10 @@ def describe(path: str | Path) -> dict[str, Any]:
         "vocab_size": tokenizer.vocab_size,
     }
     if facts["kind"] == "run":
-        facts |= _history(Run.open(directory), unit)
+        facts |= history(Run.open(directory), unit)
     plain = Experiment()
     facts["settings"] = {name: new for name, _, new in changes(plain, experiment)}
     return facts
-
-
-def _describe_seeds(directory: Path) -> dict[str, Any]:
-    """What is known about seeds that train together: each one, then mean, deviation and best."""
-    unit = unit_of(Tokenizer.load(directory / "tokenizer.json"))
-    runs = [directory / f"seed-{n}" for n in read_index(directory / SEEDS_FILE)["seeds"]]
-    histories = {run.name: _history(Run.open(run), unit) for run in runs}
-    name = f"best_validation_{unit}"
-    reached = {run: facts[name] for run, facts in histories.items() if name in facts}
-    facts: dict[str, Any] = {"path": str(directory), "kind": "seeds", "runs": histories}
-    if reached:
-        best = min(reached, key=lambda run: reached[run])
-        facts[f"{name}_mean"] = statistics.fmean(reached.values())
-        facts[f"{name}_deviation"] = statistics.pstdev(reached.values())
-        facts["best_run"] = str(directory / best)
-    return facts
-
-
-def _history(run: Run, unit: Unit) -> dict[str, Any]:
-    """How far a run is, and how good."""
-    last, best = run.checkpoint("last"), run.checkpoint("best")
-    if last is None:
-        return {"steps": 0}
-    progress = last["progress"]
-    history = {"steps": last["step"], "seconds": round(progress["seconds"], 1)}
-    if best is not None:
-        history["best_step"] = best["step"]
-        history["best_validation_nll"] = min(progress["validation"])
-        history[f"best_validation_{unit}"] = in_unit(min(progress["validation"]), unit)
-    if progress.get("stopped"):
-        history["stopped"] = progress["stopped"]
-    return history
 
 
 def export(path: str | Path, directory: str | Path, *, which: Which | None = None) -> None:

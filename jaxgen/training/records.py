@@ -119,3 +119,19 @@ def non_finite(rows: Metrics, length: int, end: int) -> tuple[str, int] | None:
     name = "loss" if not np.isfinite(rows.loss[index]) else "grad_norm"
     step = end - length + index
     return f"`{name}` is {getattr(rows, name)[index]} at step {step + 1}", step
+
+
+def history(run: Run, unit: Unit) -> dict[str, Any]:
+    """How far a run is, and how good."""
+    last, best = run.checkpoint("last"), run.checkpoint("best")
+    if last is None:
+        return {"steps": 0}
+    progress = last["progress"]
+    history = {"steps": last["step"], "seconds": round(progress["seconds"], 1)}
+    if best is not None:
+        history["best_step"] = best["step"]
+        history["best_validation_nll"] = min(progress["validation"])
+        history[f"best_validation_{unit}"] = in_unit(min(progress["validation"]), unit)
+    if progress.get("stopped"):
+        history["stopped"] = progress["stopped"]
+    return history

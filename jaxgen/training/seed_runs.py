@@ -10,11 +10,14 @@ index of any run is, and `SeedRuns.open` ends what a kill cut short in between.
 
 import json
 import shutil
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxgen.errors import UserError
+from jaxgen.training.progress import Unit
+from jaxgen.training.records import history
 from jaxgen.training.runs import FORMAT, SEEDS_FILE, Run, read_index, write_text
 
 
@@ -119,3 +122,35 @@ def clear(directory: Path | str) -> None:
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     for name in ("metrics.jsonl", "loss.png"):
         (directory / name).unlink(missing_ok=True)
+
+
+def seeds_to_resume(directory: Path | str, wanted: int | None) -> int | None:
+    """How many seeds train together there; None for a single run.
+
+    Raises:
+        UserError: That is not how many are wanted.
+    """
+    directory = Path(directory)
+    there = None
+    if SeedRuns.exists(directory):
+        there = len(read_index(directory / SEEDS_FILE)["seeds"])
+    if wanted not in (None, there):
+        kind = f"{there} seeds" if there else "no seeds that train together"
+        raise UserError(f"`seeds` is {wanted}, but {directory} has {kind}; leave it out to resume")
+    return there
+
+
+def seeds_history(directory: Path, unit: Unit) -> dict[str, Any]:
+    """How far each run is, and how good; then mean, deviation and the best."""
+    seeds = read_index(directory / SEEDS_FILE)["seeds"]
+    runs = {f"seed-{seed}": run_directory(directory, seed) for seed in seeds}
+    facts: dict[str, Any] = {
+        "runs": {run: history(Run.open(path), unit) for run, path in runs.items()}
+    }
+    name = f"best_validation_{unit}"
+    reached = {run: own[name] for run, own in facts["runs"].items() if name in own}
+    if reached:
+        facts[f"{name}_mean"] = statistics.fmean(reached.values())
+        facts[f"{name}_deviation"] = statistics.pstdev(reached.values())
+        facts["best_run"] = str(runs[min(reached, key=lambda run: reached[run])])
+    return facts
