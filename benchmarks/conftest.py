@@ -77,6 +77,7 @@ def measure(benchmark: Any, ceilings: dict[str, Any], pytestconfig: pytest.Confi
         amount: float,
         steps: int = 1,
         dtype: str = "float32",
+        first_call_compiles: bool = False,
         **info: Any,
     ) -> None:
         first = timer(run, 1)()
@@ -86,7 +87,7 @@ def measure(benchmark: Any, ceilings: dict[str, Any], pytestconfig: pytest.Confi
         benchmark.pedantic(run, args=(units,), rounds=ROUNDS, warmup_rounds=1)
         if benchmark.stats:  # not with --benchmark-disable
             unit_seconds = benchmark.stats.stats.median / units
-            if info.pop("first_call_compiles", False):
+            if first_call_compiles:
                 info["compile_seconds"] = max(0.0, first - unit_seconds)
             figures = costs.figures(cost, amount, unit_seconds / steps, ceilings, dtype)
             benchmark.extra_info.update(info, **figures)

@@ -46,7 +46,7 @@ def training(profile: str) -> list[Entry]:
         cases += [Case(B=32, T=64, H=H) for H in (64, 128, 512)]
         cases += [Case(B=32, T=64, H=256, L=2), Case(B=32, T=32, H=256, V=10_000, E=256)]
         entries = [Entry(case) for case in cases] + [Entry(BASE, "bfloat16"), *backends]
-        return entries + [Entry(case, devices=2) for case in cases[:4]]
+        return entries + [Entry(case, devices=2) for case in cases[:9]]
     headline = Case(B=16, T=1024, H=768)
     cases = [BASE, headline, Case(B=50, T=50, H=128)]
     cases += [Case(B=B, T=64, H=256) for B in (1, 8, 128, 512, 2048)]

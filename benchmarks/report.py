@@ -2,105 +2,106 @@
 
 import argparse
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots, results, tpu_compiled, train_for
+from benchmarks import plots, results, sections, tpu_compiled
 from benchmarks.timing import Spread
+from jaxgen.errors import UserError
 
+Files = dict[str, dict[str, Any]]
 Rows = list[dict[str, Any]]
-PLOT_TITLES = {
-    "peers_training": "How many times faster jaxgen trains than each peer",
-    "peers_sampling": "How many times faster jaxgen samples than each peer",
-    "training_over_batch": "Train step over batch",
-    "training_over_time": "Train step over sequence length",
-    "training_over_hidden": "Train step over hidden size",
-    "sampling_over_batch": "Sampler over batch",
-    "roofline": "Roofline",
-}
+INTRODUCTION = """\
+Times are medians; in brackets stand the quartiles. Compilation is not in them. Beside a peer, both
+start from the same parameters and batches and show the same first loss (or the same greedy
+tokens), then run in turn, each in a process of its own; the ratio is taken round by round.
+*Of matmul* is the share of the machine's measured matrix-product rate; *of ceiling* the share of
+the speed at which the step's products are made, or its bytes read, at the measured rates,
+whichever takes longer. FLOPs and bytes are closed forms. *Folded* means that the first layer's
+input projection is a table of V rows, which the peers' modules do not do; *not folded* does the
+peers' arithmetic."""
 
 
-def page(files: dict[str, dict[str, Any]], plot_paths: list[str]) -> str:
+def page(files: Files, plot_paths: list[str]) -> str:
     """The Markdown of the report.
 
     Args:
         files: result files by name.
         plot_paths: plots, relative to the page.
+
+    Raises:
+        UserError: a file is of a kind unknown here, or lacks what its kind has.
     """
     parts = ["# Benchmarks", INTRODUCTION, _machines(files)]
+    known = {*SECTIONS, "whole_training"}
+    for name, data in files.items():
+        if data["kind"] not in known:
+            raise UserError(
+                f"{name} is of the kind {data['kind']!r}, which this report does not know; it "
+                f"knows {', '.join(sorted(known))}"
+            )
     for kind, section in SECTIONS.items():
-        parts += [section(data) for data in files.values() if data["kind"] == kind]
-    trainings = [data for data in files.values() if data["kind"] == "whole_training"]
-    parts += [train_for.section(trainings)] if trainings else []
-    shown = [f"![{PLOT_TITLES[Path(path).stem]}]({path})" for path in plot_paths]
-    parts += ["## Plots", *shown] if shown else []
+        for name, data in files.items():
+            if data["kind"] == kind:
+                shown = _plots(kind, data["machine"].get("platform"), plot_paths)
+                parts += [_checked(name, section, data), *shown]
+    trainings = {name: data for name, data in files.items() if data["kind"] == "whole_training"}
+    if trainings:
+        names = ", ".join(trainings)
+        parts.append(_checked(names, sections.whole_trainings, list(trainings.values())))
+    if not any(data["machine"].get("platform") == "gpu" for data in files.values()):
+        parts.append(sections.GPU_MISSING)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-INTRODUCTION = """\
-Times are medians; in brackets stand the quartiles. Compilation is not in them. Beside a peer, both
-start from the same parameters and batches and show the same first loss (or the same greedy
-tokens), then run in turn, each in a process of its own; the ratio is taken round by round.
-*Of matmul* is the share of the machine's measured matrix-product rate; *of floor* the share of the
-speed at which the step's weights are read, or its products made, at the measured rates. FLOPs are
-closed forms of the matrix products. *Folded* means that the first layer's input projection is a
-table of V rows, which the peers' modules do not do; *not folded* does the peers' arithmetic."""
+def _checked(name: str, section: Callable[[Any], str], data: Any) -> str:
+    try:
+        return section(data)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(
+            f"{name} is incomplete ({type(error).__name__}: {error}); measure it again, or move "
+            "it away"
+        ) from error
 
 
-def _machines(files: dict[str, dict[str, Any]]) -> str:
-    parts = ["## What was measured where"]
+def _plots(kind: str, platform: str | None, paths: list[str]) -> list[str]:
+    """The plots that belong to a file of a kind, as Markdown."""
+    wanted = {"suite": [t for t in plots.TITLES if not t.startswith("peers")]}
+    names = wanted.get(kind, [f"peers_{kind}"])
+    prefix = "" if platform == "cpu" else f"{platform}_"
+    chosen = [path for path in paths if Path(path).stem in {prefix + name for name in names}]
+    return [f"![{plots.TITLES[Path(path).stem.removeprefix(prefix)]}]({path})" for path in chosen]
+
+
+def _machines(files: Files) -> str:
+    """A table of what was measured where, and one of the ceilings measured with it."""
+    rows, limits, versions = [], [], {}
     for name, data in files.items():
         machine = data["machine"]
-        versions = ", ".join(f"{k} {v}" for k, v in machine.get("versions", {}).items())
-        flags = ", ".join(f"{k}={v}" for k, v in machine.get("flags", {}).items()) or "none"
-        parts.append(
-            f"- `{name}`: {machine.get('device', '?')} ({machine.get('platform', '?')}), "
-            f"{machine.get('cores', '?')} cores, load {machine.get('load_average', '?')}; "
-            f"{machine.get('date', '?')} UTC; revision {machine.get('git', '?')}; "
-            f"Python {machine.get('python', '?')}, {versions}; flags {flags}"
-        )
-    ceilings = next((d["ceilings"] for d in files.values() if d.get("ceilings")), None)
-    if ceilings:
-        parts.append(_ceilings(ceilings))
+        flags = " ".join(f"{k}={v}" for k, v in machine.get("flags", {}).items()) or "none"
+        device = f"{machine.get('device', '?')} ({machine.get('platform', '?')})"
+        facts = [machine.get(key, "?") for key in ("cores", "load_average", "date", "git")]
+        rows.append([f"`{name}`", device, *facts, flags])
+        numbers = {"Python": machine.get("python", "?"), **machine.get("versions", {})}
+        said = ", ".join(f"{k} {v}" for k, v in numbers.items())
+        versions.setdefault(said, []).append(f"`{name}`")
+        if data.get("ceilings"):
+            limits.append([f"`{name}`", *_ceilings(data["ceilings"])])
+    headers = ["file", "device", "cores", "load", "UTC", "revision", "flags"]
+    parts = ["## What was measured where", results.table(headers, rows)]
+    parts += [f"{said}: {', '.join(names)}." for said, names in versions.items()]
+    headers = ["measured ceilings", "matmul float32", "matmul bfloat16"]
+    headers += [f"{kind} {size}" for kind in ("read", "copy") for size in ("1 MiB", "8 MiB", "RAM")]
+    parts += [results.table(headers, limits), "Ceilings in TFLOP/s and GB/s."] if limits else []
     return "\n\n".join(parts)
 
 
-def _ceilings(ceilings: dict[str, Any]) -> str:
-    matmul = ", ".join(f"{k} {v / 1e9:.0f} GFLOP/s" for k, v in ceilings["matmul"].items())
-    names = {"cache_small": "1 MiB", "cache_large": "8 MiB", "memory": "memory"}
-    speeds = [
-        f"{kind} "
-        + ", ".join(f"{v / 1e9:.0f} GB/s ({names[k]})" for k, v in ceilings[kind].items())
-        for kind in ("read", "copy")
-    ]
-    return f"Measured ceilings: matmul {matmul}; {'; '.join(speeds)}."
-
-
-def _recipe(data: dict[str, Any]) -> str:
-    s = data["summary"]
-    rows = [
-        ["Keras, three epochs of fit", f"{s['keras_seconds']:.1f}", f"{s['keras_nll']:.4f}", ""],
-        [
-            "jaxgen train, the whole command",
-            f"{s['jaxgen_seconds']:.1f}",
-            f"{s['jaxgen_nll']:.4f}",
-            f"{s['times_faster']:.1f}",
-        ],
-        [
-            "jaxgen train, its loop (compilation included)",
-            f"{s['jaxgen_loop_seconds']:.1f}",
-            f"{s['jaxgen_nll']:.4f}",
-            f"{s['times_faster_loop']:.1f}",
-        ],
-    ]
-    epochs = " / ".join(f"{epoch['nll']:.4f}" for epoch in data["keras"])
-    return "\n\n".join(
-        [
-            "## The Keras Nietzsche recipe",
-            results.table(["", "s", "nats per character", "times faster"], rows),
-            f"Keras after each epoch: {epochs}. jaxgen: medians of {len(data['jaxgen'])} runs.",
-        ]
-    )
+def _ceilings(ceilings: dict[str, Any]) -> list[str]:
+    products = [f"{ceilings['matmul'][dtype] / 1e12:.3g}" for dtype in ("float32", "bfloat16")]
+    levels = ("cache_small", "cache_large", "memory")
+    return products + [f"{ceilings[k][v] / 1e9:.0f}" for k in ("read", "copy") for v in levels]
 
 
 def _comparison(title: str, unit: float, unit_name: str) -> Any:
@@ -138,7 +139,7 @@ def _case_table(rows: Rows, ratios: Rows, unit: float, unit_name: str) -> str:
                 *[times.get((row["contestant"], our), "") for our in ours],
             ]
         )
-    limit = "of floor" if any("share_of_floor" in row for row in rows) else "of matmul"
+    limit = "of ceiling" if any("share_of_floor" in row for row in rows) else "of matmul"
     headers = [unit_name, "tokens/s", "GFLOP/s", limit, "compile s", "peak MiB"]
     return results.table(["", *headers, *[f"{our} is faster by" for our in ours]], lines)
 
@@ -164,20 +165,29 @@ def _suite(data: dict[str, Any]) -> str:
         for row in data["rows"]:
             if row["suite"] != suite:
                 continue
-            seconds = row["seconds"]
-            scaled = Spread(**{k: v * 1e3 for k, v in seconds.items() if k != "count"}, count=1)
-            rate = row.get("tokens_per_second", row.get("characters_per_second", 0.0))
-            line = [row["case"].partition("[")[2].rstrip("]"), str(scaled), f"{rate:,.0f}"]
-            if "flops_per_second" in row:
-                share = row.get("share_of_floor", row["share_of_matmul"])
-                line += [f"{row['flops_per_second'] / 1e9:.3g}", f"{share:.1%}"]
-                line += [_seconds(row.get("compile_seconds"))]
-                line += [_mebibytes(row.get("temporary_bytes"))]
-            lines.append(line)
-        headers = ["", "ms/step", "tokens/s", "GFLOP/s", "of limit", "compile s", "temporary MiB"]
-        if suite == "data":
-            headers = ["", "ms", "characters or tokens/s"]
+            name = row["case"].partition("[")[2].rstrip("]")
+            name = name or row["case"].removeprefix("test_").replace("_", " ")
+            seconds = {k: v * 1e3 for k, v in row["seconds"].items() if k != "count"}
+            rate = f"{row['tokens_per_second']:,.0f}"
+            unit = row.get("unit", "tokens")
+            flops = row["flops_per_second"]
+            lines.append(
+                [
+                    name,
+                    str(Spread(**seconds, count=1)),
+                    rate if unit == "tokens" else f"{rate} {unit}",
+                    f"{flops / 1e9:.3g}" if flops else "",
+                    f"{row['share_of_floor']:.1%}",
+                    _seconds(row.get("compile_seconds")),
+                    _mebibytes(row.get("peak_bytes")),
+                ]
+            )
+        headers = ["", "ms/step", "tokens/s", "GFLOP/s", "of ceiling", "compile s", "peak MiB"]
         parts += [f"### {suite.capitalize()}", results.table(headers, lines)]
+    parts.append(
+        "Peak memory: of a compiled program its arguments, results and temporaries by XLA's "
+        "accounting; of host code what it holds beyond its inputs."
+    )
     return "\n\n".join(parts)
 
 
@@ -186,51 +196,55 @@ def _seconds(value: float | None) -> str:
 
 
 def _mebibytes(value: float | None) -> str:
-    return "" if value is None else f"{value / 2**20:,.0f}"
+    return "" if value is None else f"{value / 2**20:,.{0 if value >= 2**23 else 1}f}"
 
 
-def _session(data: dict[str, Any]) -> str:
-    lines = [
-        [
-            name,
-            f"{data[name]['import_and_build_seconds']:.2f}",
-            f"{data[name]['first_token_seconds']:.3f}",
-            data[name]["programs"],
-            f"{data[name]['slowest_seconds']:.3f}",
-        ]
-        for name in ("cold", "warm")
-    ]
-    headers = ["compilation cache", "import and build s", "first token s"]
-    headers += [f"programs in {data['cold']['calls']} mixed calls", "slowest call s"]
-    return f"## A session with `lm.generate`, {data['case']}\n\n" + results.table(headers, lines)
-
-
-SECTIONS = {
-    "keras_recipe": _recipe,
+SECTIONS: dict[str, Callable[[Any], str]] = {
     "training": _comparison("Training beside the peers", 1e3, "ms/step"),
     "sampling": _comparison("Sampling beside the peers", 1e6, "us/step"),
-    "session": _session,
+    "recurrence": _comparison("The recurrence alone", 1e3, "ms"),
+    "keras_recipe": sections.recipe,
+    "session": sections.session,
+    "import_time": sections.import_time,
+    "bounded_memory": sections.bounded_memory,
     "suite": _suite,
     "tpu": tpu_compiled.section,
 }
 
 
-def main() -> None:
+def read_all(source: Path) -> Files:
+    """The result files of a folder, or one of them, by name.
+
+    Raises:
+        UserError: there are none, or one cannot be read.
+    """
+    if not source.exists():
+        raise UserError(f"there is no folder {source}; run `make bench` first")
+    paths = sorted(source.glob("*.json")) if source.is_dir() else [source]
+    if not paths:
+        raise UserError(f"no result files (*.json) in {source}; run `make bench` first")
+    return {path.name: results.read(path) for path in paths}
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path, help="folder with result files")
+    default = Path("benchmarks/results")
+    parser.add_argument("results", type=Path, nargs="?", default=default, help="folder or file")
     parser.add_argument("-o", "--out", type=Path, default=Path("benchmarks/REPORT.md"))
     args = parser.parse_args()
-    files = {path.name: results.read(path) for path in sorted(args.results.glob("*.json"))}
-    if not files:
-        raise SystemExit(f"no result files (*.json) in {args.results}; run `make bench` first")
-    rows = [row for data in files.values() for row in data.get("rows", [])]
-    ratios = [entry for data in files.values() for entry in data.get("ratios", [])]
-    ceilings = next((d["ceilings"] for d in files.values() if d.get("ceilings")), {})
-    drawn = plots.draw_all(rows, ratios, ceilings, args.out.parent / "plots")
-    relative = [os.path.relpath(path, args.out.parent) for path in drawn]
-    args.out.write_text(page(files, relative))
+    try:
+        files = read_all(args.results)
+        page(files, [])  # what cannot be shown is said before anything is drawn
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        drawn = plots.draw_all(files, args.out.parent / "plots")
+        relative = [os.path.relpath(path, args.out.parent) for path in drawn]
+        args.out.write_text(page(files, relative))
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print(f"written to {args.out}, with {len(drawn)} plots")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

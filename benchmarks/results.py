@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from jaxgen.errors import UserError
 
 
 def write(path: Path, kind: str, **content: Any) -> None:
@@ -22,9 +23,32 @@ def write(path: Path, kind: str, **content: Any) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a result file, ours or pytest-benchmark's."""
-    data = json.loads(path.read_text())
-    return _from_pytest(data) if "benchmarks" in data else data
+    """Read a result file, ours or pytest-benchmark's.
+
+    Raises:
+        UserError: it is missing, empty, no JSON, or no result file.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"result file {path} cannot be read: {error}") from error
+    if not text.strip():
+        raise UserError(f"result file {path} is empty; measure it again, or delete it")
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"result file {path} is not JSON: {error}; measure it again") from error
+    try:
+        if "benchmarks" in data:
+            return _from_pytest(data)
+        if isinstance(data["kind"], str) and isinstance(data["machine"], dict):
+            return data
+    except (KeyError, TypeError):
+        pass
+    raise UserError(
+        f"{path} is not a result file: it needs `kind` and `machine`, or `benchmarks` as "
+        "pytest-benchmark writes them"
+    )
 
 
 def _from_pytest(data: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
+from benchmarks.sections import whole_trainings
 from benchmarks.worker import ROOT
 
 FIGURES = ("tokens", "nll", "perplexity", "bpc")
@@ -80,24 +81,6 @@ def shown(argument: str) -> str:
     return option + equals + value
 
 
-def section(files: list[dict[str, Any]]) -> str:
-    """The report's section on all such records."""
-    lines = []
-    for data in files:
-        for index, figures in enumerate(data["evaluations"]):
-            first = [data["name"], f"{data['minutes']:g}", f"{data['steps']:,}"]
-            first += [f"{data['epochs']:.2f}"]
-            bits = f"{figures['bpc']:.4f}" if "bpc" in figures else ""
-            line = [*(["", "", "", ""] if index else first), figures["split"], figures["protocol"]]
-            line += [figures["checkpoint"], f"{figures['nll']:.4f}"]
-            lines.append([*line, f"{figures['perplexity']:.2f}", bits])
-    headers = ["", "minutes", "steps", "epochs", "text", "protocol", "checkpoint"]
-    headers += ["nll", "perplexity", "bpc"]
-    commands = [f"- {data['name']}: `{data['command']}`" for data in files]
-    title = "## Figures of whole trainings"
-    return "\n\n".join([title, results.table(headers, lines), "\n".join(commands)])
-
-
 def main(arguments: list[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     cut = given.index("--") if "--" in given else len(given)
@@ -125,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
         "evaluations": measured,
     }
     results.write(args.out, "whole_training", **content)
-    print(section([content]) + f"\n\nwritten to {args.out}")
+    print(whole_trainings([content]) + f"\n\nwritten to {args.out}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 from benchmarks import compare_results, machine, report, results
 from benchmarks.cases import Case
 from benchmarks.timing import Spread
+from benchmarks.worker import ROOT
 
 CEILINGS = {
     "matmul": {"float32": 2e11, "bfloat16": 1e11},
@@ -100,8 +101,9 @@ def test_table_lines_up() -> None:
 
 def test_page_names_machine_contestants_and_ratios(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", [row("jaxgen", 1.0, 1.0), row("torch", 2.0)], [entry(2.0)])
-    page = report.page({"a.json": results.read(path)}, ["plots/roofline.png"])
-    for expected in ("revision", "jaxgen is faster by", "torch", "200 GFLOP/s", "roofline.png"):
+    page = report.page({"a.json": results.read(path)}, ["plots/peers_training.png"])
+    assert "(plots/peers_training.png)" in page
+    for expected in ("revision", "jaxgen is faster by", "torch", "not yet measured"):
         assert expected in page
 
 
@@ -111,9 +113,50 @@ def test_report_writes_page_and_plots(tmp_path: Path, monkeypatch: Any) -> None:
     write(tmp_path / "a.json", rows, [entry(2.0)])
     out = tmp_path / "page.md"
     monkeypatch.setattr("sys.argv", ["report", str(tmp_path), "-o", str(out)])
-    report.main()
+    assert report.main() == 0
     assert "plots/peers_training.png" in out.read_text()
     assert (tmp_path / "plots/peers_training.png").stat().st_size > 1000
+
+
+FILES = {
+    "there is no folder": None,
+    "no result files": {},
+    "is empty": {"a.json": ""},
+    "is not JSON": {"a.json": '{"kind": '},
+    "needs `kind` and `machine`": {"a.json": "[1]"},
+    "not a result file": {"a.json": '{"benchmarks": [{"name": "x"}]}'},
+    "the kind 'other'": {"a.json": '{"kind": "other", "machine": {}}'},
+    "is incomplete": {"a.json": '{"kind": "training", "machine": {}, "rows": [{}]}'},
+}
+
+
+@pytest.mark.parametrize("message", FILES)
+def test_report_names_what_it_cannot_read(
+    message: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    files = FILES[message]
+    folder = tmp_path / "results"
+    if files is not None:
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / name).write_text(text)
+    out = tmp_path / "page.md"
+    monkeypatch.setattr("sys.argv", ["report", str(folder), "-o", str(out)])
+    assert report.main() == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert message in said
+    assert not out.exists()
+
+
+def test_the_recorded_results_make_the_page_and_its_plots(tmp_path: Path, monkeypatch: Any) -> None:
+    recorded = ROOT / "benchmarks/results"
+    out = tmp_path / "page.md"
+    monkeypatch.setattr("sys.argv", ["report", str(recorded), "-o", str(out)])
+    assert report.main() == 0
+    for path in recorded.glob("*.json"):
+        assert f"`{path.name}`" in out.read_text()
+        assert "/tmp/" not in path.read_text()  # no folder of the machine is recorded
 
 
 def test_description_is_json_and_names_what_runs() -> None:
