@@ -3,19 +3,19 @@
     python -m benchmarks.bounded_memory --gigabytes 1 --kind char --steps 200
 
 writes the embedded corpus (or `--source`) over and over into a temporary file of that size, builds
-the tokenizer, encodes the text, reads it as training does, trains, and prints one JSON line: for
-each phase its seconds and the process's peak resident memory (VmHWM) once it is done.
+the tokenizer, encodes the text, reads it as training does and trains; of each phase it reports the
+seconds, and the peak resident memory (VmHWM) of the process once it is done.
 """
 
 import argparse
-import json
-import re
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import results, sections
+from benchmarks.worker import peak_resident
 from jaxgen.config import DataConfig, Experiment, ModelConfig, TokenizerConfig, TrainingConfig
 from jaxgen.data.corpora import fit_tokenizer, load_corpus
 from jaxgen.data.embedded import embedded_text
@@ -26,15 +26,6 @@ from jaxgen.data.tokens import TokenSplits, encode_corpus
 CHUNK_WINDOWS = 50
 
 
-def peak_megabytes() -> float:
-    """Peak resident memory of this process, in units of 10^6 bytes; Linux."""
-    status = Path("/proc/self/status").read_text()
-    match = re.search(r"VmHWM:\s+(\d+) kB", status)
-    if match is None:
-        raise RuntimeError("/proc/self/status has no VmHWM")
-    return round(int(match[1]) * 1024 / 1e6, 1)
-
-
 class Phases:
     """Runs one phase after the other and notes what each took."""
 
@@ -43,7 +34,8 @@ class Phases:
         self.note("start", 0.0)
 
     def note(self, name: str, seconds: float) -> None:
-        row = {"phase": name, "seconds": round(seconds, 2), "peak_megabytes": peak_megabytes()}
+        peak = round(peak_resident() / 1e6, 1)
+        row = {"phase": name, "seconds": round(seconds, 2), "peak_megabytes": peak}
         self.rows.append(row)
 
     def run(self, name: str, phase: Callable[..., Any], *args: Any) -> Any:
@@ -103,10 +95,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             phases.run("train", train, experiment, tokenizer, splits, folder)
         return {
             "text_bytes": path.stat().st_size,
-            "kind": tokenizer.kind,
+            "tokenizer": tokenizer.kind,
             "vocab_size": tokenizer.vocab_size,
             "train_tokens": len(splits.train),
-            "peak_megabytes": peak_megabytes(),
+            "peak_megabytes": round(peak_resident() / 1e6, 1),
             "phases": phases.rows,
         }
 
@@ -119,7 +111,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the temporary folder goes")
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps; 0 trains nothing")
     parser.add_argument("--hidden-size", type=int, default=128)
-    print(json.dumps(measure(parser.parse_args())))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/bounded_memory.json"))
+    args = parser.parse_args()
+    found = measure(args)
+    results.write(args.out, "bounded_memory", **found)
+    print(sections.bounded_memory(found))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def bounded_memory(data: dict[str, Any]) -> str:
         [row["phase"], f"{row['seconds']:,.1f}", f"{row['peak_megabytes']:,.0f}"]
         for row in data["phases"]
     ]
-    title = f"## A text of {data['text_bytes'] / 1e9:.2g} GB, {data['kind']} tokens"
+    title = f"## A text of {data['text_bytes'] / 1e9:.2g} GB, {data['tokenizer']} tokens"
     return f"{title}\n\n" + results.table(["phase", "s", "peak resident MB so far"], rows)
 
 
