@@ -104,7 +104,7 @@ def spread(values: Mapping[str, float]) -> str:
     """Figures of runs side by side, the smaller the better: mean, deviation, and the best."""
     name = min(values, key=lambda name: values[name])
     mean, deviation = statistics.fmean(values.values()), statistics.pstdev(values.values())
-    return f"{mean:.4f} \u00b1 {deviation:.4f} of {len(values)}  best {values[name]:.4f} {name}"
+    return f"{mean:.4f} \u00b1 {deviation:.4f} ({len(values)} runs)  best {values[name]:.4f} {name}"
 
 
 def duration(seconds: float) -> str:

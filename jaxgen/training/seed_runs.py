@@ -56,6 +56,10 @@ class SeedRuns:
             UserError: There is a run already.
         """
         directory = Path(directory)
+        for seed in seeds:  # what a start that was cut off left behind
+            folder = run_directory(directory, seed)
+            if Run.exists(folder) and Run.open(folder).checkpoint("last") is None:
+                (folder / "run.json").unlink()
         notes = {"devices": 1}  # a copy of a run, resumed alone, goes on with these steps
         runs = [Run.create(run_directory(directory, seed), files(seed), notes) for seed in seeds]
         for name, text in files(seeds[0]).items():

@@ -129,6 +129,41 @@ def test_impossible_settings(
     assert message in fail("train", config, *options, "--out", tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--seeds", 0), "`seeds` must be at least 1, got 0; leave it out to train one run"),
+        (("--seeds", 3, "--training.devices", 2), "`training.devices` must divide the 3 seeds"),
+        (("--seeds", 2, "--model.backend", "cudnn"), "`model.backend` must be scan (or auto"),
+    ],
+)
+def test_impossible_seeds(
+    options: tuple[object, ...], message: str, config: Path, tmp_path: Path, fail: Fail
+) -> None:
+    assert message in fail("train", config, *options, "--out", tmp_path / "run")
+
+
+def test_seeds_and_single_runs_are_kept_apart(
+    config: Path, run: Path, tmp_path: Path, say: Say, fail: Fail
+) -> None:
+    out = tmp_path / "seeds"
+    assert say("train", config, "--seeds", 1, "--out", out, "--training.max-steps", 1)[0] == 0
+    assert "already holds a run; continue it with --resume" in fail("train", config, "--out", out)
+    assert "--resume --out" in fail("train", "--resume", "--out", out / "seed-0")
+    assert "but" in fail("train", "--resume", "--seeds", 2, "--out", out)
+    assert "has no seeds that train together" in fail(
+        *("train", "--resume", "--seeds", 2, "--out", run)
+    )
+    for command in ("generate", "evaluate"):
+        assert f"name one of them, such as {out}/seed-0" in fail(command, out)
+    shutil.copytree(out / "seed-0", tmp_path / "copy")
+    resumed = ("train", "--resume", "--out", tmp_path / "copy", "--training.max-steps", 2)
+    assert say(*resumed)[0] == 0
+    assert say("train", config, "--force", "--out", out, "--training.max-steps", 1)[0] == 0
+    assert not (out / "seed-0").exists()
+    assert Run.exists(out)
+
+
 def test_bad_options_and_files(config: Path, tmp_path: Path, say: Say, fail: Fail) -> None:
     code, _, err = say("train", config, "--model.hidden-sze", 3)
     assert code == 2

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
 import jaxgen
@@ -95,6 +97,29 @@ def test_resume(config: Path, tmp_path: Path, say: Say, fail: Fail) -> None:
     wrong = fail("train", "--resume", "--out", out, "--model.hidden-size", 9)
     assert "`model.hidden_size` is 8" in wrong
     assert say("train", config, "--out", out, "--force", "--training.max-steps", 1)[0] == 0
+
+
+def test_seeds_are_ordinary_runs(config: Path, run: Path, tmp_path: Path, say: Say) -> None:
+    """`--seeds 2` twice as long as at first; its seed 0 is the run that `train` makes."""
+    out = tmp_path / "seeds"
+    short = ("--training.max-steps", 2)
+    assert say("train", config, "--seeds", 2, "--out", out, *short)[0] == 0
+    code, _, err = say("train", "--resume", "--out", out, "--training.max-steps", 4)
+    assert code == 0
+    assert "step 4  epoch 0.03  validation_bpc" in err
+    assert err.count("finished after 4 steps  best validation nll") == 2
+    assert err.count("<- best") == 1
+    alone, member = (Run.open(path).load_params("last") for path in (run, out / "seed-0"))
+    jax.tree.map(np.testing.assert_array_equal, alone, member)
+    assert jaxgen.load(out / "seed-1").config.training.seed == 1
+    assert say("generate", out / "seed-1", "--max-new-tokens", 3)[0] == 0
+    figures = json.loads(say("evaluate", out / "seed-1", "--split", "validation", "--json")[1])
+    facts = json.loads(say("info", out, "--json")[1])
+    best = facts["runs"]["seed-1"]["best_validation_nll"]
+    np.testing.assert_allclose(figures["nll"], best, rtol=1e-6)
+    assert facts["kind"] == "seeds"
+    assert "      best_step" not in say("info", out)[1]
+    assert "    best_step" in say("info", out)[1]
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(config: Path, tmp_path: Path) -> None:

@@ -1,0 +1,338 @@
+"""Seeds trained together: each is the run it would be alone, and none disturbs another."""
+
+import io
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxgen.errors import UserError
+from jaxgen.training import loop, seeds
+from jaxgen.training.optimizers import make_optimizer
+from jaxgen.training.progress import Display
+from jaxgen.training.runs import Run
+from jaxgen.training.seed_runs import SeedRuns, seeds_history, together
+from jaxgen.training.step import init_state
+
+needs_two = pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
+TIMES = ("seconds", "tokens_per_second")
+
+
+def state_of(toy: Any, settings: Any, seed: int) -> Any:
+    tx = make_optimizer(name="adam", learning_rate=0.01, clip_norm=5.0)
+    key = jax.random.key(seed)
+    params = toy.init_params(seed)
+    return init_state(params, tx, key, carry=toy.carry(), averaging=settings.averaging)
+
+
+def seeds_chunk(toy: Any, settings: Any, layout: Any, loss: Any = None, vmap: Any = None) -> Any:
+    tx = make_optimizer(name="adam", learning_rate=0.01, clip_norm=5.0)
+    options = {"accumulate": settings.accumulate_steps, "averaging": settings.averaging}
+    return seeds.make_chunk(loss or toy.loss_fn, tx, layout, **options, vmap=vmap)
+
+
+def train(
+    toy: Any,
+    directory: Path,
+    settings: Any,
+    numbers: Any = (0, 1, 2, 3),
+    *,
+    devices: int = 1,
+    chunk: Any = None,
+    evaluate: Any = None,
+    **options: Any,
+) -> list[loop.Result]:
+    """Train seeds into a directory, from where they stand."""
+    layout = seeds.make_seed_layout(len(numbers), devices)
+    chunk = chunk or seeds_chunk(toy, settings, layout)
+    alone = toy.evaluate_fn()
+
+    def each(params: Any) -> Any:
+        own = [jax.tree.map(lambda x, i=i: x[i], params) for i in range(len(numbers))]
+        return {"nll": np.array([alone(p)["nll"] for p in own])}
+
+    if SeedRuns.exists(directory):
+        home = SeedRuns.open(directory)
+    else:
+        home = SeedRuns.create(directory, numbers, devices, lambda seed: toy.FILES)
+    states = [state_of(toy, settings, seed) for seed in numbers]
+    return loop.train(
+        layout.place_members(states),
+        chunk,
+        options.pop("stream", None) or toy.Stream(),
+        evaluate or each,
+        home.runs,
+        settings,
+        initial_carry=toy.carry(),
+        layout=layout,
+        log=home.log,
+        **options,
+    )
+
+
+def saved(directory: Path) -> dict[str, Any]:
+    """All that a run leaves, without what the clock decides."""
+    run = Run.open(directory)
+    rows = [{k: v for k, v in row.items() if k not in TIMES} for row in run.read_metrics()]
+    progress = run.index["last"]["progress"] | {"seconds": 0.0}
+    both = {which: run.load_checkpoint(which) for which in ("last", "best") if run.index.get(which)}
+    return {"rows": rows, "progress": progress, "steps": run.index["last"]["step"], **both}
+
+
+def assert_same(left: Path, right: Path) -> None:
+    a, b = saved(left), saved(right)
+    for name in ("rows", "progress", "steps"):
+        assert a.pop(name) == b.pop(name)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(scope="module")
+def settings(toy: Any) -> Any:
+    return toy.config(evaluate_every=7, averaging="nt_asgd", nt_asgd_window=2)
+
+
+@pytest.fixture(scope="module")
+def chunk(toy: Any, settings: Any) -> Any:
+    """Of four seeds on one device; compiled once for the tests of this file."""
+    return seeds_chunk(toy, settings, seeds.make_seed_layout(4, 1))
+
+
+@pytest.fixture(scope="module")
+def whole(toy: Any, settings: Any, chunk: Any, tmp_path_factory: Any) -> Path:
+    """Four seeds that nothing disturbed."""
+    directory = tmp_path_factory.mktemp("whole")
+    results = train(toy, directory, settings, chunk=chunk)
+    assert {(r.reason, r.steps) for r in results} == {("finished", 48)}
+    return directory
+
+
+@pytest.mark.parametrize(("devices", "vmap"), [(1, False), (1, True), (2, False), (2, True)])
+def test_each_seed_makes_the_steps_it_makes_alone(
+    toy: Any, settings: Any, devices: int, vmap: bool
+) -> None:
+    """One after the other bit for bit; all at once up to the order of additions in a product."""
+    if jax.device_count() < devices:
+        pytest.skip("needs two devices")
+    layout = seeds.make_seed_layout(4, devices)
+    together_ = seeds_chunk(toy, settings, layout, vmap=vmap)
+    state = layout.place_members([state_of(toy, settings, seed) for seed in range(4)])
+    _, alone, _ = toy.pieces(settings)
+    batches = toy.Stream().chunk(0, 0, 5)
+    state, metrics = together_(state, layout.place_batches(batches), np.int32(5))
+    for seed, member in enumerate(layout.members(state)):
+        wanted, rows = alone(state_of(toy, settings, seed), batches, np.int32(5))
+        pairs = ((member.params, wanted.params), (member.opt_state, wanted.opt_state))
+        for one, other in (*pairs, (jax.tree.map(lambda x, s=seed: x[s], metrics), rows)):
+            if vmap:
+                jax.tree.map(
+                    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), one, other
+                )
+            else:
+                jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_a_seed_is_the_run_it_is_alone(
+    toy: Any, settings: Any, whole: Path, tmp_path: Path
+) -> None:
+    """The whole training: files of seed 2 and of a run with its state, bit for bit."""
+    _, alone, layout = toy.pieces(settings)
+    pieces = (lambda: state_of(toy, settings, 2), alone, layout)
+    toy.train(tmp_path / "run", settings, pieces=pieces)
+    assert_same(whole / "seed-2", tmp_path / "run")
+
+
+@pytest.mark.parametrize("vmap", [False, True])
+def test_the_other_seeds_do_not_matter(toy: Any, settings: Any, vmap: bool) -> None:
+    """Bit for bit, whatever the others are, even one that is not finite."""
+    layout = seeds.make_seed_layout(2, 1)
+    chunk = seeds_chunk(toy, settings, layout, vmap=vmap)
+    batches = toy.Stream().chunk(0, 0, 5)
+    ends = []
+    for other in (5, 6, None):
+        neighbour = state_of(toy, settings, other or 0)
+        if other is None:
+            spoilt = jax.tree.map(lambda x: x * jnp.nan, neighbour.params)
+            neighbour = neighbour._replace(params=spoilt)
+        state = layout.place_members([state_of(toy, settings, 3), neighbour])
+        state, _ = chunk(state, batches, np.int32(5))
+        ends.append(layout.members(state)[0].params)
+        assert bool(layout.members(state)[1].finite) == (other is not None)
+    for end in ends[1:]:
+        jax.tree.map(np.testing.assert_array_equal, ends[0], end)
+
+
+@needs_two
+def test_devices_never_talk(toy: Any, settings: Any) -> None:
+    layout = seeds.make_seed_layout(4, 2)
+    state = layout.place_members([state_of(toy, settings, seed) for seed in range(4)])
+    program = seeds_chunk(toy, settings, layout).lower(state, toy.Stream().chunk(0, 0, 5), 5)
+    text = program.compile().as_text()
+    assert not any(name in text for name in ("all-reduce", "all-gather", "collective-permute"))
+
+
+class Crash(BaseException):
+    """Ends the loop as a kill does: nothing below may catch it and save."""
+
+
+@pytest.mark.parametrize("crash_at", [0, 9, 17, 25, 33])
+def test_resuming_changes_nothing(
+    toy: Any,
+    settings: Any,
+    chunk: Any,
+    whole: Path,
+    tmp_path: Path,
+    crash_at: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed after so many files were written, some runs saved and some not: the same files."""
+    from jaxgen.training import runs, seed_runs
+
+    write_text, writes = runs.write_text, []
+
+    def dying(*arguments: Any) -> None:
+        writes.append(arguments)
+        if len(writes) > 13 + crash_at:  # beyond those of the start
+            raise Crash
+        write_text(*arguments)
+
+    with monkeypatch.context() as patch, suppress(Crash):
+        patch.setattr(runs, "write_text", dying)
+        patch.setattr(seed_runs, "write_text", dying)
+        train(toy, tmp_path, settings, chunk=chunk)
+    results = train(toy, tmp_path, settings, chunk=chunk)
+    assert {(r.reason, r.steps) for r in results} == {("finished", 48)}
+    for seed in range(4):
+        assert_same(whole / f"seed-{seed}", tmp_path / f"seed-{seed}")
+
+
+def poisoned(toy: Any, bad: tuple[int, ...]) -> Any:
+    """A loss that is nan where `bad` seeds read the first token of window 10."""
+
+    def loss_fn(params: Any, carry: Any, batch: Any, key: Any) -> Any:
+        loss, aux = toy.loss_fn({k: v for k, v in params.items() if k != "seed"}, carry, batch, key)
+        here = batch["tokens"][0, 0] == toy.V - 1
+        mine = (jax.lax.stop_gradient(params["seed"]) == jnp.array(bad, jnp.float32)).any()
+        return loss + jnp.where(here & mine, jnp.nan, 0.0), aux
+
+    return loss_fn
+
+
+def poisoned_states(toy: Any, settings: Any, numbers: Any) -> Any:
+    tx = make_optimizer(name="adam", learning_rate=0.01, clip_norm=5.0)
+    return [
+        init_state(
+            toy.init_params(n) | {"seed": jnp.float32(n)},
+            tx,
+            jax.random.key(n),
+            carry=toy.carry(),
+            averaging=settings.averaging,
+        )
+        for n in numbers
+    ]
+
+
+@pytest.mark.parametrize("vmap", [False, True])
+def test_one_seed_that_diverges_leaves_the_others(
+    toy: Any, settings: Any, tmp_path: Path, vmap: bool
+) -> None:
+    stream = toy.Stream()
+    stream.tokens = stream.tokens.copy()
+    stream.tokens[0] = 0
+    stream.tokens[0, 10 * toy.T] = toy.V - 1
+    alone = toy.evaluate_fn()
+
+    def each(params: Any) -> Any:
+        own = [{k: v[i] for k, v in params.items() if k != "seed"} for i in range(2)]
+        return {"nll": np.array([alone(p)["nll"] for p in own])}
+
+    ends = {}
+    for name, bad in (("bad", (1,)), ("good", (9,)), ("all", (0, 1))):
+        layout, shown = seeds.make_seed_layout(2, 1), io.StringIO()
+        home = SeedRuns.create(tmp_path / name, (0, 1), 1, lambda seed: toy.FILES)
+        arguments = (
+            layout.place_members(poisoned_states(toy, settings, (0, 1))),
+            seeds_chunk(toy, settings, layout, poisoned(toy, bad), vmap),
+            stream,
+            each,
+        )
+        options = {
+            "initial_carry": toy.carry(),
+            "layout": layout,
+            "display": Display(48, "nll", Console(file=shown, width=200)),
+        }
+        if name == "all":
+            with pytest.raises(UserError, match=r"all 2 runs diverged, .*`loss` is nan at step 11"):
+                loop.train(*arguments, home.runs, settings, **options, log=home.log)
+            break
+        ends[name] = loop.train(*arguments, home.runs, settings, **options, log=home.log)
+        if name == "bad":
+            message = "seed-1 diverged: `loss` is nan at step 11; the state after step 10 is saved"
+            assert message in shown.getvalue()
+            again = SeedRuns.open(tmp_path / name)
+            same = (layout.place_members(poisoned_states(toy, settings, (0, 1))), *arguments[1:])
+            resumed = loop.train(*same, again.runs, settings, **options, log=again.log)
+            assert [(r.reason, r.steps) for r in resumed] == [("finished", 48), ("diverged", 10)]
+    assert [(r.reason, r.steps) for r in ends["bad"]] == [("finished", 48), ("diverged", 10)]
+    assert [(r.reason, r.steps) for r in ends["good"]] == [("finished", 48), ("finished", 48)]
+    assert_same(tmp_path / "bad/seed-0", tmp_path / "good/seed-0")
+    last = Run.open(tmp_path / "bad/seed-1").load_checkpoint("last")
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last["params"]))
+    facts = seeds_history(tmp_path / "bad", "nll")["runs"]["seed-1"]
+    assert (facts["steps"], facts["stopped"]) == (10, "`loss` is nan at step 11")
+
+
+def test_a_seed_stops_early_alone(toy: Any, tmp_path: Path) -> None:
+    settings = toy.config(patience=2, evaluate_every=4)
+    rows = iter([[3.0, 3.0], [2.0, 4.0], [1.9, 4.0], [2.1, 0.0], [2.0, 0.0]])
+    shown = io.StringIO()
+    first, second = train(
+        toy,
+        tmp_path,
+        settings,
+        (0, 1),
+        evaluate=lambda params: {"nll": np.array(next(rows))},
+        unit="nll",
+        display=Display(48, "nll", Console(file=shown, width=200)),
+    )
+    assert (second.reason, second.steps, second.best_nll) == ("early stopping", 12, 3.0)
+    assert (first.reason, first.steps, first.best_nll) == ("early stopping", 20, 1.9)
+    lines = shown.getvalue().splitlines()
+    assert (
+        "step 8  epoch 0.67  validation_nll 3.0000 ± 1.0000 (2 runs)  best 2.0000 seed-0" in lines
+    )
+    assert (
+        "step 16  epoch 1.33  validation_nll 2.1000 ± 0.0000 (1 runs)  best 2.1000 seed-0" in lines
+    )
+
+
+def test_a_seed_whose_validation_is_not_finite(toy: Any, tmp_path: Path) -> None:
+    nan = float("nan")
+    first, second = train(
+        toy,
+        tmp_path,
+        toy.config(evaluate_every=24),
+        (0, 1),
+        evaluate=lambda params: {"nll": np.array([nan, 1.0])},
+    )
+    assert (first.reason, first.steps) == ("diverged", 24)
+    assert (second.reason, second.steps, second.best_nll) == ("finished", 48, 1.0)
+
+
+def test_a_run_knows_the_seeds_beside_it(whole: Path, tmp_path: Path) -> None:
+    assert together(whole / "seed-1") == whole.resolve()
+    assert together(whole) is None
+    shutil.copytree(whole / "seed-1", tmp_path / "seed-1")
+    assert together(tmp_path / "seed-1") is None
+    with pytest.raises(UserError, match=r"runs of several seeds: seed-0, .* such as .*seed-0 "):
+        Run.open(whole)
+    facts = seeds_history(whole, "bpc")
+    figures = [facts["runs"][f"seed-{n}"]["best_validation_bpc"] for n in range(4)]
+    assert facts["best_validation_bpc_mean"] == pytest.approx(np.mean(figures))
+    assert facts["best_validation_bpc_deviation"] == pytest.approx(np.std(figures))
+    assert facts["best_run"].endswith(f"seed-{np.argmin(figures)}")
