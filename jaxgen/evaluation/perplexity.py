@@ -58,7 +58,9 @@ def make_evaluator(
     sums = make_sums(loss_fn, windows_per_dispatch=windows_per_dispatch)
 
     def evaluate(params: PyTree, carry: PyTree, batches: Iterable[PyTree]) -> Nll:
-        total, count = sums(params, carry, batches)
+        # Where the parameters are: what comes back lies there, and would be another program's.
+        place = getattr(jax.tree.leaves(params)[0], "sharding", None)
+        total, count = sums(params, jax.device_put(carry, place), batches)
         return Nll(float(total), round(float(count)))
 
     return evaluate

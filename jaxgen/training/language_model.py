@@ -1,6 +1,7 @@
 """A language model's training: model, optimizer, batches and evaluation from the settings."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -11,7 +12,7 @@ import numpy as np
 from jaxgen.config import Experiment, ModelConfig
 from jaxgen.data.streams import TokenStream, evaluation_batches, evaluation_resets
 from jaxgen.data.tokenizers import Tokenizer
-from jaxgen.data.tokens import Tokens, TokenSplits
+from jaxgen.data.tokens import TokenArray, Tokens, TokenSplits
 from jaxgen.evaluation.perplexity import Nll, make_evaluator
 from jaxgen.models.language_model import LanguageModel, language_model_loss
 from jaxgen.training import parallel
@@ -19,11 +20,19 @@ from jaxgen.training.loop import Result, SampleFn, total_steps, train
 from jaxgen.training.optimizers import make_optimizer, make_schedule
 from jaxgen.training.progress import Display, Unit
 from jaxgen.training.runs import Run
-from jaxgen.training.step import LossFn, TrainChunk, TrainState, init_state
+from jaxgen.training.step import (
+    LossFn,
+    TrainChunk,
+    TrainState,
+    evaluation_params,
+    init_state,
+)
 from jaxgen.types import PyTree
 
 EVALUATION_ROWS = 16
 """Parts of a text that are evaluated side by side; each starts from a zero carry."""
+HASTY = {"xla_backend_optimization_level": 1}
+"""Compiler options of a program that runs once: it compiles in half the time."""
 
 
 def build_model(config: ModelConfig, vocab_size: int) -> LanguageModel:
@@ -134,11 +143,18 @@ class LanguageModelTraining:
         self, run: Run, sample_fn: SampleFn | None = None, display: Display | None = None
     ) -> Result:
         """Train where the run stands, see `jaxgen.training.loop.train`."""
-        config = self.experiment.training
+        config, held_out = self.experiment.training, self.splits.validation
         display = display or Display(self.steps, unit_of(self.tokenizer))
-        layout, chunk = self.layout_and_chunk(run, display)
         nll = make_text_evaluator(self.model, config.sequence_length, self.reset_id)
-        held_out = self.splits.validation
+
+        def rehearse(params: PyTree) -> None:
+            """Compile what an evaluation takes."""
+            if held_out is not None:
+                nll(params, TokenArray(held_out.read(0, 2)))
+            if sample_fn is not None:
+                sample_fn(params)
+
+        layout, chunk = self.layout_and_chunk(run, display, rehearse)
         (result,) = train(
             self.state(),
             chunk,
@@ -161,8 +177,8 @@ class LanguageModelTraining:
 
     @cached_property
     def _state(self) -> Callable[[jax.Array], TrainState]:
-        """`state_of`, one program, as a run should not begin by compiling dozens."""
-        return jax.jit(self.state_of)
+        """`state_of` as one program: a run should not begin by compiling dozens."""
+        return jax.jit(self.state_of, compiler_options=HASTY)
 
     def state_of(self, key: jax.Array) -> TrainState:
         """The state before the first step, from the key of a seed."""
@@ -185,11 +201,14 @@ class LanguageModelTraining:
             temporal_penalty=config.temporal_penalty,
         )
 
-    def layout_and_chunk(self, run: Run, display: Display) -> tuple[parallel.Layout, TrainChunk]:
+    def layout_and_chunk(
+        self, run: Run, display: Display, rehearse: Callable[[PyTree], None]
+    ) -> tuple[parallel.Layout, TrainChunk]:
         """The compiled steps, on the devices where they run fastest.
 
         That is measured once in the life of a run and noted there, because another number of
-        devices draws other dropout masks and adds in another order.
+        devices draws other dropout masks and adds in another order. Meanwhile `rehearse` is
+        called with parameters, so that what it needs is compiled beside the steps.
         """
         config = self.experiment.training
         loss_fn = self.loss_of(self.model)
@@ -208,12 +227,20 @@ class LanguageModelTraining:
         wanted = run.notes.get("devices", config.devices)
         counts = parallel.candidate_devices(wanted, config.batch_size)
         candidates = {count: candidate(count) for count in reversed(counts)}
+        batches = self._first_dispatch()
+        with ThreadPoolExecutor(1) as aside:  # XLA compiles outside Python's lock
+            layout, chunk = candidates[counts[-1]]
+            state, spare = (layout.place_state(self.state()) for _ in range(2))
+            rehearsal = aside.submit(rehearse, layout.local(evaluation_params(spare)))
+            inputs = layout.place_batches(batches, accumulate=config.accumulate_steps)
+            chunk(state, inputs, np.int32(0))  # no step: only compiled
+        rehearsal.result()
         devices = counts[-1]
         if len(counts) > 1:
             seconds = parallel.measure_devices(
                 candidates,
                 self.state,
-                self._first_dispatch(),
+                batches,
                 accumulate=config.accumulate_steps,
                 total_steps=self.steps,
             )
