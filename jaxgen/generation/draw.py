@@ -11,6 +11,7 @@ first draw is accepted with probability `top_p` or more.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,9 @@ from jaxgen.types import Array, Bool, Float, Int, UInt32
 _FEW = 256
 # Below this size the search for the largest k by blocks is not worth its gathers.
 _BLOCKED_TOP_K = 2048
+_BLOCK = 32
+# From so many rows on, a search of all at once is faster than the library's row by row.
+_MANY_ROWS = 8
 
 
 class Noise(NamedTuple):
@@ -92,30 +96,80 @@ def filtered(logits: Float[Array, "B V"], sampling: SamplingParams) -> Float[Arr
 
 
 def top_k(x: Float[Array, "V"], k: int) -> tuple[Float[Array, "k"], Int[Array, "k"]]:
-    """As `jax.lax.top_k` (of equals the lower index first), but by blocks where V is large.
+    """As `jax.lax.top_k` (of equals the lower index first), but by blocks where V is large."""
+    candidates, places = _candidates(x, k)
+    values, found = jax.lax.top_k(candidates, k)
+    return values, places[found]
 
-    The k largest lie in the k blocks with the largest maxima, so that all but one pass see k
-    blocks only.
+
+def _candidates(x: Float[Array, "V"], k: int) -> tuple[Float[Array, "n"], Int[Array, "n"]]:
+    """Values with the k largest among them, and their places in rising order.
+
+    Where V is large, only the k blocks with the largest maxima: the k largest lie in those.
     """
     size = x.shape[0]
-    block = 32
-    if size < _BLOCKED_TOP_K or k * block * 2 > size:
-        values, places = jax.lax.top_k(x, k)
-        return values, places
+    if size < _BLOCKED_TOP_K or k * _BLOCK * 2 > size:
+        return x, jnp.arange(size)
+    # A block that divides V spares a padded copy of all logits.
+    block = next((n for n in range(_BLOCK, 2 * _BLOCK) if size % n == 0), _BLOCK)
     blocks = jnp.pad(x, (0, -size % block), constant_values=-jnp.inf).reshape(-1, block)
     _, chosen = jax.lax.top_k(blocks.max(axis=1), k)
     chosen = jnp.sort(chosen)  # ties go to the lower index in the second search too
-    values, places = jax.lax.top_k(blocks[chosen].reshape(-1), k)
-    return values, chosen[places // block] * block + places % block
+    places = chosen[:, None] * block + jnp.arange(block)
+    return blocks[chosen].reshape(-1), places.reshape(-1)
 
 
 def _keep_top_k(logits: Array, sampling: SamplingParams) -> tuple[Array, Array]:
-    """The `max_top_k` largest logits in order, -inf after the row's k, and their tokens."""
+    """Candidates with -inf for all but the row's k largest, and their tokens."""
     cap = sampling.max_top_k
     cap = logits.shape[1] if cap is None or cap < 0 else min(cap, logits.shape[1])
-    values, ids = jax.vmap(lambda row: top_k(row, cap))(logits)
-    k = jnp.where(sampling.top_k > 0, sampling.top_k, cap)[:, None]
-    return jnp.where(jnp.arange(cap) < k, values, -jnp.inf), ids
+    k = jnp.where(sampling.top_k > 0, jnp.minimum(sampling.top_k, cap), cap)
+    values, ids = jax.vmap(lambda row: _candidates(row, cap))(logits)
+    largest = _largest_of_few if len(logits) < _MANY_ROWS else _largest_of_many
+    zeroed = jnp.where(values == 0, 0.0, values)  # -0 and 0 are equal
+    return jnp.where(largest(zeroed, k, cap), values, -jnp.inf), ids
+
+
+def _largest_of_few(
+    values: Float[Array, "B n"], k: Int[Array, "B"], cap: int
+) -> Bool[Array, "B n"]:
+    """Which are the k largest of their row, of equals the lower index first, by the library."""
+    found = (jnp.take_along_axis(x, k[:, None] - 1, axis=1) for x in jax.lax.top_k(values, cap))
+    edge, last = found
+    return (values > edge) | ((values == edge) & (jnp.arange(values.shape[1]) <= last))
+
+
+def _largest_of_many(
+    values: Float[Array, "B n"], k: Int[Array, "B"], cap: int
+) -> Bool[Array, "B n"]:
+    """The same by a search over the bits of all rows at once: the library takes row by row."""
+    size = values.shape[1]
+    order, back = _ordered(values), jnp.arange(size, dtype=jnp.uint32)[::-1]
+    wanted = k.astype(jnp.float32)
+
+    def search(kept: Callable[[Array], Array], bits: int, count: Array) -> tuple[Array, Array]:
+        """The highest threshold that keeps k or more; or, earlier, any that keeps k in all rows."""
+
+        def narrow(state: tuple) -> tuple:
+            bit, found, count = state
+            higher = found | (jnp.uint32(1) << bit)
+            left = kept(higher[:, None]).astype(jnp.float32).sum(axis=1)
+            enough = left >= wanted
+            return bit - 1, jnp.where(enough, higher, found), jnp.where(enough, left, count)
+
+        def surplus(state: tuple) -> Array:
+            return (state[0] < bits) & (state[2] > wanted).any()  # an unsigned bit wraps past 0
+
+        state = (jnp.uint32(bits - 1), jnp.zeros_like(order[:, 0]), count)
+        return jax.lax.while_loop(surplus, narrow, state)[1:]
+
+    count = jnp.full_like(values[:, 0], size)
+    edge, count = search(lambda x: order >= x, 32, count)
+    edge = edge[:, None]
+    first, _ = search(
+        lambda x: (order > edge) | ((order == edge) & (back >= x)), size.bit_length(), count
+    )
+    return (order > edge) | ((order == edge) & (back >= first[:, None]))
 
 
 def _weights(logits: Array, peak: Array, sampling: SamplingParams) -> Array:
@@ -243,6 +297,7 @@ def mass_threshold(
 
 def _ordered(x: Float[Array, "B V"]) -> UInt32[Array, "B V"]:
     """Unsigned integers in the order of the floats."""
-    bits = jax.lax.bitcast_convert_type(x + 0.0, jnp.uint32)  # + 0.0: -0 and 0 are equal
+    # -0 and 0 are equal; a compiler may drop `+ 0.0`.
+    bits = jax.lax.bitcast_convert_type(jnp.where(x == 0, 0.0, x), jnp.uint32)
     sign = jnp.uint32(0x80000000)
     return jnp.where(bits >= sign, ~bits, bits | sign)

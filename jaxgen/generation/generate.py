@@ -108,7 +108,7 @@ def generate(
         ),
         place,
         batch_size,
-        fits(params, sampling, vocab_size, num_logprobs),
+        fits(params, vocab_size),
         arguments,
     )
 

@@ -3,24 +3,27 @@
 XLA runs a program on the CPU as a sequence of small kernels, and a step of a small recurrent model
 at batch 1 takes no longer than calling its thirty of them. XLA itself compiles loops that touch
 little memory as one kernel; a call that carries the attributes below is treated as such a loop
-whatever its size. Matrix-vector products lose nothing by it (they are inlined anyway); products of
-matrices would lose the library's. Not every operation can be compiled so: then compilation fails,
-and the caller must do without.
+whatever its size. Matrix-vector products lose nothing by it (they are inlined anyway). What XLA
+leaves to a library cannot be compiled so, and a loop with that in it is left as it is.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from jaxgen.generation.sampling import SamplingParams
 from jaxgen.types import PyTree
 
-_REFUSALS = (
-    "UNIMPLEMENTED",
-    "Failed to materialize symbols",  # a sort, and with it top-k
+# Beginnings of the names of primitives that XLA's CPU backend calls a library for.
+_LIBRARY = (
+    *("sort", "top_k", "scatter", "fft", "conv_general", "ffi_call", "custom_call"),
+    *("pure_callback", "io_callback", "debug_callback", "debug_print"),
+    *("cholesky", "lu", "qr", "svd", "eig", "householder", "schur", "triangular", "tridiagonal"),
 )
+# What it says where it finds something else that it cannot compile so.
+_REFUSALS = ("UNIMPLEMENTED", "Failed to materialize symbols")
 _LARGEST_VOCABULARY = 1024
 _LARGEST_MODEL = 2 * 2**20
 """Bytes of parameters; of larger models XLA gives several cores a part of each product."""
@@ -28,33 +31,48 @@ _refused: set[Any] = set()
 
 
 def one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, as a call that XLA's CPU backend compiles into a single kernel."""
+    """`function`, as a call that XLA's CPU backend compiles into a single kernel if it can."""
 
     def plain(*arguments: Any) -> Any:
         with set_xla_metadata(xla_cpu_small_call=None, inlineable=None):  # for the call alone
             return function(*arguments)
 
     def call(*arguments: Any) -> Any:
+        kernel = jax.jit(plain)
         with set_xla_metadata(xla_cpu_small_call="true", inlineable="false"):
-            return jax.jit(plain)(*arguments)
+            # Looked at first, because XLA complains loudly of what it must refuse.
+            if not any(map(_calls_library, _equations(jax.make_jaxpr(kernel)(*arguments)))):
+                return kernel(*arguments)
+        return function(*arguments)
 
     return call
 
 
-def fits(
-    params: PyTree, sampling: SamplingParams, vocab_size: int, num_logprobs: int | None
-) -> bool:
-    """Whether a model is small enough, and a draw under these settings compiles as one kernel.
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    """All equations of a program, those of its loops and branches included."""
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        yield equation
+        for value in equation.params.values():
+            for part in value if isinstance(value, tuple | list) else (value,):
+                if hasattr(getattr(part, "jaxpr", part), "eqns"):
+                    yield from _equations(part)
 
-    XLA complains loudly where it does not: top-k calls a library, penalties and n-grams scatter,
-    and reductions of a large vocabulary go to a library too (and are worth it).
-    """
+
+def _calls_library(equation: Any) -> bool:
+    name = equation.primitive.name
+    if name != "dot_general":
+        return name.startswith(_LIBRARY)
+    (contracted, _), (batched, _) = equation.params["dimension_numbers"]
+    left, right = (of.aval for of in equation.invars)
+    depth, batch = (math.prod(left.shape[d] for d in of) for of in (contracted, batched))
+    of_a_vector = equation.outvars[0].aval.size * depth == max(left.size, right.size)
+    return batch > 1 or not of_a_vector
+
+
+def fits(params: PyTree, vocab_size: int) -> bool:
+    """Whether a model is so small that its products need no library."""
     size = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(params))
-    names = ("top_k", "repetition_penalty", "presence_penalty", "frequency_penalty")
-    loose = all(getattr(sampling, name) is None for name in (*names, "no_repeat_ngram"))
-    return (
-        size <= _LARGEST_MODEL and loose and vocab_size <= _LARGEST_VOCABULARY and not num_logprobs
-    )
+    return size <= _LARGEST_MODEL and vocab_size <= _LARGEST_VOCABULARY
 
 
 def fused_where_it_pays(
@@ -66,7 +84,7 @@ def fused_where_it_pays(
         call: runs a jitted function; `fused` asks for `one_kernel` inside.
         place: what the program depends on; remembered where XLA refuses.
         rows: the batch size.
-        fitting: what `fits` says; a step function of the user's own may still not fit.
+        fitting: what `fits` says.
         arguments: of the jitted function. Inside another transformation its compilation is not
             ours to try, and the loop is left as it is.
     """

@@ -239,6 +239,6 @@ def call(
         lambda fused: program(*arguments, model=model, extent=replace(extent, fused=fused)),
         place,
         sampling.temperature.shape[0],
-        fits(arguments[0], sampling, vocab_size, extent.num_logprobs),
+        fits(arguments[0], vocab_size),
         arguments,
     )

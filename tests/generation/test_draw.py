@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxgen.generation.draw import draw, filtered, mass_threshold, noise, top_k
+from jaxgen.generation.draw import _keep_top_k, draw, filtered, mass_threshold, noise, top_k
 from jaxgen.generation.sampling import SamplingParams
 
 KEY = jax.random.key(3)
@@ -145,6 +145,25 @@ def test_top_k_by_blocks_equals_a_plain_one(seed, shape):
     x = np.random.default_rng(seed).integers(0, 50, size).astype(np.float32)
     for got, wanted in zip(top_k(jnp.asarray(x), k), jax.lax.top_k(x, k), strict=True):
         np.testing.assert_array_equal(got, wanted)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31 - 1))
+def test_exactly_k_are_kept_of_few_rows_and_of_many(seed):
+    """Ties, both zeros and minus infinity included."""
+    rng = np.random.default_rng(seed)
+    logits = rng.choice([-np.inf, -1.5, -0.0, 0.0, 2.0], (9, 40)).astype(np.float32)
+    k = rng.integers(1, 41, 9)
+    sampling = SamplingParams(top_k=k, max_top_k=40)
+    values, _ = jax.jit(_keep_top_k)(logits, sampling.rows(9))
+    for row in range(9):
+        best = np.argsort(-(logits[row] + 0.0), kind="stable")[: k[row]]
+        wanted = np.where(np.isin(np.arange(40), best), logits[row], -np.inf)
+        np.testing.assert_array_equal(values[row], wanted)
+        alone = SamplingParams(top_k=k[row], max_top_k=40)
+        few, ids = _keep_top_k(jnp.asarray(logits[row : row + 1]), alone.rows(1))
+        np.testing.assert_array_equal(few[0], wanted)
+        assert ids[0].tolist() == list(range(40))
 
 
 @settings(max_examples=50, deadline=None)

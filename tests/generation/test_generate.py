@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from jaxgen.errors import UserError
 from jaxgen.generation.decoding import decode
 from jaxgen.generation.generate import generate
+from jaxgen.generation.one_kernel import one_kernel
 from jaxgen.generation.sampling import SamplingParams
 
 V = 11
@@ -347,15 +348,38 @@ def test_a_single_row_in_one_kernel_is_the_same_text():
     assert first_row(LENGTHS[:1]).tolist() == jax.jit(first_row)(LENGTHS[:1]).tolist()
 
 
-def test_what_one_kernel_cannot_hold_runs_without_it():
-    def step_fn(table, carry, tokens):
-        return carry, -jnp.sort(-table[tokens], axis=1)
+def product(x):
+    return x @ (x.T @ x)
 
-    table = jax.random.normal(KEY, (5, 5))
-    sampling = SamplingParams(temperature=0.0)
-    for _ in range(2):
-        out = generate(step_fn, table, (), [[1]], None, 0, sampling, max_new_tokens=4)
-        assert out.tokens.tolist() == [[0, 0, 0, 0]]
-    sampling = SamplingParams(top_k=2)
-    out = generate(step_fn, table, (), [[1]], None, 0, sampling, max_new_tokens=40)
-    assert set(out.tokens[0].tolist()) == {0, 1}
+
+@pytest.mark.parametrize(
+    ("step", "fits"),
+    [
+        (lambda x: jax.nn.softmax(x @ jnp.ones((5, 5))), True),
+        (lambda x: jnp.sort(x, axis=1), False),
+        (lambda x: jax.lax.while_loop(lambda x: x[0, 0] < 9, product, x), False),
+        (lambda x: x.at[0, jnp.arange(2)].add(1), False),
+    ],
+)
+def test_one_kernel_is_asked_for_where_no_library_is_called(step, fits):
+    def loop(x):
+        return jax.lax.fori_loop(0, 3, lambda _, x: step(x), x)
+
+    lowered = jax.jit(one_kernel(loop)).lower(jnp.ones((1, 5)))
+    assert ("xla_cpu_small_call" in lowered.as_text()) == fits
+
+
+@pytest.mark.parametrize(
+    ("size", "options"), [(5, {"top_k": 2, "repetition_penalty": 1.3}), (1500, {"top_p": 0.9})]
+)
+def test_what_one_kernel_cannot_hold_runs_quietly_without_it(size, options, capfd):
+    table = jax.random.normal(KEY, (size, size))
+
+    def tokens(key):
+        carry, sampling = jnp.zeros((1,), jnp.int32), SamplingParams(**options)
+        prompt = [[1]]
+        out = generate(markov_step, table, carry, prompt, None, key, sampling, max_new_tokens=8)
+        return out.tokens
+
+    assert tokens(KEY).tolist() == jax.jit(tokens)(KEY).tolist()
+    assert capfd.readouterr().err == ""
