@@ -4,7 +4,8 @@
 #   make lint     ruff, mypy
 #   make bench    the benchmark suite, quick grid, and the report
 #   make bench-peers    training and sampling beside PyTorch, Flax and Keras, and the report
-#   make bench-gpu      the full grid and the peers on one GPU; needs no network once installed
+#   make bench-gpu      half an hour on one GPU, beside PyTorch where the environment has it;
+#                       needs no network once installed
 # PYTHON=... picks the interpreter, VENV=... the virtual environment.
 
 VENV ?= .venv
@@ -41,10 +42,8 @@ bench-peers: $(VENV)/.installed-bench $(VENV)/.installed-peers
 	$(BIN)/python -m benchmarks.compare_sampling --out $(RESULTS)/sampling.json $(ARGS)
 	$(REPORT)
 
-bench-gpu: $(VENV)/.installed-bench
-	$(BIN)/python -m pytest benchmarks --grid full --benchmark-json=$(RESULTS)/gpu-suite.json
-	$(BIN)/python -m benchmarks.compare_training --gpu --out $(RESULTS)/gpu-training.json
-	$(BIN)/python -m benchmarks.compare_sampling --gpu --out $(RESULTS)/gpu-sampling.json
+bench-gpu: $(VENV)/.installed-bench $(VENV)/.installed-cuda
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 	$(REPORT)
 
 clean:

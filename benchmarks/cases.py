@@ -84,6 +84,12 @@ class Case:
         windows = [stream[:, w * self.T : (w + 1) * self.T + 1] for w in range(count)]
         return np.stack(windows)
 
+    def signals(self) -> tuple[Array, Array]:
+        """Dense inputs (T, B, E) of a layer and cotangents (T, B, H) of its hidden states."""
+        rng = np.random.default_rng(self.seed + 2)
+        inputs, cotangent = (rng.standard_normal((self.T, self.B, n)) for n in (self.E, self.H))
+        return inputs.astype(np.float32), cotangent.astype(np.float32)
+
 
 def cycle(items: list[Any]) -> Iterator[Any]:
     """Yield the items for ever."""

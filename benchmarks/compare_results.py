@@ -2,7 +2,8 @@
 
 A row is slower when its lower quartile in NEW lies above its upper quartile in OLD: beyond the
 spread of both. A ratio to a peer is worse when its upper quartile fell below OLD's lower one; on
-a noisy machine it is the better witness. Exits 1 where anything is slower or worse.
+a noisy machine it is the better witness. Exits 1 where anything is slower or worse, 2 where a file
+cannot be read.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
+from jaxgen.errors import UserError
 
 
 def slower_rows(old: dict[str, Any], new: dict[str, Any]) -> list[list[str]]:
@@ -43,24 +45,32 @@ def worse_ratios(old: dict[str, Any], new: dict[str, Any]) -> list[list[str]]:
     return found
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
     args = parser.parse_args()
-    old, new = results.read(args.old), results.read(args.new)
+    try:
+        old, new = results.read(args.old), results.read(args.new)
+        for path, data in ((args.old, old), (args.new, new)):
+            if "rows" not in data or "ratios" not in data:
+                raise UserError(f"{path} is of the kind {data['kind']!r}, which has no rows")
+        slower, worse = slower_rows(old, new), worse_ratios(old, new)
+    except (UserError, KeyError, TypeError) as error:
+        broken = "" if isinstance(error, UserError) else "a row is incomplete: "
+        print(f"error: {broken}{error}", file=sys.stderr)
+        return 2
     for key in ("device", "platform", "cores"):
         if old["machine"].get(key) != new["machine"].get(key):
             print(f"note: {key} differs: {old['machine'].get(key)}, {new['machine'].get(key)}")
     shared = {results.row_name(r) for r in old["rows"]} & {results.row_name(r) for r in new["rows"]}
-    slower, worse = slower_rows(old, new), worse_ratios(old, new)
     if slower:
         print(results.table(["slower", "old s", "new s", "new/old"], slower))
     if worse:
         print(results.table(["fell behind", "old", "new", "new/old"], worse))
     print(f"{len(shared)} rows in both files: {len(slower)} slower, {len(worse)} ratios worse")
-    sys.exit(1 if slower or worse else 0)
+    return 1 if slower or worse else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

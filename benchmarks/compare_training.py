@@ -6,7 +6,8 @@ fastest then meets the others, interleaved, and the ratios of the rounds are the
 """
 
 import argparse
-import os
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from benchmarks import costs, machine, results
 from benchmarks.cases import Case
 from benchmarks.contestants import (
     Contestant,
+    agreeing,
     best_of_groups,
+    gpu_arguments,
+    gpu_is_here,
     installed,
     measure,
     ratios,
@@ -22,6 +26,7 @@ from benchmarks.contestants import (
     stop_all,
 )
 from benchmarks.timing import Spread
+from benchmarks.variants import variants
 
 CASES = (
     Case(B=50, T=50, H=128),
@@ -33,6 +38,7 @@ GPU_CASES = (
     Case(B=16, T=1024, H=768),
     Case(B=256, T=128, H=1024),
 )
+TINY = (Case(B=2, T=4, H=8, V=11),)
 LOSSES = 5
 OURS = "benchmarks.jaxgen_lm:JaxgenTraining"
 FLAX = "benchmarks.peers.flax_rnn:FlaxTraining"
@@ -66,67 +72,56 @@ def contestants(devices: tuple[int, ...], threads: tuple[int, ...], keras: str |
     return entries
 
 
-def gpu_contestants() -> list[Contestant]:
+def gpu_contestants(device: str) -> list[Contestant]:
     """On one GPU: float32 (TF32 products where the library allows them) and bfloat16.
 
     Losses in TF32 and bfloat16 carry the rounding of their products, hence the tolerances.
     """
     entries = []
-    for dtype, tolerance in (("float32", 5e-3), ("bfloat16", 3e-2)):
-        options = {"dtype": dtype}
-        group = f"jaxgen {dtype}"
-        entries.append(Contestant(group, group, OURS, options, tolerance=tolerance))
-        plain = {**options, "folded": False}
-        group = f"{group}, not folded"
-        entries.append(Contestant(group, group, OURS, plain, tolerance=tolerance))
+
+    def ours(name: str, tolerance: float, env: dict[str, str], **options: Any) -> None:
+        name = f"jaxgen {name}"
+        entries.append(Contestant(name, name, OURS, options, tolerance=tolerance, env=env))
+
+    ours("scan", 5e-3, {}, backend="scan")
+    ours("scan, not folded", 5e-3, {}, backend="scan", folded=False)
+    ours("cudnn", 5e-3, {}, backend="cudnn")
+    for suffix, options, env in variants():
+        ours(f"scan bfloat16{suffix}", 3e-2, env, backend="scan", dtype="bfloat16", **options)
     entries.append(Contestant("flax nn.RNN", "flax", FLAX, tolerance=5e-3))
     if installed("torch"):
         for name, options, tolerance in (
             ("float32", {"tf32": False}, 5e-3),
             ("tf32", {"tf32": True}, 5e-3),
             ("bfloat16", {"dtype": "bfloat16", "tf32": True}, 3e-2),
+            ("half", {"dtype": "float16", "tf32": True}, 3e-2),
         ):
-            name, options = f"torch cudnn {name}", {"device": "cuda", **options}
+            name, options = f"torch cudnn {name}", {"device": device, **options}
             entries.append(Contestant(name, name, TORCH, options, tolerance=tolerance))
     return entries
 
 
-def check_losses(entries: list[Contestant]) -> dict[str, list[float]]:
-    """First losses of each contestant.
-
-    Raises:
-        SystemExit: a first loss is not the reference's: its time would compare nothing.
-    """
-    found = {c.name: c.worker.call("losses", steps=LOSSES) for c in entries}
-    reference = found[entries[0].name][0]
-    for contestant in entries:
-        difference = abs(found[contestant.name][0] - reference)
-        if difference > contestant.tolerance:
-            raise SystemExit(
-                f"{contestant.name} starts at a loss of {found[contestant.name][0]:.7f}, "
-                f"{entries[0].name} at {reference:.7f}: not the same problem"
-            )
-    return found
-
-
 def compare(case: Case, entries: list[Contestant], ceilings: dict[str, Any], args: Any) -> Any:
     """Rows and ratios of one case."""
-    running = start_all(entries, case.as_dict())
+    running = start_all(entries, case.as_dict(), args.deadline)
     try:
-        losses = check_losses(running)
+        running = agreeing(running, "losses", mean=True, steps=1)
+        losses = {c.name: c.call("losses", steps=LOSSES) for c in running}
         finalists, trial = best_of_groups(
             running, rounds=1 if args.quick else 3, seconds=args.seconds / 2
         )
         seconds = measure(finalists, rounds=args.rounds, seconds=args.seconds)
-        ours = [c for c in finalists if c.name.startswith("jaxgen")]
-        peers = [c for c in finalists if c not in ours]
+        ours = [c for c in finalists if c.target == OURS and not c.env]
+        peers = [c for c in finalists if c.target != OURS]
         rows = []
         for contestant in running:
             final = contestant.name in seconds
             facts = contestant.facts() if final else {"options": contestant.options}
             spread = Spread.of(seconds[contestant.name] if final else trial[contestant.name])
             folded = contestant.target == OURS and contestant.options.get("folded", True)
-            flops = costs.train_step(case, folded=folded).flops
+            cost = costs.train_step(case, folded=folded)
+            half = contestant.options.get("dtype", "float32") != "float32"
+            kind = "bfloat16" if half else "float32"
             rows.append(
                 {
                     "suite": "training",
@@ -136,10 +131,7 @@ def compare(case: Case, entries: list[Contestant], ceilings: dict[str, Any], arg
                     "group": contestant.group,
                     "final": final,
                     "seconds": spread.as_dict(),
-                    "tokens_per_second": case.B * case.T / spread.median,
-                    "flops_per_second": flops / spread.median,
-                    "share_of_matmul": flops / spread.median / ceilings["matmul"]["float32"],
-                    "intensity": costs.train_step(case, folded=folded).intensity,
+                    **costs.figures(cost, case.B * case.T, spread.median, ceilings, kind),
                     "losses": losses[contestant.name],
                     **facts,
                 }
@@ -186,7 +178,7 @@ def show(case: Case, rows: list[dict[str, Any]], found: list[dict[str, Any]]) ->
     print("The last two columns: how many times faster jaxgen is, median [quartiles].\n")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/training.json"))
     parser.add_argument("--keras-python", help="interpreter that has keras and tensorflow")
@@ -196,17 +188,25 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="length of one run")
     parser.add_argument("--quick", action="store_true", help="3 short rounds of the first case")
     parser.add_argument("--gpu", action="store_true", help="the cases and peers of one GPU")
-    args = parser.parse_args()
-    if args.gpu:  # several processes share its memory
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    gpu_arguments(parser)
+    args = parser.parse_args(arguments)
+    args.deadline = time.monotonic() + 60 * args.minutes
+    if args.gpu and not args.dry_run and not gpu_is_here():
+        return 2
     if args.quick:
         args.rounds, args.seconds = 3, 0.1
-    ceilings = machine.ceilings(quick=args.quick)
-    rows, found = [], []
     cases = GPU_CASES if args.gpu else CASES
+    if args.dry_run:
+        args.rounds, args.seconds = 1, 1e-4
+        cases = TINY
+    ceilings = machine.ceilings(quick=args.quick or args.dry_run)
+    rows, found = [], []
     for case in cases[:1] if args.quick else cases:
+        if time.monotonic() > args.deadline:
+            print(f"left out, the minutes are over: {case.name}")
+            continue
         if args.gpu:
-            entries = gpu_contestants()
+            entries = gpu_contestants("cpu" if args.dry_run else "cuda")
         else:
             entries = contestants(tuple(args.devices), tuple(args.threads), args.keras_python)
         case_rows, case_ratios = compare(case, entries, ceilings, args)
@@ -215,7 +215,8 @@ def main() -> None:
         found += case_ratios
     results.write(args.out, "training", ceilings=ceilings, rows=rows, ratios=found)
     print(f"written to {args.out}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,9 +1,15 @@
 """Who takes part in a comparison: start them, hold them to the same numbers, time them in turn."""
 
+import argparse
 import dataclasses
 import importlib.util
+import math
+import os
 import sys
+import time
 from typing import Any
+
+import numpy as np
 
 from benchmarks.timing import Spread, interleave, ratio, units_for
 from benchmarks.worker import Worker, WorkerError
@@ -24,6 +30,7 @@ class Contestant:
         tolerance: largest difference of its first loss from the reference, in nats.
         parts: a unit of its `run` is only one of so many parts of the others' unit: for a peer so
             slow that a whole one would take minutes.
+        env: variables of its process, such as `XLA_FLAGS`.
     """
 
     name: str
@@ -33,16 +40,21 @@ class Contestant:
     python: str | None = None
     tolerance: float = 1e-5
     parts: int = 1
+    env: dict[str, str] = dataclasses.field(default_factory=dict)
     worker: Worker | None = None
 
     def start(self, case: dict[str, Any]) -> None:
         python = self.python or sys.executable
-        self.worker = Worker(self.target, python=python, case=case, **self.options)
+        self.worker = Worker(self.target, python=python, env=self.env, case=case, **self.options)
 
     def stop(self) -> None:
         if self.worker:
             self.worker.close()
             self.worker = None
+
+    def call(self, method: str, **arguments: Any) -> Any:
+        assert self.worker
+        return self.worker.call(method, **arguments)
 
     def run(self, steps: int) -> float:
         """Seconds a whole unit, over so many runs."""
@@ -63,16 +75,69 @@ def installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def start_all(contestants: list[Contestant], case: dict[str, Any]) -> list[Contestant]:
-    """Those that start; the others are named with their reason."""
+def start_all(
+    contestants: list[Contestant], case: dict[str, Any], deadline: float = math.inf
+) -> list[Contestant]:
+    """Those that start before `deadline` (of `time.monotonic`); the others are named."""
     running = []
     for contestant in contestants:
         try:
+            if time.monotonic() > deadline:
+                raise WorkerError("the minutes are over")
             contestant.start(case)
             running.append(contestant)
         except WorkerError as error:
             print(f"{contestant.name} does not take part: {str(error).splitlines()[-1]}")
     return running
+
+
+def agreeing(
+    running: list[Contestant], method: str, *, mean: bool = False, **arguments: Any
+) -> list[Contestant]:
+    """Those whose `method` returns what the first one's does, within their tolerance.
+
+    The others are stopped and named, as their times would compare nothing; so are those that fail.
+
+    Args:
+        running: contestants; the first that answers is the reference.
+        method: returns a list of numbers, or of rows of tokens.
+        mean: the tolerance is one of each number; else it is the share of tokens that may differ.
+        arguments: of the method.
+    """
+    kept: list[Contestant] = []
+    reference: Any = None
+    for contestant in running:
+        try:
+            mine = np.asarray(contestant.call(method, **arguments))
+            reference = mine if reference is None else reference
+            off = np.abs(mine - reference).max() if mean else np.mean(mine != reference)
+            if off <= contestant.tolerance:
+                kept.append(contestant)
+                continue
+            reason = f"`{method}` is off by {off:.3g}"
+        except WorkerError as error:
+            reason = str(error).splitlines()[-1]
+        print(f"{contestant.name} does not take part: {reason}")
+        contestant.stop()
+    return kept
+
+
+def gpu_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that the comparisons share for `benchmarks.gpu`."""
+    parser.add_argument("--minutes", type=float, default=60.0, help="cases not begun are left out")
+    parser.add_argument("--dry-run", action="store_true", help="tiny shapes, on any machine")
+
+
+def gpu_is_here() -> bool:
+    """Whether JAX sees a GPU, said on stderr if not. Lets several processes share its memory."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    import jax
+
+    platform = jax.default_backend()
+    if platform != "gpu":
+        message = f"error: JAX sees no GPU here (its platform is {platform}); on a machine with one"
+        print(f"{message}: pip install 'jaxgen[cuda]'. A trial: --dry-run", file=sys.stderr)
+    return platform == "gpu"
 
 
 def stop_all(contestants: list[Contestant]) -> None:

@@ -89,6 +89,15 @@ def evaluation(case: Case, *, itemsize: int = FLOAT) -> Cost:
     return Cost(flops, traffic, (case.T - 1) * matrix, matrix)
 
 
+def recurrence(case: Case, times: int, *, itemsize: int = FLOAT) -> Cost:
+    """One layer on dense inputs of E numbers: forward (`times` 1), or with its backward (3)."""
+    tokens, gates = case.B * case.T, 4 * case.H
+    matrix = itemsize * case.H * gates
+    traffic = itemsize * times * (tokens * (case.E + case.H + 2 * gates) + case.E * gates)
+    again = (1 if times == 1 else 2) * (case.T - 1) * matrix
+    return Cost(times * 2 * tokens * (case.E + case.H) * gates, traffic + matrix, again, matrix)
+
+
 def _products(case: Case) -> float:
     """FLOPs of a forward pass without the first layer's input projection."""
     tokens, gates = case.B * case.T, 4 * case.H

@@ -11,6 +11,7 @@ from flax import linen as nn
 from benchmarks.cases import Case
 from benchmarks.costs import compiled_bytes
 from benchmarks.machine import device_peak
+from benchmarks.variants import unroll_scans
 from jaxgen.models.language_model import LanguageModel, language_model_loss
 from jaxgen.ops.cross_entropy import cross_entropy
 from jaxgen.ops.lookup import lookup
@@ -93,6 +94,7 @@ class JaxgenTraining:
         dtype: compute type.
         backend: of the recurrence.
         pool: batches on the device, and optimizer steps a dispatch.
+        unroll: steps of a scan in one trip.
     """
 
     def __init__(
@@ -103,7 +105,9 @@ class JaxgenTraining:
         dtype: str = "float32",
         backend: str = "auto",
         pool: int = 16,
+        unroll: int = 1,
     ):
+        unroll_scans(unroll)
         request_host_devices(devices)
         self.case = Case(**case)
         self.pool = pool

@@ -11,6 +11,7 @@ from benchmarks.cases import Case
 from benchmarks.costs import compiled_bytes
 from benchmarks.jaxgen_lm import model_of, params_of
 from benchmarks.machine import device_peak
+from benchmarks.variants import unroll_scans
 from jaxgen.generation.generate import generate
 from jaxgen.generation.sampling import SamplingParams
 from jaxgen.models.decoding import step_fn_of
@@ -34,6 +35,7 @@ class JaxgenSampling:
         dtype: compute type.
         inside_jit: call it from one compiled program, as research code does, instead of from
             Python, where every call is checked.
+        unroll: steps of a scan in one trip.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class JaxgenSampling:
         sampling: str = "temperature",
         dtype: str = "float32",
         inside_jit: bool = False,
+        unroll: int = 1,
     ):
+        unroll_scans(unroll)
         self.case = Case(**case)
         self.model = model_of(self.case, dtype)
         self.step_fn = step_fn_of(self.model)

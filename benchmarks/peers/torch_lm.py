@@ -57,7 +57,8 @@ class TorchTraining:
         adam: `fused`, `foreach` or `loop`.
         device: `cpu` or `cuda`.
         tf32: allow TF32 matmuls on the GPU.
-        dtype: `bfloat16` computes under `torch.autocast`; parameters stay float32.
+        dtype: `bfloat16` and `float16` compute under `torch.autocast`; parameters stay float32.
+            (float16 without the scaling of losses that a real training would need.)
     """
 
     def __init__(
@@ -121,3 +122,8 @@ class TorchTraining:
             self.step(*batch)
         if self.device.type == "cuda":
             torch.cuda.synchronize()
+
+    def facts(self) -> dict[str, Any]:
+        """The device's peak memory."""
+        cuda = self.device.type == "cuda"
+        return {"peak_bytes": torch.cuda.max_memory_allocated()} if cuda else {}

@@ -207,3 +207,8 @@ class TorchSampling:
                 tokens = logits.argmax(-1)
                 rows.append(tokens)
         return torch.stack(rows, 1).tolist()
+
+    def facts(self) -> dict[str, Any]:
+        """The device's peak memory."""
+        cuda = self.device.type == "cuda"
+        return {"peak_bytes": torch.cuda.max_memory_allocated()} if cuda else {}

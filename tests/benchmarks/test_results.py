@@ -66,32 +66,72 @@ def test_a_ratio_is_worse_only_beyond_both_spreads() -> None:
     assert compare_results.worse_ratios(old, {"ratios": [entry(1.0, 1.1, 1.2)]})
 
 
+def compare(monkeypatch: Any, *paths: Path) -> int:
+    monkeypatch.setattr("sys.argv", ["compare_results", *map(str, paths)])
+    return compare_results.main()
+
+
 @pytest.mark.parametrize(("seconds", "code"), [(1.0, 0), (2.0, 1)])
 def test_comparison_exit_code(
     seconds: float, code: int, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     old = write(tmp_path / "old.json", [row("a", 1.0, 1.0)], [])
     new = write(tmp_path / "new.json", [row("a", seconds, seconds)], [])
-    monkeypatch.setattr("sys.argv", ["compare_results", str(old), str(new)])
-    with pytest.raises(SystemExit) as ended:
-        compare_results.main()
-    assert ended.value.code == code
+    assert compare(monkeypatch, old, new) == code
     assert f"1 rows in both files: {code} slower" in capsys.readouterr().out
 
 
-def test_pytest_benchmark_files_are_read_a_unit_at_a_time(tmp_path: Path) -> None:
-    stats = {"median": 8.0, "q1": 4.0, "q3": 12.0, "min": 2.0, "max": 16.0, "rounds": 7}
+@pytest.mark.parametrize(("times", "code"), [(1.0, 0), (1.5, 1), (0.5, 0)])
+def test_comparison_of_pytest_benchmark_files(
+    times: float, code: int, tmp_path: Path, monkeypatch: Any
+) -> None:
+    old = suite_file(tmp_path / "old.json", 1.0)
+    assert compare(monkeypatch, old, suite_file(tmp_path / "new.json", times)) == code
+
+
+def test_comparison_of_recorded_files(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """A recorded file against itself, and against one whose peer has caught up."""
+    path = ROOT / "benchmarks/results/training.json"
+    assert compare(monkeypatch, path, path) == 0
+    data = json.loads(path.read_text())
+    times = data["ratios"][0]["times"]
+    data["ratios"][0]["times"] = {key: value / 2 for key, value in times.items()}
+    caught_up = tmp_path / "new.json"
+    caught_up.write_text(json.dumps(data))
+    assert compare(monkeypatch, path, caught_up) == 1
+    assert "0 slower, 1 ratios worse" in capsys.readouterr().out
+
+
+def test_comparison_names_what_it_cannot_read(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    good = write(tmp_path / "good.json", [], [])
+    assert compare(monkeypatch, good, tmp_path / "none.json") == 2
+    assert "cannot be read" in capsys.readouterr().err
+    other = tmp_path / "session.json"
+    results.write(other, "session")
+    assert compare(monkeypatch, other, good) == 2
+    assert "has no rows" in capsys.readouterr().err
+
+
+def suite_file(path: Path, times: float) -> Path:
+    """A file as pytest-benchmark writes it, of a benchmark of 2 units of 2 steps."""
+    stats = {"median": 8.0, "q1": 7.0, "q3": 9.0, "min": 6.0, "max": 16.0}
+    stats = {key: times * value for key, value in stats.items()} | {"rounds": 7}
     info = {"suite": "train step", "units": 2, "steps_per_unit": 2, "contestant": "jaxgen"}
     data = {
         "benchmarks": [{"name": "test_train_step[x]", "stats": stats, "extra_info": info}],
         "machine_info": {"jaxgen_machine": {"device": "d"}, "jaxgen_ceilings": CEILINGS},
     }
-    path = tmp_path / "suite.json"
     path.write_text(json.dumps(data))
-    read = results.read(path)
+    return path
+
+
+def test_pytest_benchmark_files_are_read_a_unit_at_a_time(tmp_path: Path) -> None:
+    read = results.read(suite_file(tmp_path / "suite.json", 1.0))
     assert read["machine"] == {"device": "d"}
     seconds = read["rows"][0]["seconds"]
-    assert (seconds["lower"], seconds["median"], seconds["upper"]) == (1, 2, 3)
+    assert (seconds["lower"], seconds["median"], seconds["upper"]) == (1.75, 2, 2.25)
 
 
 def test_table_lines_up() -> None:
