@@ -49,6 +49,8 @@ class Seeds:
         chunk = make_chunk(loss_of(model), tx, layout)
         self.chunk = chunk.lower(self.state, self.batches, jnp.int32(pool)).compile()
         self.compile_seconds = time.perf_counter() - started
+        # What still runs here would starve the threads of another's collective for ever.
+        jax.block_until_ready((self.state, self.batches))
 
     def run(self, steps: int) -> None:
         """Train and wait for the end."""

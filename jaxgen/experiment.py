@@ -38,7 +38,7 @@ from jaxgen.training.progress import Display
 from jaxgen.training.records import history
 from jaxgen.training.runs import Run, locked, write_text
 from jaxgen.training.seed_runs import SeedRuns, clear, seeds_history, seeds_to_resume, together
-from jaxgen.training.seeds import seed_devices, train_seeds
+from jaxgen.training.train_seeds import seed_devices, train_seeds
 from jaxgen.types import Array, PyTree
 
 Which = Literal["best", "last"]

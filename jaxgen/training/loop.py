@@ -7,6 +7,7 @@ side by side on the same batches; one that diverges or stops early leaves the ot
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -196,8 +197,12 @@ def train(
 
     def save(which: Sequence[int], best: Collection[int] = ()) -> None:
         states, indexes = layout.members(state), [run.index for run in runs]
-        for i in which:
+
+        def prepare(i: int) -> None:
             indexes[i] = records[i].prepare(states[i], elapsed(), best=i in best)
+
+        with ThreadPoolExecutor(8) as pool:  # a save waits more than it works
+            list(pool.map(prepare, which))
         if log is not None:
             log(indexes)
         for i in which:

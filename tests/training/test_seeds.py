@@ -180,7 +180,7 @@ class Crash(BaseException):
     """Ends the loop as a kill does: nothing below may catch it and save."""
 
 
-@pytest.mark.parametrize("crash_at", [0, 9, 17, 25, 33])
+@pytest.mark.parametrize("crash_at", [0, 9, 17])
 def test_resuming_changes_nothing(
     toy: Any,
     settings: Any,
