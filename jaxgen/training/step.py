@@ -237,8 +237,8 @@ def chunk_of(train_step: TrainStep) -> TrainChunk:
             rows = jax.tree.map(lambda all_, one: all_.at[index].set(one), rows, row)
             return index + 1, state, rows
 
-        one = jax.eval_shape(train_step, state, batch_at(jnp.int32(0)))[1]
-        rows = jax.tree.map(lambda m: jnp.zeros((capacity, *m.shape), m.dtype), one)
+        zeros = jnp.zeros((capacity,), jnp.float32)
+        rows = Metrics(zeros, zeros, zeros, zeros, jnp.zeros((capacity,), bool))
         _, state, rows = jax.lax.while_loop(unfinished, body, (jnp.int32(0), state, rows))
         return state, rows
 
