@@ -42,7 +42,9 @@ class Seeds:
             return init_state(params, tx, key, carry=model.initial_carry(case.B))
 
         keys = jax.random.split(jax.random.key(case.seed), seeds)
-        self.state = jax.jit(over_seeds(state_of, layout))(keys)
+        alone = make_seed_layout(seeds, 1)  # as in jaxgen.training.train_seeds
+        states = alone.members(jax.jit(over_seeds(state_of, alone))(keys))
+        self.state = layout.place_members(states)
         self.batches = layout.place_batches({"tokens": case.batches(pool)})
         self.pool = pool
         started = time.perf_counter()
