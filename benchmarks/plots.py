@@ -113,8 +113,8 @@ def scaling(rows: Rows, axis: str) -> Any:
         found.sort(key=lambda row: row["shape"][axis])
         y = [row["tokens_per_second"] for row in found]
         seconds = [row["seconds"] for row in found]
-        low = [r * (1 - s["median"] / s["upper"]) for r, s in zip(y, seconds, strict=True)]
-        high = [r * (s["median"] / s["lower"] - 1) for r, s in zip(y, seconds, strict=True)]
+        low = [r * max(0.0, 1 - s["median"] / s["upper"]) for r, s in zip(y, seconds, strict=True)]
+        high = [r * max(0.0, s["median"] / s["lower"] - 1) for r, s in zip(y, seconds, strict=True)]
         x = [row["shape"][axis] for row in found]
         label = _words([item for item in rest if item not in shared]) or "jaxgen"
         axes.errorbar(x, y, (low, high), color=colour, marker=marker, label=label, capsize=3)
@@ -222,7 +222,8 @@ def _panel(axes: Any, case: str, rows: Rows, ratios: Rows) -> None:
     unit = rows[0]["tokens_per_second"] * rows[0]["seconds"]["median"]
     for place, row in enumerate(rows):
         name, seconds, rate = row["contestant"], row["seconds"], row["tokens_per_second"]
-        spread = ([rate - unit / seconds["upper"]], [unit / seconds["lower"] - rate])
+        ends = (rate - unit / seconds["upper"], unit / seconds["lower"] - rate)
+        spread = [[max(0.0, end)] for end in ends]  # one run has none, give or take a rounding
         plain = GREEN if "not folded" in name else BLUE
         colour = plain if name in ours else ORANGE
         axes.barh(place, rate, xerr=spread, color=colour, height=0.68, ecolor="#333333", capsize=2)

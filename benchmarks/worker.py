@@ -142,8 +142,9 @@ def serve() -> None:
             else:
                 result = getattr(contestant, request["method"])(**request["arguments"])
             reply = {"result": result, "seconds": time.perf_counter() - started}
-        except Exception:
-            reply = {"error": traceback.format_exc()}
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            reply = {"error": f"{traceback.format_exc()}\n{reason}"}
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
 

@@ -14,6 +14,7 @@ from benchmarks import (
     contestants,
     gpu,
     machine,
+    plots,
     report,
     results,
     variants,
@@ -92,6 +93,8 @@ def test_every_contestant_runs(name: str, tmp_path: Path, capsys: Any) -> None:
     assert measured & {entry["slower"] for entry in found["ratios"]}
     found["machine"]["platform"] = "gpu"
     assert "not yet measured" not in report.page({out.name: found}, [])
+    pytest.importorskip("matplotlib")
+    assert plots.draw_all({out.name: found}, tmp_path) == [tmp_path / f"gpu_peers_{name}.png"]
 
 
 def test_recurrence_agrees_forward_and_back() -> None:
