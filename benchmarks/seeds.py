@@ -111,6 +111,7 @@ def measure(case: Case, counts: Sequence[int], rounds: int, target: float) -> di
         )
     ratios = [
         {
+            "suite": "seeds",
             "case": case.name,
             "slower": name_of(n),
             "faster": RUN,
