@@ -86,7 +86,7 @@ def compare(case: Case, ceilings: dict[str, Any], args: Any) -> tuple[list, list
                 shape = {**case.as_dict(), "dtype": kind}
                 rows.append({**row, "shape": shape, "seconds": spread.as_dict(), **figures})
                 rows[-1].update(c.facts())
-            ours = [c for c in running if c.target == OURS and not c.env]
+            ours = [c for c in running if c.target == OURS and not c.is_trial]
             peers = [c for c in running if c.target == TORCH]
             named = {"suite": "recurrence", "case": name}
             found += [{**named, **entry} for entry in ratios(seconds, ours, peers)]

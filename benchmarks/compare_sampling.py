@@ -148,7 +148,7 @@ def compare(case: Case, ceilings: dict[str, Any], args: Any) -> tuple[list, list
             rows.append({**entry, "group": contestant.group, "final": final, **facts})
         ours = [c for c in finalists if c.target != TORCH and c.group != "keras"]
         peers = [c for c in finalists if c not in ours]
-        ours = [c for c in ours if not c.env]
+        ours = [c for c in ours if not c.is_trial]
         found = ratios(seconds, ours, peers)
         return rows, [{"suite": "sampling", "case": case.name, **entry} for entry in found]
     finally:

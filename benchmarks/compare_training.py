@@ -111,7 +111,7 @@ def compare(case: Case, entries: list[Contestant], ceilings: dict[str, Any], arg
             running, rounds=1 if args.quick else 3, seconds=args.seconds / 2
         )
         seconds = measure(finalists, rounds=args.rounds, seconds=args.seconds)
-        ours = [c for c in finalists if c.target == OURS and not c.env]
+        ours = [c for c in finalists if c.target == OURS and not c.is_trial]
         peers = [c for c in finalists if c.target != OURS]
         rows = []
         for contestant in running:

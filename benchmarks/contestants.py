@@ -43,6 +43,11 @@ class Contestant:
     env: dict[str, str] = dataclasses.field(default_factory=dict)
     worker: Worker | None = None
 
+    @property
+    def is_trial(self) -> bool:
+        """Runs with what jaxgen does not do by itself: no ratio to a peer rests on it."""
+        return bool(self.env) or self.options.get("unroll", 1) > 1
+
     def start(self, case: dict[str, Any]) -> None:
         python = self.python or sys.executable
         self.worker = Worker(self.target, python=python, env=self.env, case=case, **self.options)

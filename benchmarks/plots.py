@@ -209,14 +209,14 @@ def peers(rows: Rows, ratios: Rows, suite: str, columns: int) -> Any:
         _panel(axes, case, panels[case], [e for e in ratios if e["case"] == case])
     for axes in list(grid.flat)[len(cases) :]:
         axes.remove()
-    note = "Bars: median and quartiles. Beside a peer: jaxgen's best over it, round by round."
+    note = "Median and quartiles. Beside a peer: jaxgen's best (blue) over it, round by round."
     figure.supxlabel(note, fontsize=9)
     return figure
 
 
 def _panel(axes: Any, case: str, rows: Rows, ratios: Rows) -> None:
     rows = sorted(rows, key=lambda row: row["seconds"]["median"])
-    ours = {entry["faster"] for entry in ratios}
+    ours, theirs = ({entry[side] for entry in ratios} for side in ("faster", "slower"))
     best = next(row["contestant"] for row in rows if row["contestant"] in ours)
     times = {e["slower"]: e["times"] for e in ratios if e["faster"] == best}
     unit = rows[0]["tokens_per_second"] * rows[0]["seconds"]["median"]
@@ -224,8 +224,8 @@ def _panel(axes: Any, case: str, rows: Rows, ratios: Rows) -> None:
         name, seconds, rate = row["contestant"], row["seconds"], row["tokens_per_second"]
         ends = (rate - unit / seconds["upper"], unit / seconds["lower"] - rate)
         spread = [[max(0.0, end)] for end in ends]  # one run has none, give or take a rounding
-        plain = GREEN if "not folded" in name else BLUE
-        colour = plain if name in ours else ORANGE
+        own = BLUE if name in ours and "not folded" not in name else GREEN
+        colour = ORANGE if name in theirs else own
         axes.barh(place, rate, xerr=spread, color=colour, height=0.68, ecolor="#333333", capsize=2)
         text = _rate(rate)
         if name in times:
