@@ -98,7 +98,9 @@ class Generate:
             check_table(self.out)
 
         from jaxgen.experiment import load
+        from jaxgen.training.parallel import request_host_devices
 
+        request_host_devices()
         lm = load(self.run, self.checkpoint)
         labels = lm.config.model.num_labels
         if self.label is not None and not 0 <= self.label < labels:

@@ -155,6 +155,37 @@ class Extent:
     num_logprobs: int | None
     ends: bool
     fused: bool = False
+    devices: int = 1
+
+
+def devices_for(batch: int) -> int:
+    """CPU devices that share a batch: all where each gets whole stretches of 16 rows, or one.
+
+    A core that has rows of its own is faster than one that gets a part of every small product.
+    """
+    count = jax.local_device_count()
+    return count if jax.default_backend() == "cpu" and batch % (16 * count) == 0 else 1
+
+
+def _by_rows(lengthen: Callable, devices: int) -> Callable:
+    """`lengthen` with the rows divided over devices, which need not wait for each other."""
+    kind = jax.sharding.AxisType.Auto
+    mesh = jax.make_mesh((devices,), ("rows",), axis_types=(kind,))
+    whole, rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("rows")
+
+    def divided(
+        params: PyTree, state: Decoding, keys: Array, sampling: SamplingParams, num_steps: Array
+    ) -> tuple[Decoding, Piece]:
+        places = jax.tree.map(lambda x: rows if jnp.ndim(x) else whole, state)
+        run = jax.shard_map(
+            lengthen,
+            mesh=mesh,
+            in_specs=(whole, places, rows, rows, whole),
+            out_specs=(places, rows),
+        )
+        return run(params, state, keys, sampling, num_steps)
+
+    return divided
 
 
 _STATIC: Any = {"static_argnames": ("model", "extent")}
@@ -172,20 +203,29 @@ def extend(
     extent: Extent,
 ) -> tuple[Decoding, Piece]:
     """Texts with `num_steps` more tokens. `params` went through `prepare`."""
-    before = state.length
-    state, emitted = decode(
-        Prepared(model.step_fn),
-        params,
-        state,
-        keys,
-        sampling,
-        max_new_tokens=extent.size,
-        num_steps=num_steps,
-        num_logprobs=extent.num_logprobs,
-        ends=extent.ends,
-        fused=extent.fused,
-    )
-    return state, Piece(emitted.tokens, state.length - before, state.finished, emitted.logprobs)
+
+    def lengthen(
+        params: PyTree, state: Decoding, keys: Array, sampling: SamplingParams, num_steps: Array
+    ) -> tuple[Decoding, Piece]:
+        before = state.length
+        state, emitted = decode(
+            Prepared(model.step_fn),
+            params,
+            state,
+            keys,
+            sampling,
+            max_new_tokens=extent.size,
+            num_steps=num_steps,
+            num_logprobs=extent.num_logprobs,
+            ends=extent.ends,
+            fused=extent.fused,
+        )
+        lengths = state.length - before
+        return state, Piece(emitted.tokens, lengths, state.finished, emitted.logprobs)
+
+    if extent.devices > 1:
+        lengthen = _by_rows(lengthen, extent.devices)
+    return lengthen(params, state, keys, sampling, num_steps)
 
 
 @partial(jax.jit, **_STATIC)

@@ -308,7 +308,12 @@ class TextModel:
         count = int(min(remaining, largest))
 
         def run(program: Callable, *arguments: Any) -> Any:
-            extent = programs.Extent(programs.text_bucket(count), 0 if logprobs else None, ends)
+            extent = programs.Extent(
+                programs.text_bucket(count),
+                0 if logprobs else None,
+                ends,
+                devices=programs.devices_for(batch),
+            )
             return programs.call(
                 program,
                 *arguments,

@@ -56,6 +56,16 @@ def test_greedy_text_is_that_of_a_loop(lm):
     assert lm.generate("hello", max_new_tokens=20, temperature=0) == text
 
 
+def test_rows_over_devices_are_the_texts_of_one(lm, monkeypatch):
+    settings = {"temperature": 0.9, "top_p": 0.9, "stop_tokens": [3], "no_repeat_ngram": 4}
+    options = {"n": 30, "max_new_tokens": 70, "key": 5, "stop": "zq", **settings}
+    assert programs.devices_for(32) == jax.local_device_count() == 2
+    two = lm.sample("abc", **options)
+    monkeypatch.setattr(programs, "devices_for", lambda batch: 1)
+    one = lm.sample("abc", **options)
+    assert [sample.tokens for sample in two] == [sample.tokens for sample in one]
+
+
 def test_a_stream_is_the_text_in_pieces(lm):
     whole = lm.generate("abc", max_new_tokens=50, temperature=0.9, top_p=0.95, key=3)
     for chunk in (1, 7, 64):
