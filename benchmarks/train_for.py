@@ -1,8 +1,6 @@
-r"""What one configuration reaches in so many minutes: trained by the command, then evaluated.
+"""What one configuration reaches in so many minutes: trained by the command, then evaluated.
 
-    python -m benchmarks.train_for configs/nietzsche.toml --minutes 10 \
-        --out benchmarks/results/nietzsche_10_minutes.json --validation-protocol windows \
-        -- --data.files nietzsche.txt --training.epochs 30
+    python -m benchmarks.train_for CONFIG --minutes 10 --out FILE [-- OPTION OF jaxgen train ...]
 
 `jaxgen train` runs as a process with `training.max-minutes`, and with the compilation cache off,
 so compiling counts. Then the validation and test texts are measured, every token once
