@@ -132,10 +132,12 @@ class JaxgenSampling:
 
 
 class JaxgenText:
-    """`lm.generate`, string in and string out, on a character model with random parameters.
+    """`lm.generate`, string in and strings out, on a character model with random parameters.
+
+    With the host devices that the command line asks for, one a core.
 
     Args:
-        case: the fields of a `Case`; a unit of `run` makes `T` characters.
+        case: the fields of a `Case`; a unit of `run` makes `B` texts of `T` characters.
         warm: make a first call at once.
     """
 
@@ -143,7 +145,9 @@ class JaxgenText:
         from jaxgen.config import Experiment, ModelConfig, TokenizerConfig
         from jaxgen.data.vocabulary import build_tokenizer
         from jaxgen.generation.text import TextModel
+        from jaxgen.training.parallel import request_host_devices
 
+        request_host_devices()
         self.case = Case(**case)
         kind = TokenizerConfig(kind="char")
         letters = "".join(chr(ord("0") + index) for index in range(self.case.V))
@@ -164,9 +168,10 @@ class JaxgenText:
         self.first_call_seconds = time.perf_counter() - started
 
     def run(self, steps: int) -> None:
-        """Make so many calls of `case.T` characters each, from a prompt of ten."""
+        """Make so many calls of `case.B` texts each, from a prompt of ten characters."""
+        options = {"n": self.case.B, "max_new_tokens": self.case.T, "temperature": 1.0}
         for seed in range(steps):
-            self.lm.generate("0123456789", max_new_tokens=self.case.T, temperature=1.0, key=seed)
+            self.lm.generate("0123456789", key=seed, **options)
 
     def facts(self) -> dict[str, Any]:
         """Seconds of the first call: tracing, compilation and one run."""
