@@ -57,7 +57,7 @@ def contestants(case: Case, threads: tuple[int, ...], keras: str | None, quick: 
         Contestant("jaxgen.generate", "jaxgen", OURS),
         Contestant("generate in jit", "jaxgen in jit", OURS, {"inside_jit": True}),
     ]
-    if case.B == 1 and case.L == 1:
+    if case.V <= 1000:  # a vocabulary of characters
         entries.append(Contestant("lm.generate", "text", "benchmarks.jaxgen_sampler:JaxgenText"))
     if installed("torch"):
         entries += torch_variants(threads, quick)

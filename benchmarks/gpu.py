@@ -2,8 +2,9 @@
 
 Needs nothing from the network, and of packages jax (with CUDA), flax, optax, numpy and
 pytest-benchmark; PyTorch joins where it is installed. The headline comes first and the grid last:
-recurrence, sampling and training beside PyTorch, then the suite. Each step stops at its share of
-`--minutes`; one that hangs is ended 3 minutes later, and one that fails does not stop the others.
+recurrence, sampling and training beside PyTorch, several seeds, then the suite. Each step stops at
+its share of `--minutes`; one that hangs is ended 3 minutes later, and one that fails does not stop
+the others.
 `--dry-run` walks the same path with tiny shapes on any machine and keeps no results.
 """
 
@@ -20,8 +21,8 @@ from benchmarks.worker import ROOT
 GRACE = 180.0
 
 
-def steps(results: Path, dry: bool) -> dict[str, tuple[float, list[str]]]:
-    """Share of the minutes, and the command, of each step."""
+def steps(results: Path, dry: bool, minutes: float) -> dict[str, tuple[float, list[str]]]:
+    """Minutes and command of each step."""
     mode = ["--dry-run"] if dry else []
     suite = ["-m", "pytest", "benchmarks", "-q", f"--benchmark-json={results}/gpu-suite.json"]
     trial = ["--run-seconds", "0.001", "-k", "stream or perplexity"]
@@ -31,12 +32,17 @@ def steps(results: Path, dry: bool) -> dict[str, tuple[float, list[str]]]:
         out = str(results / f"gpu-{name}.json")
         return ["-m", f"benchmarks.compare_{name}", "--gpu", "--out", out, *mode]
 
+    def within(share: float, command: list[str]) -> tuple[float, list[str]]:
+        return share * minutes, [*command, "--minutes", f"{share * minutes:.2f}"]
+
     recurrence = [part for part in comparison("recurrence") if part != "--gpu"]
+    seeds = ["-m", "benchmarks.seeds", "--out", str(results / "gpu-seeds.json")]
     return {
-        "recurrence": (0.25, recurrence),
-        "sampling": (0.25, comparison("sampling")),
-        "training": (0.2, comparison("training")),
-        "suite": (0.3, suite),
+        "recurrence": within(0.25, recurrence),
+        "sampling": within(0.25, comparison("sampling")),
+        "training": within(0.15, comparison("training")),
+        "seeds": (0.05 * minutes, [*seeds, "--quick"] if dry else seeds),
+        "suite": within(0.3, suite),
     }
 
 
@@ -51,13 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
     failed = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if args.dry_run else args.results.resolve()
-        for name, (share, command) in steps(folder, args.dry_run).items():
-            minutes = share * args.minutes
-            command = [sys.executable, *command, "--minutes", f"{minutes:.2f}"]
+        for name, (minutes, command) in steps(folder, args.dry_run, args.minutes).items():
             started = time.monotonic()
             try:
-                limit = 60 * minutes + GRACE
-                code = subprocess.run(command, cwd=ROOT, timeout=limit).returncode
+                command = [sys.executable, *command]
+                done = subprocess.run(command, cwd=ROOT, timeout=60 * minutes + GRACE)
+                code = done.returncode
             except subprocess.TimeoutExpired:
                 code = -1
             seconds = time.monotonic() - started

@@ -1,5 +1,7 @@
 """Dropout as language models use it: on units, on whole sequences, on words, on weights."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -22,5 +24,16 @@ def drop(
     if rate == 0.0:
         return x
     shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
-    keep = jax.random.bernoulli(key, 1.0 - rate, shape)
+    keep = _random_halves(key, shape) >= round(rate * _HALVES)
     return jnp.where(keep, x / jnp.asarray(1.0 - rate, x.dtype), 0).astype(x.dtype)
+
+
+_HALVES = 2**16
+
+
+def _random_halves(key: Array, shape: tuple[int, ...]) -> Array:
+    """Uniform integers below 2**16: two of each random word, since words are what costs."""
+    size = math.prod(shape)
+    words = jax.random.bits(key, (-(-size // 2),), jnp.uint32)
+    halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)
+    return halves[:size].reshape(shape)

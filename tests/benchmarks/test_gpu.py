@@ -133,7 +133,7 @@ def test_without_a_gpu_one_line_says_so(module: Any, capsys: Any, monkeypatch: A
 
 
 def test_all_steps_run_though_one_fails(monkeypatch: Any, capsys: Any) -> None:
-    def steps(results: Path, dry: bool) -> dict[str, tuple[float, list[str]]]:
+    def steps(results: Path, dry: bool, minutes: float) -> dict[str, tuple[float, list[str]]]:
         return {"bad": (0.5, ["-c", "raise SystemExit(3)"]), "good": (0.5, ["-c", "pass"])}
 
     monkeypatch.setattr(gpu, "steps", steps)
@@ -143,9 +143,9 @@ def test_all_steps_run_though_one_fails(monkeypatch: Any, capsys: Any) -> None:
 
 
 def test_steps_are_commands_within_the_minutes(tmp_path: Path) -> None:
-    found = gpu.steps(tmp_path, dry=False)
+    found = gpu.steps(tmp_path, dry=False, minutes=30)
     assert next(iter(found)) == "recurrence"
-    assert sum(share for share, _ in found.values()) == pytest.approx(1)
+    assert sum(minutes for minutes, _ in found.values()) == pytest.approx(30)
     assert all(str(tmp_path) in " ".join(command) for _, command in found.values())
 
 
