@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxgen.nn.dropout import drop
 from jaxgen.nn.inputs import TokenInputs
 from jaxgen.nn.lstm import LSTM
+from jaxgen.ops.bias import add_bias
 from jaxgen.ops.cross_entropy import cross_entropy
 from jaxgen.ops.lstm import LSTMCarry, zero_carry
 from jaxgen.types import Array, Bool, Float, Int, PyTree
@@ -172,7 +173,7 @@ class LanguageModel(nn.Module):
         """Scores of the next token, float32."""
         kernel = self.embedding.T if self.tied else self.output_kernel
         scores = jnp.matmul(hidden, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
-        return scores + self.output_bias
+        return add_bias(scores, self.output_bias)
 
 
 def language_model_loss(
@@ -209,15 +210,17 @@ def language_model_loss(
     def run(model: LanguageModel) -> tuple:
         carry_after, hidden = model.hidden_states(tokens[:-1], carry, mask, resets, key is None)
         dropped = hidden if key is None else model.output_dropout(hidden)
-        return carry_after, hidden, dropped, model.logits(dropped)
+        rows = dropped.reshape(-1, dropped.shape[-1])  # of two axes the matmuls would make copies
+        return carry_after, hidden, dropped, model.logits(rows)
 
     rngs = None if key is None else {"dropout": key}
     after, hidden, dropped, logits = nn.apply(run, model)({"params": params}, rngs=rngs)
-    nll = cross_entropy(logits, tokens[1:])
+    nll = cross_entropy(logits, tokens[1:].reshape(-1))
     if mask is None:
         nll_sum, count = nll.sum(), jnp.asarray(nll.size, jnp.float32)
     else:
-        nll_sum, count = jnp.where(mask, nll, 0).sum(), mask.sum().astype(jnp.float32)
+        nll_sum = jnp.where(mask.reshape(-1), nll, 0).sum()
+        count = mask.sum().astype(jnp.float32)
     loss = nll_sum / jnp.maximum(count, 1)
     if activation_penalty:
         loss += activation_penalty * jnp.square(dropped.astype(jnp.float32)).mean()
