@@ -8,8 +8,11 @@ from jaxgen.types import Array, Float
 
 @jax.custom_vjp
 def add_bias(x: Float[Array, "*N V"], bias: Float[Array, "V"]) -> Float[Array, "*N V"]:
-    """`x + bias`. The gradient of the bias is a product with ones: XLA's own sum over the rows of
-    a large vocabulary walks down column by column on a CPU, and takes as long as the matmuls."""
+    """`x + bias`, where the gradient of the bias is a product with ones.
+
+    XLA's own sum over the rows of a large vocabulary walks down column by column on a CPU, and
+    takes as long as the matmuls.
+    """
     return x + bias
 
 
