@@ -71,8 +71,13 @@ def _calls_library(equation: Any) -> bool:
 
 def fits(params: PyTree, vocab_size: int) -> bool:
     """Whether a model is so small that its products need no library."""
+    return is_small(params) and vocab_size <= _LARGEST_VOCABULARY
+
+
+def is_small(params: PyTree) -> bool:
+    """Whether the parameters fit the cache of a single core."""
     size = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(params))
-    return size <= _LARGEST_MODEL and vocab_size <= _LARGEST_VOCABULARY
+    return size <= _LARGEST_MODEL
 
 
 def fused_where_it_pays(

@@ -16,7 +16,7 @@ import numpy as np
 from jaxgen.generation.carry import Reading
 from jaxgen.generation.checks import row_keys
 from jaxgen.generation.decoding import Decoding, PrefillFn, Prepared, StepFn, decode, read, start
-from jaxgen.generation.one_kernel import fits, fused_where_it_pays
+from jaxgen.generation.one_kernel import fits, fused_where_it_pays, is_small
 from jaxgen.generation.sampling import TOKEN_LISTS, SamplingParams
 from jaxgen.types import Array, Bool, Float, Int, PyTree
 
@@ -24,6 +24,8 @@ LARGEST_PROMPT = 512
 """Prompt tokens read in one program; longer prompts take several calls of it."""
 NGRAM_WINDOW = 1024
 """Tokens that `no_repeat_ngram` looks back on."""
+LARGEST_DIVIDED_BATCH = 512
+"""Rows that are divided over the devices of a CPU; more keep all cores busy as they are."""
 LARGEST_TEXT = 512
 """New tokens made in one program; longer texts take several calls of it."""
 
@@ -158,13 +160,15 @@ class Extent:
     devices: int = 1
 
 
-def devices_for(batch: int) -> int:
+def devices_for(batch: int, params: PyTree) -> int:
     """CPU devices that share a batch: all where each gets whole stretches of 16 rows, or one.
 
     A core that has rows of its own is faster than one that gets a part of every small product.
+    Large products are divided well as they are, and large weights would be read by every core.
     """
     count = jax.local_device_count()
-    return count if jax.default_backend() == "cpu" and batch % (16 * count) == 0 else 1
+    small = batch <= LARGEST_DIVIDED_BATCH and is_small(params)
+    return count if jax.default_backend() == "cpu" and small and batch % (16 * count) == 0 else 1
 
 
 def _by_rows(lengthen: Callable, devices: int) -> Callable:

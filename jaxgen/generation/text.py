@@ -312,7 +312,7 @@ class TextModel:
                 programs.text_bucket(count),
                 0 if logprobs else None,
                 ends,
-                devices=programs.devices_for(batch),
+                devices=programs.devices_for(batch, self.params),
             )
             return programs.call(
                 program,
