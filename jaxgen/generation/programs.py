@@ -20,7 +20,9 @@ from jaxgen.generation.one_kernel import fits, fused_where_it_pays, is_small
 from jaxgen.generation.sampling import TOKEN_LISTS, SamplingParams
 from jaxgen.types import Array, Bool, Float, Int, PyTree
 
-LARGEST_PROMPT = 512
+PROMPTS = (16, 128, 512)
+"""Padded lengths of prompts; to read a little padding costs less than another program."""
+LARGEST_PROMPT = PROMPTS[-1]
 """Prompt tokens read in one program; longer prompts take several calls of it."""
 NGRAM_WINDOW = 1024
 """Tokens that `no_repeat_ngram` looks back on."""
@@ -32,17 +34,12 @@ LARGEST_TEXT = 512
 
 def prompt_bucket(length: int) -> int:
     """Padded length of a prompt, at most `LARGEST_PROMPT`."""
-    return min(max(16, 1 << (max(length, 1) - 1).bit_length()), LARGEST_PROMPT)
+    return next((size for size in PROMPTS if length <= size), LARGEST_PROMPT)
 
 
 def batch_bucket(rows: int) -> int:
     """Padded number of rows: a power of two, from 16 on a multiple of 16."""
     return 1 << (rows - 1).bit_length() if rows <= 16 else -(-rows // 16) * 16
-
-
-def text_bucket(length: int) -> int:
-    """Room for this many new tokens (the loop itself stops where it should)."""
-    return 64 if length <= 64 else LARGEST_TEXT
 
 
 def pad_rows(array: np.ndarray, rows: int) -> np.ndarray:
@@ -153,7 +150,6 @@ def _fork(state: Decoding, rows: Int[Array, "N"], count: Int[Array, ""]) -> Deco
 class Extent:
     """What a program that makes text is compiled for, beside shapes and the model."""
 
-    size: int
     num_logprobs: int | None
     ends: bool
     fused: bool = False
@@ -218,7 +214,7 @@ def extend(
             state,
             keys,
             sampling,
-            max_new_tokens=extent.size,
+            max_new_tokens=LARGEST_TEXT,
             num_steps=num_steps,
             num_logprobs=extent.num_logprobs,
             ends=extent.ends,

@@ -309,7 +309,6 @@ class TextModel:
 
         def run(program: Callable, *arguments: Any) -> Any:
             extent = programs.Extent(
-                programs.text_bucket(count),
                 0 if logprobs else None,
                 ends,
                 devices=programs.devices_for(batch, self.params),
