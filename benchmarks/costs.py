@@ -195,7 +195,9 @@ def _jaxpr_flops(jaxpr: Any) -> float:
 
 def _product_flops(equation: Any) -> float:
     (contracted, _), _ = equation.params["dimension_numbers"]
-    left = equation.invars[0].aval.shape
+    left, right = (operand.aval.shape for operand in equation.invars)
+    if len(left) == 1 or len(right) == 1:
+        return 0.0  # a sum over rows, written as a product with ones: `jaxgen.ops.bias`
     return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[d] for d in contracted)
 
 
