@@ -1,6 +1,5 @@
 """A language model's training: model, optimizer, batches and evaluation from the settings."""
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -144,7 +143,6 @@ class LanguageModelTraining:
         self, run: Run, sample_fn: SampleFn | None = None, display: Display | None = None
     ) -> Result:
         """Train where the run stands, see `jaxgen.training.loop.train`."""
-        began = time.perf_counter()
         config, held_out = self.experiment.training, self.splits.validation
         display = display or Display(self.steps, unit_of(self.tokenizer))
         nll = make_text_evaluator(self.model, config.sequence_length, self.reset_id)
@@ -170,7 +168,6 @@ class LanguageModelTraining:
             sample_fn=sample_fn,
             unit=unit_of(self.tokenizer),
             display=display,
-            began=began,
         )
         return result
 

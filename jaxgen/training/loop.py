@@ -111,7 +111,6 @@ def train(
     unit: Unit = "perplexity",
     display: Display | None = None,
     log: Callable[[Sequence[dict[str, Any]]], None] | None = None,
-    began: float | None = None,
 ) -> list[Result]:
     """Train until the end, early stopping, the time limit or Ctrl-C; go on where `runs` stand.
 
@@ -134,8 +133,6 @@ def train(
         unit: How to show the nll.
         display: Where to show it; by default a live display on a terminal, else plain lines.
         log: Called with the indexes of all runs before any of them is committed.
-        began: Reading of `time.perf_counter` from which to count the seconds of the training,
-            such as from before it was compiled; by default now.
 
     Returns:
         Each run's state at the end, and why it ended. All is saved in `runs`.
@@ -167,8 +164,7 @@ def train(
     furthest = max(records, key=lambda record: (record.active, record.progress.seconds))
     step = int(states[records.index(furthest)].step)
 
-    began = time.perf_counter() if began is None else began
-    started = began - furthest.progress.seconds
+    started = time.perf_counter() - furthest.progress.seconds
     clock = Clock()
     display = display or Display(total, unit)
 

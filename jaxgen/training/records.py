@@ -17,7 +17,7 @@ class Progress:
     """What the loop itself remembers; saved with every checkpoint."""
 
     seconds: float = 0.0
-    """Spent training, compilation included, over all resumptions."""
+    """Spent in the loop, over all resumptions."""
     validation: list[float] = field(default_factory=list)
     """Mean nll of every evaluation."""
     row: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0, 0.0])
