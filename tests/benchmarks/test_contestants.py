@@ -13,6 +13,8 @@ from benchmarks.jaxgen_lm import JaxgenTraining
 from benchmarks.jaxgen_sampler import JaxgenSampling
 from benchmarks.worker import ROOT
 
+pytestmark = pytest.mark.slow
+
 CASES = [Case(B=4, T=6, H=8, V=11, L=2), Case(B=4, T=6, H=8, V=11, E=5)]
 STEPS = 4
 

@@ -24,6 +24,8 @@ from benchmarks.jaxgen_recurrence import JaxgenRecurrence
 from benchmarks.timing import timer
 from benchmarks.worker import WorkerError, build
 
+pytestmark = pytest.mark.slow
+
 CEILINGS = {
     "matmul": {"float32": 2e11, "bfloat16": 1e11},
     **{k: {"cache_small": 1e11, "cache_large": 9e10, "memory": 3e10} for k in ("read", "copy")},

@@ -4,8 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks import import_time, report, results, session
 from benchmarks.worker import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 def page(path: Path) -> str:

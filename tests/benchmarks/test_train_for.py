@@ -8,6 +8,8 @@ import pytest
 from benchmarks import report, results, train_for
 from benchmarks.worker import ROOT
 
+pytestmark = pytest.mark.slow
+
 EXTRA = [
     *["--model.hidden-size", "8", "--training.batch-size", "2", "--training.sequence-length", "8"],
     *["--training.max-steps", "4", "--training.devices", "1", "--samples.temperatures", "0"],

@@ -20,6 +20,8 @@ from jaxgen.training.runs import Run
 from jaxgen.training.seed_runs import SeedRuns, seeds_history, together
 from jaxgen.training.step import init_state
 
+pytestmark = pytest.mark.slow
+
 needs_two = pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
 TIMES = ("seconds", "tokens_per_second")
 
