@@ -16,6 +16,7 @@ from benchmarks.cases import Case
 from benchmarks.contestants import (
     Contestant,
     agreeing,
+    each_case,
     gpu_arguments,
     gpu_is_here,
     installed,
@@ -110,14 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
     elif not gpu_is_here():
         return 2
     ceilings = machine.ceilings(quick=args.dry_run)
-    rows, found = [], []
-    for case in TINY if args.dry_run else CASES:
-        if time.monotonic() > args.deadline:
-            print(f"left out, the minutes are over: {case.name}")
-            continue
-        case_rows, case_ratios = compare(case, ceilings, args)
-        rows += case_rows
-        found += case_ratios
+    cases = TINY if args.dry_run else CASES
+    rows, found = each_case(cases, lambda case: compare(case, ceilings, args), args.deadline)
     results.write(args.out, "recurrence", ceilings=ceilings, rows=rows, ratios=found)
     print(f"written to {args.out}")
     return 0

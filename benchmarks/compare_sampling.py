@@ -19,6 +19,7 @@ from benchmarks.contestants import (
     Contestant,
     agreeing,
     best_of_groups,
+    each_case,
     gpu_arguments,
     gpu_is_here,
     installed,
@@ -222,15 +223,13 @@ def main(arguments: list[str] | None = None) -> int:
         args.rounds, args.seconds = 1, 1e-4
         cases, drawing = TINY, ()
     ceilings = machine.ceilings(quick=args.quick or args.dry_run)
-    rows, found = [], []
-    for case in cases[:2] if args.quick else cases:
-        if time.monotonic() > args.deadline:
-            print(f"left out, the minutes are over: {case.name}")
-            continue
+
+    def compared(case: Case) -> tuple[list, list]:
         case_rows, case_ratios = compare(case, ceilings, args)
         show(case, case_rows, case_ratios)
-        rows += case_rows
-        found += case_ratios
+        return case_rows, case_ratios
+
+    rows, found = each_case(cases[:2] if args.quick else cases, compared, args.deadline)
     for case in drawing[:1] if args.quick else drawing:
         if time.monotonic() < args.deadline:
             rows += vocabulary(case, ceilings, args)

@@ -17,6 +17,7 @@ from benchmarks.contestants import (
     Contestant,
     agreeing,
     best_of_groups,
+    each_case,
     gpu_arguments,
     gpu_is_here,
     installed,
@@ -200,19 +201,17 @@ def main(arguments: list[str] | None = None) -> int:
         args.rounds, args.seconds = 1, 1e-4
         cases = TINY
     ceilings = machine.ceilings(quick=args.quick or args.dry_run)
-    rows, found = [], []
-    for case in cases[:1] if args.quick else cases:
-        if time.monotonic() > args.deadline:
-            print(f"left out, the minutes are over: {case.name}")
-            continue
+
+    def compared(case: Case) -> tuple[list, list]:
         if args.gpu:
             entries = gpu_contestants("cpu" if args.dry_run else "cuda")
         else:
             entries = contestants(tuple(args.devices), tuple(args.threads), args.keras_python)
         case_rows, case_ratios = compare(case, entries, ceilings, args)
         show(case, case_rows, case_ratios)
-        rows += case_rows
-        found += case_ratios
+        return case_rows, case_ratios
+
+    rows, found = each_case(cases[:1] if args.quick else cases, compared, args.deadline)
     results.write(args.out, "training", ceilings=ceilings, rows=rows, ratios=found)
     print(f"written to {args.out}")
     return 0

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,22 @@ def gpu_is_here() -> bool:
         message = f"error: JAX sees no GPU here (its platform is {platform}); on a machine with one"
         print(f"{message}: pip install 'jaxgen[cuda]'. A trial: --dry-run", file=sys.stderr)
     return platform == "gpu"
+
+
+def each_case(
+    cases: Iterable[Any], compare: Callable[[Any], tuple[list, list]], deadline: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows and ratios of all cases begun before `deadline`; the others are named."""
+    rows: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+    for case in cases:
+        if time.monotonic() > deadline:
+            print(f"left out, the minutes are over: {case.name}")
+            continue
+        case_rows, case_ratios = compare(case)
+        rows += case_rows
+        found += case_ratios
+    return rows, found
 
 
 def stop_all(contestants: list[Contestant]) -> None:

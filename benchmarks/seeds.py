@@ -20,8 +20,8 @@ from benchmarks.cases import Case
 from benchmarks.jaxgen_lm import JaxgenTraining, loss_of, model_of
 from benchmarks.timing import Spread, Timer, interleave, ratio, units_for
 from jaxgen.training.optimizers import make_optimizer
-from jaxgen.training.parallel import request_host_devices
-from jaxgen.training.seeds import make_chunk, make_seed_layout, over_seeds
+from jaxgen.training.parallel import make_chunk, most_devices, request_host_devices
+from jaxgen.training.seeds import first_states, make_seed_layout
 from jaxgen.training.step import TrainState, init_state
 
 COUNTS = (1, 2, 4, 8, 16)
@@ -42,9 +42,7 @@ class Seeds:
             return init_state(params, tx, key, carry=model.initial_carry(case.B))
 
         keys = jax.random.split(jax.random.key(case.seed), seeds)
-        alone = make_seed_layout(seeds, 1)  # as in jaxgen.training.train_seeds
-        states = alone.members(jax.jit(over_seeds(state_of, alone))(keys))
-        self.state = layout.place_members(states)
+        self.state = first_states(state_of, list(keys), layout)
         self.batches = layout.place_batches({"tokens": case.batches(pool)})
         self.pool = pool
         started = time.perf_counter()
@@ -54,13 +52,7 @@ class Seeds:
         # What still runs here would starve the threads of another's collective for ever.
         jax.block_until_ready((self.state, self.batches))
 
-    def run(self, steps: int) -> None:
-        """Train and wait for the end."""
-        while steps > 0:
-            now = min(steps, self.pool)
-            self.state, metrics = self.chunk(self.state, self.batches, jnp.int32(now))
-            steps -= now
-        jax.block_until_ready((self.state, metrics))
+    run = JaxgenTraining.run
 
 
 def seconds_of(contestant: Any, steps: int) -> float:
@@ -70,15 +62,11 @@ def seconds_of(contestant: Any, steps: int) -> float:
     return (time.perf_counter() - started) / steps
 
 
-def device_counts(seeds: int) -> int:
-    return max(n for n in range(1, jax.device_count() + 1) if seeds % n == 0)
-
-
 def measure(case: Case, counts: Sequence[int], rounds: int, target: float) -> dict[str, Any]:
     """Rows and ratios of a case."""
     contestants: dict[str, Any] = {}
-    devices = {RUN: 1} | {name_of(n): device_counts(n) for n in counts}
-    layouts = sorted({1, max(n for n in range(1, jax.device_count() + 1) if case.B % n == 0)})
+    devices = {RUN: 1} | {name_of(n): most_devices(n) for n in counts}
+    layouts = sorted({1, most_devices(case.B)})
     singles = {n: JaxgenTraining(case.as_dict(), devices=n) for n in layouts}
     trial = interleave(
         {str(n): lambda single=single: seconds_of(single, 16) for n, single in singles.items()},

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks.costs import FLOAT, Cost
-from benchmarks.texts import CHARACTERS, ArrayTokens, ids, text
-from jaxgen.data.streams import TokenStream
+from benchmarks.texts import CHARACTERS, ids, text
+from jaxgen.data.streams import TokenArray, TokenStream
 
 ENCODED = Cost(0, CHARACTERS * (1 + FLOAT))
 """Every character is read and every id written once, at most one a character."""
@@ -59,7 +59,7 @@ def test_file_to_ids(kind: str, measure: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(32, 64), (64, 128)], ids="stream B={0[0]} T={0[1]}".format)
 def test_stream(shape: tuple[int, int], measure: Any) -> None:
     batch_size, length = shape
-    stream = TokenStream(ArrayTokens(np.tile(ids(), 2)), batch_size, length)
+    stream = TokenStream(TokenArray(np.tile(ids(), 2)), batch_size, length)
     chunk = 16
     tokens = chunk * batch_size * length
 

@@ -7,8 +7,8 @@ import jax
 from benchmarks import costs
 from benchmarks.grid import Entry
 from benchmarks.jaxgen_lm import loss_of, model_of, params_of
-from benchmarks.texts import CHARACTERS, ArrayTokens, ids
-from jaxgen.data.streams import evaluation_batches
+from benchmarks.texts import CHARACTERS, ids
+from jaxgen.data.streams import TokenArray, evaluation_batches
 from jaxgen.evaluation.memorisation import distinct, memorisation
 from jaxgen.evaluation.perplexity import make_evaluator
 
@@ -21,7 +21,7 @@ def test_perplexity(evaluation_entry: Entry, measure: Any) -> None:
     case = evaluation_entry.case
     model, params = model_of(case), params_of(case)
     evaluate = make_evaluator(loss_of(model), windows_per_dispatch=WINDOWS)
-    tokens = ArrayTokens(ids()[: WINDOWS * case.B * case.T + 1] % case.V)
+    tokens = TokenArray(ids()[: WINDOWS * case.B * case.T + 1] % case.V)
 
     def run(units: int) -> None:
         for _ in range(units):

@@ -19,16 +19,3 @@ def text() -> str:
 def ids() -> np.ndarray:
     """The text's bytes."""
     return np.frombuffer(text().encode(), np.uint8)
-
-
-class ArrayTokens:
-    """Token ids in memory."""
-
-    def __init__(self, ids: np.ndarray):
-        self.ids = ids
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        return self.ids[start:stop].astype(np.int32)

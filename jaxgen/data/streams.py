@@ -25,6 +25,21 @@ class Tokens(Protocol):
         """Token ids (int32) from `start` up to `stop`, which lie in the text."""
 
 
+class TokenArray:
+    """Tokens in memory, in the smallest unsigned type that holds them."""
+
+    def __init__(self, ids: np.ndarray):
+        """Keep the ids as they are."""
+        self._ids = ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def read(self, start: int, stop: int) -> Int[np.ndarray, " N"]:
+        """A copy of the range, int32."""
+        return self._ids[start:stop].astype(np.int32)
+
+
 class TokenStream:
     """Windows for stateful truncated back-propagation through time.
 

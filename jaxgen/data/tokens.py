@@ -12,28 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from jaxgen.data.corpora import Corpus, Source
-from jaxgen.data.streams import Tokens
+from jaxgen.data.streams import TokenArray, Tokens
 from jaxgen.data.tokenizers import Tokenizer, warn_unknown
 from jaxgen.errors import UserError
 from jaxgen.types import Int
 
 IN_MEMORY_BYTES = 64 << 20
 _BATCH_CHARACTERS = 1 << 20
-
-
-class TokenArray:
-    """Tokens in memory, in the smallest unsigned type that holds them."""
-
-    def __init__(self, ids: np.ndarray):
-        """Keep the ids as they are."""
-        self._ids = ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def read(self, start: int, stop: int) -> Int[np.ndarray, " N"]:
-        """A copy of the range, int32."""
-        return self._ids[start:stop].astype(np.int32)
 
 
 class TokenFile:

@@ -21,7 +21,6 @@ from jaxgen.training.optimizers import make_optimizer, make_schedule
 from jaxgen.training.progress import Display, Unit
 from jaxgen.training.runs import Run
 from jaxgen.training.step import (
-    LossFn,
     TrainChunk,
     TrainState,
     evaluation_params,
@@ -192,14 +191,22 @@ class LanguageModelTraining:
             averaging=config.averaging,
         )
 
-    def loss_of(self, model: LanguageModel) -> LossFn:
-        """The loss of a model, with the penalties of the settings."""
+    def chunk_on(self, layout: parallel.Layout, model: LanguageModel) -> TrainChunk:
+        """The steps of a model on the devices of a layout."""
         config = self.experiment.training
-        return partial(
+        loss_fn = partial(
             language_model_loss,
             model,
             activation_penalty=config.activation_penalty,
             temporal_penalty=config.temporal_penalty,
+        )
+        return parallel.make_chunk(
+            loss_fn,
+            self.tx,
+            layout,
+            accumulate=config.accumulate_steps,
+            averaging=config.averaging,
+            ema_decay=config.ema_decay,
         )
 
     def layout_and_chunk(
@@ -212,22 +219,10 @@ class LanguageModelTraining:
         called with parameters, so that what it needs is compiled beside the steps.
         """
         config = self.experiment.training
-        loss_fn = self.loss_of(self.model)
-
-        def candidate(devices: int) -> tuple[parallel.Layout, TrainChunk]:
-            layout = parallel.make_layout(devices)
-            return layout, parallel.make_chunk(
-                loss_fn,
-                self.tx,
-                layout,
-                accumulate=config.accumulate_steps,
-                averaging=config.averaging,
-                ema_decay=config.ema_decay,
-            )
-
         wanted = run.notes.get("devices", config.devices)
         counts = parallel.candidate_devices(wanted, config.batch_size)
-        candidates = {count: candidate(count) for count in reversed(counts)}
+        layouts = {count: parallel.make_layout(count) for count in reversed(counts)}
+        candidates = {n: (at, self.chunk_on(at, self.model)) for n, at in layouts.items()}
         batches = self._first_dispatch()
         with ThreadPoolExecutor(1) as aside:  # XLA compiles outside Python's lock
             layout, chunk = candidates[counts[-1]]

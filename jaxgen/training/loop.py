@@ -117,7 +117,7 @@ def train(
     Args:
         state: The state before the first step, of all runs as the layout has them; their last
             checkpoints replace it.
-        chunk: From `parallel.make_chunk` or `seeds.make_chunk`, made with the accumulation and
+        chunk: From `parallel.make_chunk`, made with the accumulation and
             averaging of `config`.
         stream: The training batches.
         evaluate_fn: Parameters to figures, of which "nll" (validation, nats per token) decides

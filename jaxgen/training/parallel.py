@@ -26,7 +26,6 @@ from jaxgen.training.step import (
     TrainChunk,
     TrainState,
     chunk_of,
-    make_train_chunk,
     make_train_step,
 )
 from jaxgen.types import PyTree
@@ -47,6 +46,11 @@ class Layout:
     def devices(self) -> int:
         """Number of devices."""
         return 1 if self.mesh is None else self.mesh.size
+
+    @property
+    def axis_name(self) -> str | None:
+        """The axis over which the devices sum gradients, where they do."""
+        return None if self.mesh is None else AXIS
 
     def members(self, state: TrainState) -> list[TrainState]:
         """The state of each training that the steps make side by side: here of the only one."""
@@ -74,6 +78,19 @@ class Layout:
         if self.mesh is None:
             return jax.device_put(batches)
         return jax.device_put(batches, NamedSharding(self.mesh, _batch_spec(accumulate)))
+
+    def divide(self, chunk: TrainChunk, *, accumulate: int = 1) -> TrainChunk:
+        """A chunk of one training, to be jitted, divided over the devices."""
+        if self.mesh is None:
+            return chunk
+        specs = TrainState._make([P()] * len(TrainState._fields))._replace(carry=P(AXIS))
+        return jax.shard_map(
+            chunk,
+            mesh=self.mesh,
+            in_specs=(specs, _batch_spec(accumulate), P()),
+            out_specs=(specs, P()),
+            check_vma=False,
+        )
 
     def local(self, tree: PyTree) -> PyTree:
         """The first device's copy of something that every device holds whole."""
@@ -132,10 +149,15 @@ def candidate_devices(devices: int | Literal["auto"], batch_size: int) -> tuple[
                 f"{batch_size} and {devices}"
             )
         return (devices,)
-    most = max(n for n in range(1, available + 1) if batch_size % n == 0)
+    most = most_devices(batch_size)
     if most == 1:
         return (1,)
     return (1, most) if jax.default_backend() == "cpu" else (most,)
+
+
+def most_devices(parts: int) -> int:
+    """The most devices that JAX sees and that divide so many rows or runs."""
+    return max(n for n in range(1, jax.device_count() + 1) if parts % n == 0)
 
 
 def make_layout(devices: int) -> Layout:
@@ -154,26 +176,20 @@ def make_chunk(
     averaging: Averaging = "none",
     ema_decay: float = 0.999,
 ) -> TrainChunk:
-    """`step.make_train_chunk` of `step.make_train_step`, over the devices of a layout."""
+    """`step.make_train_chunk` of `step.make_train_step`, over the devices of a layout.
+
+    Where the layout holds several seeds, metrics are [seeds, K], and a seed whose loss or gradient
+    is not finite ends its chunk alone.
+    """
     train_step = make_train_step(
         loss_fn,
         tx,
         accumulate=accumulate,
         averaging=averaging,
         ema_decay=ema_decay,
-        axis_name=None if layout.mesh is None else AXIS,
+        axis_name=layout.axis_name,
     )
-    if layout.mesh is None:
-        return make_train_chunk(train_step)
-    specs = TrainState._make([P()] * len(TrainState._fields))._replace(carry=P(AXIS))
-    mapped = jax.shard_map(
-        chunk_of(train_step),
-        mesh=layout.mesh,
-        in_specs=(specs, _batch_spec(accumulate), P()),
-        out_specs=(specs, P()),
-        check_vma=False,
-    )
-    return jax.jit(mapped, donate_argnums=0)
+    return jax.jit(layout.divide(chunk_of(train_step), accumulate=accumulate), donate_argnums=0)
 
 
 def measure_devices(

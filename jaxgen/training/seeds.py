@@ -12,20 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxgen.training.parallel import AXIS, Layout, make_layout
-from jaxgen.training.step import (
-    Averaging,
-    LossFn,
-    TrainChunk,
-    TrainState,
-    chunk_of,
-    make_train_step,
-)
-from jaxgen.types import PyTree
+from jaxgen.training.step import TrainChunk, TrainState
+from jaxgen.types import Array, PyTree
 
 
 @dataclass(frozen=True)
@@ -33,6 +25,18 @@ class SeedLayout(Layout):
     """Every leaf of a state has the seeds on its leading axis, which the devices divide."""
 
     seeds: int = 1
+    vmap: bool | None = None
+    """Make each operation for all seeds of a device at once, rather than everything for one seed
+    after the other; by default where the device is not a CPU."""
+
+    @property
+    def axis_name(self) -> None:
+        """None: the seeds never talk to each other."""
+        return None
+
+    def divide(self, chunk: TrainChunk, *, accumulate: int = 1) -> TrainChunk:
+        """A chunk of one training, to be jitted, for all seeds."""
+        return over_seeds(chunk, self)
 
     def members(self, state: TrainState) -> list[TrainState]:
         """The state of each seed, on the host."""
@@ -66,16 +70,14 @@ class SeedLayout(Layout):
         return jax.tree.map(lambda x: x.copy(), jax.device_put(tree, where))
 
 
-def over_seeds(function: Callable, layout: SeedLayout, *, vmap: bool | None = None) -> Callable:
+def over_seeds(function: Callable, layout: SeedLayout) -> Callable:
     """`function`, to be jitted, of stacked first arguments; the others are shared by all seeds.
 
     Args:
         function: Of one seed.
-        layout: Divides the seeds over devices; they never talk to each other.
-        vmap: Make each operation for all seeds of a device at once, rather than everything for
-            one seed after the other; by default where the device is not a CPU.
+        layout: Divides the seeds over devices.
     """
-    at_once = jax.default_backend() != "cpu" if vmap is None else vmap
+    at_once = jax.default_backend() != "cpu" if layout.vmap is None else layout.vmap
 
     def mapped(stacked: PyTree, *shared: Any) -> PyTree:
         def one(own: PyTree) -> PyTree:
@@ -98,29 +100,19 @@ def over_seeds(function: Callable, layout: SeedLayout, *, vmap: bool | None = No
     return divided
 
 
-def make_chunk(
-    loss_fn: LossFn,
-    tx: optax.GradientTransformation,
-    layout: SeedLayout,
-    *,
-    accumulate: int = 1,
-    averaging: Averaging = "none",
-    ema_decay: float = 0.999,
-    vmap: bool | None = None,
-) -> TrainChunk:
-    """`step.make_train_chunk` of `step.make_train_step` for all seeds; metrics are [seeds, K].
-
-    A seed whose loss or gradient is not finite ends its chunk alone.
-    """
-    train_step = make_train_step(
-        loss_fn, tx, accumulate=accumulate, averaging=averaging, ema_decay=ema_decay
-    )
-    return jax.jit(over_seeds(chunk_of(train_step), layout, vmap=vmap), donate_argnums=0)
-
-
-def make_seed_layout(seeds: int, devices: int) -> SeedLayout:
+def make_seed_layout(seeds: int, devices: int, vmap: bool | None = None) -> SeedLayout:
     """A layout of so many seeds over the first `devices` devices."""
-    return SeedLayout(make_layout(devices).mesh, seeds)
+    return SeedLayout(make_layout(devices).mesh, seeds, vmap)
+
+
+def first_states(
+    state_of: Callable[[Array], TrainState], keys: Sequence[Array], layout: SeedLayout
+) -> TrainState:
+    """The state of each seed before the first step, made by `state_of` from its key."""
+    # On one device: QR of 128 units was seen to hang where two CPU devices made it at once.
+    alone = make_seed_layout(layout.seeds, 1)
+    states = jax.jit(over_seeds(state_of, alone))(jnp.stack(keys))
+    return layout.place_members(alone.members(states))
 
 
 def _to_host(leaf: Any) -> np.ndarray:

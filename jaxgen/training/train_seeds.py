@@ -3,7 +3,6 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.config import Experiment
@@ -18,9 +17,10 @@ from jaxgen.training.language_model import (
     unit_of,
 )
 from jaxgen.training.loop import Result, train
+from jaxgen.training.parallel import most_devices
 from jaxgen.training.progress import Display
 from jaxgen.training.seed_runs import SeedRuns
-from jaxgen.training.seeds import make_chunk, make_seed_layout, over_seeds
+from jaxgen.training.seeds import first_states, make_seed_layout, over_seeds
 from jaxgen.types import PyTree
 
 
@@ -40,7 +40,7 @@ def seed_devices(experiment: Experiment, seeds: int) -> int:
         )
     available, wanted = jax.device_count(), experiment.training.devices
     if wanted == "auto":
-        return max(n for n in range(1, available + 1) if seeds % n == 0)
+        return most_devices(seeds)
     if wanted > available or seeds % wanted:
         raise UserError(
             f"`training.devices` must divide the {seeds} seeds and be at most the {available} "
@@ -61,14 +61,6 @@ def train_seeds(
     layout = make_seed_layout(len(seeds), home.index["devices"])
     display = display or Display(training.steps, unit)
     model = training.model.clone(backend="scan")
-    chunk = make_chunk(
-        training.loss_of(model),
-        training.tx,
-        layout,
-        accumulate=config.accumulate_steps,
-        averaging=config.averaging,
-        ema_decay=config.ema_decay,
-    )
     sums = make_sums(
         partial(language_model_loss, model),
         compiled=lambda function: jax.jit(over_seeds(function, layout)),
@@ -81,13 +73,9 @@ def train_seeds(
         return {"nll": total / count}
 
     held_out = training.splits.validation
-    # On one device: QR of 128 units was seen to hang where two CPU devices made it at once.
-    alone = make_seed_layout(len(seeds), 1)
-    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    states = alone.members(jax.jit(over_seeds(training.state_of, alone))(keys))
     return train(
-        layout.place_members(states),
-        chunk,
+        first_states(training.state_of, [jax.random.key(seed) for seed in seeds], layout),
+        training.chunk_on(layout, model),
         training.batches,
         None if held_out is None else partial(evaluate, held_out),
         home.runs,

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from jaxgen.errors import UserError
-from jaxgen.training import loop, seeds
+from jaxgen.training import loop, parallel, seeds
 from jaxgen.training.optimizers import make_optimizer
 from jaxgen.training.progress import Display
 from jaxgen.training.runs import Run
@@ -33,10 +33,10 @@ def state_of(toy: Any, settings: Any, seed: int) -> Any:
     return init_state(params, tx, key, carry=toy.carry(), averaging=settings.averaging)
 
 
-def seeds_chunk(toy: Any, settings: Any, layout: Any, loss: Any = None, vmap: Any = None) -> Any:
+def seeds_chunk(toy: Any, settings: Any, layout: Any, loss: Any = None) -> Any:
     tx = make_optimizer(name="adam", learning_rate=0.01, clip_norm=5.0)
     options = {"accumulate": settings.accumulate_steps, "averaging": settings.averaging}
-    return seeds.make_chunk(loss or toy.loss_fn, tx, layout, **options, vmap=vmap)
+    return parallel.make_chunk(loss or toy.loss_fn, tx, layout, **options)
 
 
 def train(
@@ -114,15 +114,13 @@ def whole(toy: Any, settings: Any, chunk: Any, tmp_path_factory: Any) -> Path:
     return directory
 
 
-@pytest.mark.parametrize(("devices", "vmap"), [(1, True), (2, False)])
+@pytest.mark.parametrize(("devices", "vmap"), [(1, True), pytest.param(2, False, marks=needs_two)])
 def test_each_seed_makes_the_steps_it_makes_alone(
     toy: Any, settings: Any, devices: int, vmap: bool
 ) -> None:
     """One after the other bit for bit; all at once up to the order of additions in a product."""
-    if jax.device_count() < devices:
-        pytest.skip("needs two devices")
-    layout = seeds.make_seed_layout(4, devices)
-    together_ = seeds_chunk(toy, settings, layout, vmap=vmap)
+    layout = seeds.make_seed_layout(4, devices, vmap)
+    together_ = seeds_chunk(toy, settings, layout)
     state = layout.place_members([state_of(toy, settings, seed) for seed in range(4)])
     _, alone, _ = toy.pieces(settings)
     batches = toy.Stream().chunk(0, 0, 5)
@@ -152,8 +150,8 @@ def test_a_seed_is_the_run_it_is_alone(
 @pytest.mark.parametrize("vmap", [False, True])
 def test_the_other_seeds_do_not_matter(toy: Any, settings: Any, vmap: bool) -> None:
     """Bit for bit, whatever the others are, even one that is not finite."""
-    layout = seeds.make_seed_layout(2, 1)
-    chunk = seeds_chunk(toy, settings, layout, vmap=vmap)
+    layout = seeds.make_seed_layout(2, 1, vmap)
+    chunk = seeds_chunk(toy, settings, layout)
     batches = toy.Stream().chunk(0, 0, 5)
     ends = []
     for other in (5, 6, None):
