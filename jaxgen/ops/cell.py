@@ -41,7 +41,20 @@ def lstm_step(pre_activation: Float[Array, "*B G"], c: Float[Array, "*B H"]) -> 
 
 def cell(pre_activation: Array, c: Array) -> tuple[Array, Array, tuple[Array, ...]]:
     """The new `c` and `h`, and the activations i, f, g, o that made them, all float32."""
-    i, f, g, o = jnp.split(pre_activation, 4, axis=-1)
-    i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+    i, f, g, o = activations = activate(pre_activation)
     c = f * c + i * g
-    return c, o * jnp.tanh(c), (i, f, g, o)
+    return c, o * jnp.tanh(c), activations
+
+
+def activate(pre_activation: Array) -> tuple[Array, ...]:
+    """The activations i, f, g, o of summed pre-activations [*B, 4H].
+
+    One tanh makes them all, as sigmoid(x) = tanh(x / 2) / 2 + 1 / 2: XLA's loops on a CPU are up
+    to twice as fast over the whole array as over its quarters.
+    """
+    last = pre_activation.ndim - 1
+    size = pre_activation.shape[-1] // 4
+    column = jax.lax.broadcasted_iota(jnp.int32, (1,) * last + (4 * size,), last)
+    scale = jnp.where((column >= 2 * size) & (column < 3 * size), 1.0, 0.5)
+    activations = jnp.tanh(pre_activation * scale) * scale + (1.0 - scale)
+    return tuple(jnp.split(activations, 4, axis=-1))

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxgen.ops.lstm import LSTMCarry
+from jaxgen.ops.cell import LSTMCarry, activate
 from jaxgen.types import Array, Bool, Float
 
 
@@ -45,9 +45,9 @@ def layernorm_lstm(
             c, h = (jnp.where(reset[:, None], 0, s).astype(s.dtype) for s in carry)
         recurrent = jnp.matmul(h, recurrent_kernel, preferred_element_type=jnp.float32)
         a = gates.astype(jnp.float32) + layer_norm(recurrent, recurrent_scale)
-        i, f, g, o = jnp.split(a, 4, axis=-1)
-        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        h = jax.nn.sigmoid(o) * jnp.tanh(layer_norm(c, cell_scale) + cell_bias)
+        i, f, g, o = activate(a)
+        c = f * c + i * g
+        h = o * jnp.tanh(layer_norm(c, cell_scale) + cell_bias)
         h = h.astype(dtype)
         if real is None:
             return LSTMCarry(c, h), h
