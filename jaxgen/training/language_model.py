@@ -180,6 +180,11 @@ class LanguageModelTraining:
         options = HASTY if jax.default_backend() == "cpu" else None
         return jax.jit(self.state_of, compiler_options=options)
 
+    def _blank_state(self) -> TrainState:
+        """Zeros in the place of a state, but no key: enough to compile against."""
+        shapes = jax.eval_shape(self._state, jax.random.key(0))
+        return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes._replace(key=()))
+
     def state_of(self, key: jax.Array) -> TrainState:
         """The state before the first step, from the key of a seed."""
         config = self.experiment.training
@@ -226,7 +231,7 @@ class LanguageModelTraining:
         batches = self._first_dispatch()
         with ThreadPoolExecutor(1) as aside:  # XLA compiles outside Python's lock
             layout, chunk = candidates[counts[-1]]
-            params = evaluation_params(layout.place_state(self.state()))
+            params = evaluation_params(layout.place_state(self._blank_state()))
             rehearsal = aside.submit(rehearse, layout.local(params))
             inputs = layout.place_batches(batches, accumulate=config.accumulate_steps)
             chunk(layout.place_state(self.state()), inputs, np.int32(0))  # no step: only compiled
