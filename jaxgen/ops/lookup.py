@@ -1,12 +1,14 @@
-"""Rows of a table by token, with a backward pass that is a matmul where that is faster."""
+"""Rows of a table by token, with a backward pass that suits the device."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from jaxgen.types import Array, Float, Int
 
-# Up to this many rows the gradient is one_hot^T @ d_rows: a matmul of the size of a recurrent
-# step's, where XLA's scatter-add walks the tokens one by one on a CPU.
+# Up to this many rows the gradient is one_hot^T @ d_rows on an accelerator, where tokens that
+# share a row wait for each other in a scatter-add. A CPU adds the rows up faster.
 _ONE_HOT_ROWS = 512
 
 
@@ -23,13 +25,30 @@ def _forward(table: Array, tokens: Array) -> tuple[Array, tuple[Array, Array]]:
 def _backward(residuals: tuple[Array, Array], d_rows: Array) -> tuple[Array, None]:
     table, tokens = residuals
     rows, size = table.shape
-    tokens, d_rows = tokens.reshape(-1), d_rows.reshape(-1, size)
-    if rows <= _ONE_HOT_ROWS:
-        one_hot = jax.nn.one_hot(tokens, rows, dtype=d_rows.dtype)
-        d_table = jnp.matmul(one_hot.T, d_rows, preferred_element_type=jnp.float32)
-    else:
-        d_table = jnp.zeros((rows, size), jnp.float32).at[tokens].add(d_rows.astype(jnp.float32))
+    elsewhere = one_hot_sums if rows <= _ONE_HOT_ROWS else scattered_sums
+    d_table = jax.lax.platform_dependent(
+        tokens.reshape(-1),
+        d_rows.reshape(-1, size),
+        cpu=partial(scattered_sums, rows),
+        default=partial(elsewhere, rows),
+    )
     return d_table.astype(table.dtype), None
+
+
+def scattered_sums(
+    rows: int, tokens: Int[Array, "N"], values: Float[Array, "N D"]
+) -> Float[Array, "V D"]:
+    """The sum of each token's values, float32, added up one by one."""
+    sums = jnp.zeros((rows, values.shape[-1]), jnp.float32)
+    return sums.at[tokens].add(values.astype(jnp.float32), mode="promise_in_bounds")
+
+
+def one_hot_sums(
+    rows: int, tokens: Int[Array, "N"], values: Float[Array, "N D"]
+) -> Float[Array, "V D"]:
+    """The sum of each token's values, float32, as one matmul."""
+    one_hot = jax.nn.one_hot(tokens, rows, dtype=values.dtype)
+    return jnp.matmul(one_hot.T, values, preferred_element_type=jnp.float32)
 
 
 lookup.defvjp(_forward, _backward)
