@@ -25,7 +25,8 @@ def test_lookup_and_its_gradient():
 def test_sums_of_each_token(sums):
     """Whichever the device takes."""
     r = np.random.default_rng(0)
-    tokens, values = r.integers(0, 7, 20), r.normal(size=(20, 3)).astype(np.float32)
+    tokens = jnp.asarray(r.integers(0, 7, 20))
+    values = jnp.asarray(r.normal(size=(20, 3)), jnp.float32)
     expected = np.zeros((9, 3))
     np.add.at(expected, tokens, values)
     np.testing.assert_allclose(sums(9, tokens, values), expected, rtol=1e-5, atol=1e-6)
