@@ -16,7 +16,8 @@ from jaxgen.data.tokens import TokenArray, Tokens, TokenSplits
 from jaxgen.evaluation.perplexity import Nll, make_evaluator
 from jaxgen.models.language_model import LanguageModel, language_model_loss
 from jaxgen.training import parallel
-from jaxgen.training.loop import Result, SampleFn, total_steps, train
+from jaxgen.training.dispatches import Dispatches
+from jaxgen.training.loop import Result, SampleFn, train
 from jaxgen.training.optimizers import make_optimizer, make_schedule
 from jaxgen.training.progress import Display, Unit
 from jaxgen.training.runs import Run
@@ -119,7 +120,8 @@ class LanguageModelTraining:
         self.reset_id = reset_id_of(experiment, tokenizer)
         stream = TokenStream(splits.train, config.batch_size, config.sequence_length)
         self.batches = Batches(stream, self.reset_id)
-        self.steps = total_steps(config, stream.windows_per_epoch)
+        self.dispatches = Dispatches(self.batches, config)
+        self.steps = self.dispatches.total
         self.model = build_model(experiment.model, tokenizer.vocab_size)
         self.schedule = make_schedule(
             learning_rate=rule.learning_rate,
@@ -228,7 +230,8 @@ class LanguageModelTraining:
         counts = parallel.candidate_devices(wanted, config.batch_size)
         layouts = {count: parallel.make_layout(count) for count in reversed(counts)}
         candidates = {n: (at, self.chunk_on(at, self.model)) for n, at in layouts.items()}
-        batches = self._first_dispatch()
+        steps = min(self.dispatches.capacity, self.dispatches.epoch_steps)
+        batches = self.dispatches.read(0, steps)
         with ThreadPoolExecutor(1) as aside:  # XLA compiles outside Python's lock
             layout, chunk = candidates[counts[-1]]
             params = evaluation_params(layout.place_state(self._blank_state()))
@@ -251,15 +254,3 @@ class LanguageModelTraining:
                 display.line(f"devices: {', '.join(times)}; training on {devices}")
         run.note(devices=devices)
         return candidates[devices]
-
-    def _first_dispatch(self) -> PyTree:
-        """Batches in the shape in which the loop sends them."""
-        config = self.experiment.training
-        capacity, windows = min(config.steps_per_dispatch, self.steps), config.accumulate_steps
-        there = min(capacity * windows, self.batches.windows_per_epoch)
-
-        def arrange(x: np.ndarray) -> np.ndarray:
-            x = np.resize(x, (capacity * windows, *x.shape[1:]))
-            return x if windows == 1 else x.reshape(capacity, windows, *x.shape[1:])
-
-        return jax.tree.map(arrange, self.batches.chunk(0, 0, there))

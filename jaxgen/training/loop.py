@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ import numpy as np
 from jaxgen.config import TrainingConfig
 from jaxgen.errors import UserError
 from jaxgen.training.clock import Clock
+from jaxgen.training.dispatches import Dispatches, Stream
 from jaxgen.training.interrupts import interrupts
 from jaxgen.training.parallel import Layout
 from jaxgen.training.plots import plot_run
@@ -44,18 +45,6 @@ Reason = Literal["finished", "early stopping", "time is up", "interrupted", "div
 SampleFn = Callable[[PyTree], Sequence[tuple[float, str]]]
 
 
-@runtime_checkable
-class Stream(Protocol):
-    """Training batches in order, a pure function of where they are."""
-
-    @property
-    def windows_per_epoch(self) -> int:
-        """Batches in one pass over the data; the carry starts anew with each pass."""
-
-    def chunk(self, epoch: int, window: int, num_windows: int) -> PyTree:
-        """NumPy arrays with `num_windows` consecutive batches on their leading axis."""
-
-
 @dataclass(frozen=True)
 class Result:
     """How a training ended."""
@@ -69,31 +58,6 @@ class Result:
     """Best mean nll of the evaluations, nats per token."""
     run: Run
     """Where it is saved."""
-
-
-def total_steps(config: TrainingConfig, windows_per_epoch: int) -> int:
-    """Optimizer steps of the whole training.
-
-    Raises:
-        UserError: One pass over the data has fewer windows than one step takes.
-    """
-    steps = round(config.epochs * steps_per_epoch(config, windows_per_epoch))
-    return max(1, min(steps, config.max_steps or steps))
-
-
-def steps_per_epoch(config: TrainingConfig, windows_per_epoch: int) -> int:
-    """Optimizer steps of one pass; windows too few for another step are left out.
-
-    Raises:
-        UserError: One pass over the data has fewer windows than one step takes.
-    """
-    steps = windows_per_epoch // config.accumulate_steps
-    if steps == 0:
-        raise UserError(
-            f"`training.accumulate_steps` must be at most the {windows_per_epoch} windows of one "
-            f"pass over the training text, got {config.accumulate_steps}"
-        )
-    return steps
 
 
 def train(
@@ -117,8 +81,7 @@ def train(
     Args:
         state: The state before the first step, of all runs as the layout has them; their last
             checkpoints replace it.
-        chunk: From `parallel.make_chunk`, made with the accumulation and
-            averaging of `config`.
+        chunk: From `parallel.make_chunk`, made with the accumulation and averaging of `config`.
         stream: The training batches.
         evaluate_fn: Parameters to figures, of which "nll" (validation, nats per token) decides
             the best checkpoint and early stopping; of several runs, an array of each figure. None
@@ -142,10 +105,8 @@ def train(
             state is saved), or the disk is full.
     """
     layout = layout or Layout()
-    epoch_steps = steps_per_epoch(config, stream.windows_per_epoch)
-    total = total_steps(config, stream.windows_per_epoch)
-    capacity = min(config.steps_per_dispatch, total)
-    evaluate_every = config.evaluate_every or epoch_steps
+    dispatches = Dispatches(stream, config)
+    epoch_steps, total = dispatches.epoch_steps, dispatches.total
     limit = config.max_minutes * 60.0 if config.max_minutes else float("inf")
 
     records = [Record(run, unit) for run in runs]
@@ -175,25 +136,8 @@ def train(
         """The runs that go on."""
         return [index for index, record in enumerate(records) if record.active]
 
-    def next_length(step: int) -> int:
-        """Steps of the next dispatch: none crosses an epoch, an evaluation or a metrics row."""
-        edges = (epoch_steps, evaluate_every, config.steps_per_dispatch)
-        room = min(total - step, *(edge - step % edge for edge in edges))
-        return max(1, min(room, capacity, clock.steps_within(DISPATCH_SECONDS)))
-
-    def read(step: int, length: int) -> PyTree:
-        """Batches of one dispatch on the devices, filled up to its capacity."""
-        windows = config.accumulate_steps
-        epoch, first = divmod(step, epoch_steps)
-        batches = stream.chunk(epoch, first * windows, length * windows)
-
-        def arrange(x: np.ndarray) -> np.ndarray:
-            if windows > 1:
-                x = x.reshape(length, windows, *x.shape[1:])
-            fill = np.zeros((capacity - length, *x.shape[1:]), x.dtype)
-            return np.concatenate([x, fill]) if len(fill) else x
-
-        return layout.place_batches(jax.tree.map(arrange, batches), accumulate=windows)
+    def evaluation_due(step: int) -> bool:
+        return step % dispatches.evaluate_every == 0
 
     def save(which: Sequence[int], best: Collection[int] = ()) -> None:
         states, indexes = layout.members(state), [run.index for run in runs]
@@ -239,7 +183,7 @@ def train(
         nll = float(np.mean([record.nll for record in going]))
         left = min(clock.seconds_per_step * (total - step), limit - elapsed())
         display.update(step, step / epoch_steps, nll, clock.tokens_per_second, left)
-        if step % config.steps_per_dispatch == 0 or step % evaluate_every == 0 or step == total:
+        if step % config.steps_per_dispatch == 0 or evaluation_due(step) or step == total:
             figures = {
                 "tokens_per_second": round(clock.tokens_per_second / len(going), 1),
                 "seconds": round(elapsed(), 3),
@@ -319,8 +263,9 @@ def train(
         reason = stop()
         pending: tuple[Metrics, int, int] | None = None
         while reason is None:
-            length = next_length(step)
-            batches = read(step, length)  # while the device works on the dispatch before
+            length = dispatches.length(step, clock.steps_within(DISPATCH_SECONDS))
+            batches = dispatches.read(step, length)  # while the device works on the one before
+            batches = layout.place_batches(batches, accumulate=config.accumulate_steps)
             if step % epoch_steps == 0:
                 state = state._replace(carry=layout.place_carry(initial_carry))
             state, metrics = chunk(state, batches, np.int32(length))
@@ -329,11 +274,11 @@ def train(
                 collect(*pending)
             pending = (metrics, step, length)
             reason = stop()
-            evaluation_due = step % evaluate_every == 0 or reason in ("finished", "time is up")
-            if evaluation_due or reason or clock.since_save() > SAVE_SECONDS:
+            due = evaluation_due(step) or reason in ("finished", "time is up")
+            if due or reason or clock.since_save() > SAVE_SECONDS:
                 collect(*pending)
                 pending = None
-                if evaluation_due:
+                if due:
                     evaluate(step)
                     reason = reason or stop()
                 else:

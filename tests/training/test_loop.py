@@ -16,7 +16,7 @@ from rich.console import Console
 
 from jaxgen.errors import UserError
 from jaxgen.training import loop
-from jaxgen.training.loop import steps_per_epoch, total_steps
+from jaxgen.training.dispatches import Dispatches
 from jaxgen.training.progress import Display
 from jaxgen.training.records import Progress
 from jaxgen.training.runs import Run
@@ -285,12 +285,17 @@ def test_accumulation_reads_every_window(toy: Any, tmp_path: Path) -> None:
 
 
 def test_lengths(toy: Any) -> None:
-    assert total_steps(toy.config(epochs=2.5), 10) == 25
-    assert total_steps(toy.config(epochs=0.01), 10) == 1
-    assert total_steps(toy.config(max_steps=7), 10) == 7
-    assert steps_per_epoch(toy.config(accumulate_steps=3), 10) == 3
-    with pytest.raises(UserError, match=r"at most the 10 windows .* got 11"):
-        steps_per_epoch(toy.config(accumulate_steps=11), 10)
+
+    def dispatches(**settings: Any) -> Dispatches:
+        return Dispatches(toy.Stream(), toy.config(**settings))
+
+    assert toy.Stream().windows_per_epoch == 12
+    assert dispatches(epochs=2.5).total == 30
+    assert dispatches(epochs=0.01).total == 1
+    assert dispatches(max_steps=7).total == 7
+    assert dispatches(accumulate_steps=5).epoch_steps == 2
+    with pytest.raises(UserError, match=r"at most the 12 windows .* got 13"):
+        dispatches(accumulate_steps=13)
 
 
 @pytest.mark.parametrize(
