@@ -1,9 +1,14 @@
 """Softmax cross-entropy of dense targets: one exponential an element, forward and backward."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
 from jaxgen.types import Array, Float, Int
+
+_LARGE_VOCABULARY = 2048
+_STRETCH = 256
 
 
 @jax.custom_vjp
@@ -14,9 +19,30 @@ def cross_entropy(logits: Float[Array, "*N V"], targets: Int[Array, "*N"]) -> Fl
 
 def _forward(logits: Array, targets: Array) -> tuple[Array, tuple[Array, Array, Array]]:
     wide = logits.astype(jnp.float32)
-    normaliser = jax.nn.logsumexp(wide, axis=-1)
+    logsumexp = partial(jax.nn.logsumexp, axis=-1)
+    if wide.shape[-1] < _LARGE_VOCABULARY:
+        normaliser = logsumexp(wide)
+    else:
+        normaliser = jax.lax.platform_dependent(wide, cpu=logsumexp_by_stretches, default=logsumexp)
     chosen = jnp.take_along_axis(wide, targets[..., None], axis=-1)[..., 0]
     return normaliser - chosen, (logits, targets, normaliser)
+
+
+def logsumexp_by_stretches(x: Float[Array, "*N V"]) -> Float[Array, "*N"]:
+    """`jax.nn.logsumexp` over 256 or more finite numbers, a stretch of them after the other.
+
+    XLA's CPU sum of exponentials goes one by one; sums of many stretches side by side do not.
+    """
+    peak = x.max(axis=-1, keepdims=True)
+    count = x.shape[-1] // _STRETCH
+
+    def add(index: Array, sums: Array) -> Array:
+        stretch = jax.lax.dynamic_slice_in_dim(x, index * _STRETCH, _STRETCH, axis=-1)
+        return sums + jnp.exp(stretch - peak)
+
+    sums = jax.lax.fori_loop(0, count, add, jnp.zeros((*x.shape[:-1], _STRETCH), x.dtype))
+    rest = jnp.exp(x[..., count * _STRETCH :] - peak)
+    return peak[..., 0] + jnp.log(sums.sum(axis=-1) + rest.sum(axis=-1))
 
 
 def _backward(residuals: tuple[Array, Array, Array], d_nll: Array) -> tuple[Array, None]:

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
-from jaxgen.ops.cross_entropy import cross_entropy
+from jaxgen.ops.cross_entropy import cross_entropy, logsumexp_by_stretches
 from jaxgen.ops.lookup import lookup, one_hot_sums, scattered_sums
 
 
@@ -30,6 +31,13 @@ def test_sums_of_each_token(sums):
     expected = np.zeros((9, 3))
     np.add.at(expected, tokens, values)
     np.testing.assert_allclose(sums(9, tokens, values), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [256, 300, 2100])
+def test_logsumexp_by_stretches(size):
+    x = 30 * jax.random.normal(jax.random.key(0), (3, 2, size))
+    expected = scipy.special.logsumexp(np.asarray(x, np.float64), axis=-1)
+    np.testing.assert_allclose(logsumexp_by_stretches(x), expected, rtol=1e-6)
 
 
 def test_cross_entropy_of_hand_worked_numbers():
