@@ -13,8 +13,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Most of the time here goes to compiling programs that run once; .ci/run also tests them as users
-# get them, fully optimised.
+# Most of the time here goes to compiling programs that run once. Two stages of .ci/run compile them
+# as users do: XLA_FLAGS='' make test.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 import jax

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from jaxgen.types import Array, Float, Int
 
-# Up to this many rows the gradient is one_hot^T @ d_rows on an accelerator, where tokens that
-# share a row wait for each other in a scatter-add. A CPU adds the rows up faster.
+# A CPU adds the rows up, in a quarter of the time of one_hot^T @ d_rows. Elsewhere that product is
+# taken up to this many rows: fewer rows have more tokens to wait for each other. (Not measured.)
 _ONE_HOT_ROWS = 512
 
 

@@ -121,13 +121,12 @@ class LanguageModelTraining:
         stream = TokenStream(splits.train, config.batch_size, config.sequence_length)
         self.batches = Batches(stream, self.reset_id)
         self.dispatches = Dispatches(self.batches, config)
-        self.steps = self.dispatches.total
         self.model = build_model(experiment.model, tokenizer.vocab_size)
         self.schedule = make_schedule(
             learning_rate=rule.learning_rate,
             schedule=rule.schedule,
             warmup_steps=rule.warmup_steps,
-            total_steps=self.steps,
+            total_steps=self.dispatches.total,
             final_fraction=rule.final_fraction,
         )
         self.tx = make_optimizer(
@@ -145,7 +144,7 @@ class LanguageModelTraining:
     ) -> Result:
         """Train where the run stands, see `jaxgen.training.loop.train`."""
         config, held_out = self.experiment.training, self.splits.validation
-        display = display or Display(self.steps, unit_of(self.tokenizer))
+        display = display or Display(self.dispatches.total, unit_of(self.tokenizer))
         nll = make_text_evaluator(self.model, config.sequence_length, self.reset_id)
 
         def rehearse(params: PyTree) -> None:
@@ -246,7 +245,7 @@ class LanguageModelTraining:
                 self.state,
                 batches,
                 accumulate=config.accumulate_steps,
-                total_steps=self.steps,
+                total_steps=self.dispatches.total,
             )
             devices = parallel.fastest(seconds)
             if len(seconds) > 1:

@@ -176,7 +176,7 @@ def make_chunk(
     averaging: Averaging = "none",
     ema_decay: float = 0.999,
 ) -> TrainChunk:
-    """`step.make_train_chunk` of `step.make_train_step`, over the devices of a layout.
+    """`step.chunk_of` `step.make_train_step` over the devices of a layout, jitted, state donated.
 
     Where the layout holds several seeds, metrics are [seeds, K], and a seed whose loss or gradient
     is not finite ends its chunk alone.

@@ -201,22 +201,17 @@ def make_train_step(
     return train_step
 
 
-def make_train_chunk(train_step: TrainStep) -> TrainChunk:
-    """Many steps in one compiled call, over batches that already lie on the device.
+def chunk_of(train_step: TrainStep) -> TrainChunk:
+    """Many steps in one call, over batches that already lie on the device.
 
     Returns:
-        chunk(state, batches, num_steps) -> (state, metrics), jitted, `state` donated. Every leaf
+        chunk(state, batches, num_steps) -> (state, metrics), to be jitted by the caller. Every leaf
         of `batches` has K steps on its leading axis, of which the first `num_steps` are made
         (fewer if one is not finite, which ends the chunk). Metrics have K entries, zero where no
         step was made. `num_steps` is a traced number: a short chunk at the end of an epoch runs
         the same program as a full one, so where chunks are cut changes neither the result nor
         what is compiled.
     """
-    return jax.jit(chunk_of(train_step), donate_argnums=0)
-
-
-def chunk_of(train_step: TrainStep) -> TrainChunk:
-    """`make_train_chunk` before it is jitted (to be mapped over devices first)."""
 
     def chunk(state: TrainState, batches: PyTree, num_steps: Any) -> tuple[TrainState, Metrics]:
         capacity = jax.tree.leaves(batches)[0].shape[0]

@@ -59,7 +59,7 @@ def train_seeds(
     config, unit = training.experiment.training, unit_of(training.tokenizer)
     seeds = home.index["seeds"]
     layout = make_seed_layout(len(seeds), home.index["devices"])
-    display = display or Display(training.steps, unit)
+    display = display or Display(training.dispatches.total, unit)
     model = training.model.clone(backend="scan")
     sums = make_sums(
         partial(language_model_loss, model),

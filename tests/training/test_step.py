@@ -10,10 +10,10 @@ import pytest
 
 from jaxgen.training.step import (
     TrainState,
+    chunk_of,
     evaluation_params,
     init_state,
     is_averaging,
-    make_train_chunk,
     make_train_step,
     start_averaging,
 )
@@ -32,6 +32,10 @@ def norm(tree: Any) -> float:
 def start(toy: Any, tx: Any, averaging: Any = "none") -> TrainState:
     key = jax.random.key(1)
     return init_state(toy.init_params(), tx, key, carry=toy.carry(), averaging=averaging)
+
+
+def chunk_on_one_device(train_step: Any) -> Any:
+    return jax.jit(chunk_of(train_step), donate_argnums=0)
 
 
 def reference(toy: Any, tx: Any, batches: Any, steps: int, key: Any = None) -> list[Any]:
@@ -67,7 +71,7 @@ def history(toy: Any, tx: Any, batches: Any) -> list[Any]:
 
 
 def test_chunk_equals_plain_loop(toy: Any, tx: Any, batches: Any, history: Any) -> None:
-    chunk = make_train_chunk(make_train_step(toy.loss_fn, tx))
+    chunk = chunk_on_one_device(make_train_step(toy.loss_fn, tx))
     state, metrics = chunk(start(toy, tx), batches, STEPS)
     params, carry, _, _ = history[-1]
     assert int(state.step) == STEPS
@@ -79,7 +83,7 @@ def test_chunk_equals_plain_loop(toy: Any, tx: Any, batches: Any, history: Any) 
 
 
 def test_where_chunks_are_cut_changes_nothing(toy: Any, tx: Any, batches: Any) -> None:
-    chunk = make_train_chunk(make_train_step(toy.loss_fn, tx))
+    chunk = chunk_on_one_device(make_train_step(toy.loss_fn, tx))
     whole, _ = chunk(start(toy, tx), batches, STEPS)
     first, metrics = chunk(start(toy, tx), batches, 2)
     assert metrics.num_tokens.tolist() == [toy.B * toy.T] * 2 + [0.0] * 3
@@ -91,7 +95,7 @@ def test_where_chunks_are_cut_changes_nothing(toy: Any, tx: Any, batches: Any) -
 
 
 def test_chunk_donates_its_state(toy: Any, tx: Any, batches: Any) -> None:
-    chunk = make_train_chunk(make_train_step(toy.loss_fn, tx))
+    chunk = chunk_on_one_device(make_train_step(toy.loss_fn, tx))
     state = start(toy, tx)
     chunk(state, batches, 1)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
@@ -131,7 +135,7 @@ def test_accumulated_windows_have_keys_of_their_own(toy: Any, batches: Any) -> N
 
     tx = optax.sgd(0.1)
     batches = jax.tree.map(lambda x: x[:4].reshape(2, 2, *x.shape[1:]), batches)
-    chunk = make_train_chunk(make_train_step(loss_fn, tx, accumulate=2))
+    chunk = chunk_on_one_device(make_train_step(loss_fn, tx, accumulate=2))
     jax.block_until_ready(chunk(start(toy, tx), batches, 2))
     jax.effects_barrier()
     assert len(set(seen)) == 4
@@ -139,7 +143,7 @@ def test_accumulated_windows_have_keys_of_their_own(toy: Any, batches: Any) -> N
 
 def test_exponential_average(toy: Any, tx: Any, batches: Any, history: Any) -> None:
     step = make_train_step(toy.loss_fn, tx, averaging="ema", ema_decay=0.3)
-    state, _ = make_train_chunk(step)(start(toy, tx, "ema"), batches, STEPS)
+    state, _ = chunk_on_one_device(step)(start(toy, tx, "ema"), batches, STEPS)
     expected = jax.tree.map(np.asarray, toy.init_params())
     for n, (params, *_) in enumerate(history):
         decay = min(0.3, (1 + n) / (10 + n))
@@ -152,7 +156,7 @@ def test_exponential_average(toy: Any, tx: Any, batches: Any, history: Any) -> N
 
 def test_nt_asgd_averages_from_its_start(toy: Any, tx: Any, batches: Any, history: Any) -> None:
     step = make_train_step(toy.loss_fn, tx, averaging="nt_asgd")
-    chunk = make_train_chunk(step)
+    chunk = chunk_on_one_device(step)
     state, _ = chunk(start(toy, tx, "nt_asgd"), batches, 2)
     assert not is_averaging(state)
     assert_trees_close(evaluation_params(state), state.params)
@@ -181,7 +185,7 @@ def test_a_step_that_is_not_finite_changes_nothing(toy: Any, tx: Any, poison: st
 
     poisons = np.array([0, 0, np.nan, 0, 0], np.float32)
     batches = {"text": toy.Stream().chunk(0, 0, STEPS), "poison": poisons}
-    chunk = make_train_chunk(make_train_step(loss_fn, tx))
+    chunk = chunk_on_one_device(make_train_step(loss_fn, tx))
     state, metrics = chunk(start(toy, tx), batches, STEPS)
     good, _ = chunk(start(toy, tx), batches, 2)
     assert metrics.finite.tolist() == [True, True, False, False, False]
@@ -203,6 +207,6 @@ def test_a_model_without_memory(tx: Any) -> None:
 
     state = init_state(jnp.ones(3), tx, jax.random.key(0))
     batches = np.random.default_rng(0).normal(size=(4, 6, 3)).astype(np.float32)
-    state, metrics = make_train_chunk(make_train_step(loss_fn, tx))(state, batches, 4)
+    state, metrics = chunk_on_one_device(make_train_step(loss_fn, tx))(state, batches, 4)
     np.testing.assert_allclose(metrics.loss, metrics.nll_sum / 6, rtol=1e-6)
     assert state.carry == ()
