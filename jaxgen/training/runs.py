@@ -20,11 +20,10 @@ from typing import Any, Literal
 
 from jaxgen.errors import UserError
 from jaxgen.training.checkpoints import fill, load_tree, save_tree
+from jaxgen.training.formats import FORMAT, migrated
 from jaxgen.training.step import TrainState
 from jaxgen.types import PyTree
 
-FORMAT = 1
-"""Version of the layout above. Older jaxgen refuses newer runs by it."""
 SEEDS_FILE = "seeds.json"
 """Index of a directory with the runs of several seeds, see `jaxgen.training.seed_runs`."""
 
@@ -288,7 +287,7 @@ def read_index(path: Path) -> dict[str, Any]:
             f"{path.parent} has run format {version}, newer than the {FORMAT} that this jaxgen "
             "reads; upgrade jaxgen"
         )
-    return index
+    return migrated(index)
 
 
 @contextmanager

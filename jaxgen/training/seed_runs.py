@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxgen.errors import UserError
-from jaxgen.training.progress import Unit
-from jaxgen.training.records import history
+from jaxgen.training.run_progress import history
 from jaxgen.training.runs import FORMAT, SEEDS_FILE, Run, read_index, write_text
+from jaxgen.training.trainable import Objective
 
 
 class SeedRuns:
@@ -144,17 +144,19 @@ def seeds_to_resume(directory: Path | str, wanted: int | None) -> int | None:
     return there
 
 
-def seeds_history(directory: Path, unit: Unit) -> dict[str, Any]:
+def seeds_history(directory: Path, objective: Objective) -> dict[str, Any]:
     """How far each run is, and how good; then mean, deviation and the best."""
     seeds = read_index(directory / SEEDS_FILE)["seeds"]
     runs = {f"seed-{seed}": run_directory(directory, seed) for seed in seeds}
     facts: dict[str, Any] = {
-        "runs": {run: history(Run.open(path), unit) for run, path in runs.items()}
+        "runs": {run: history(Run.open(path), objective) for run, path in runs.items()}
     }
-    name = f"best_validation_{unit}"
-    reached = {run: own[name] for run, own in facts["runs"].items() if name in own}
+    shown = f"best_validation_{objective.shown_name}"
+    reached = {run: own for run, own in facts["runs"].items() if shown in own}
     if reached:
-        facts[f"{name}_mean"] = statistics.fmean(reached.values())
-        facts[f"{name}_deviation"] = statistics.pstdev(reached.values())
-        facts["best_run"] = str(runs[min(reached, key=lambda run: reached[run])])
+        values = [own[shown] for own in reached.values()]
+        facts[f"{shown}_mean"] = statistics.fmean(values)
+        facts[f"{shown}_deviation"] = statistics.pstdev(values)
+        decisive = [own[f"best_validation_{objective.name}"] for own in reached.values()]
+        facts["best_run"] = str(runs[list(reached)[objective.best(decisive)]])
     return facts
