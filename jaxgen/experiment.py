@@ -23,7 +23,7 @@ from jaxgen.exports import is_export, read_export, write_export
 from jaxgen.generation.text import TextModel
 from jaxgen.models.decoding import step_fn_of
 from jaxgen.models.language_model import LanguageModel, prefill_fn_of
-from jaxgen.training.checkpoints import fill
+from jaxgen.training.checkpoints import restore_like
 from jaxgen.training.language_model import (
     LanguageModelTraining,
     build_model,
@@ -36,8 +36,9 @@ from jaxgen.training.loop import Result
 from jaxgen.training.parallel import candidate_devices
 from jaxgen.training.progress import Display
 from jaxgen.training.records import history
-from jaxgen.training.runs import Run, locked, write_text
-from jaxgen.training.seed_runs import SeedRuns, clear, seeds_history, seeds_to_resume, together
+from jaxgen.training.runs import Run, locked
+from jaxgen.training.seed_runs import SeedRuns, seed_group_of, seeds_history, seeds_to_resume
+from jaxgen.training.starts import check_start
 from jaxgen.training.train_seeds import seed_devices, train_seeds
 from jaxgen.types import Array, PyTree
 
@@ -111,20 +112,19 @@ def train(
     out = Path(out)
     if isinstance(experiment, str | Path):
         experiment = read_toml(experiment)
-    if together(out):
+    if seed_group_of(out):
         raise UserError(
             f"{out} trains together with the seeds beside it; continue all of them with --resume "
-            f"--out {together(out)}, or copy it elsewhere to go on with it alone"
+            f"--out {seed_group_of(out)}, or copy it elsewhere to go on with it alone"
         )
     if resume:
         seeds = seeds_to_resume(out, seeds)
         experiment = _resumed(out, experiment)
-    elif (Run.exists(out) or SeedRuns.exists(out)) and not overwrite:
-        raise UserError(
-            f"{out} already holds a run; continue it with --resume, replace it with --force, or "
-            "choose another directory with --out"
-        )
     experiment = experiment or Experiment()
+    first = experiment.training.seed
+    numbers = range(first, first + (seeds or 0))
+    if not resume:
+        check_start(out, seeds=numbers, overwrite=overwrite)
     if seeds is None:
         candidate_devices(experiment.training.devices, experiment.training.batch_size)
     else:
@@ -137,7 +137,6 @@ def train(
             tokenizer = fit_tokenizer(experiment.tokenizer, corpus)
         splits = encode_corpus(corpus, tokenizer, out / "tokens")
         training = LanguageModelTraining(experiment, tokenizer, splits)
-        first = experiment.training.seed
 
         def files(seed: int = first) -> dict[str, str]:
             return {
@@ -145,17 +144,18 @@ def train(
                 "tokenizer.json": tokenizer.backend.to_str(pretty=True) + "\n",
             }
 
-        if not resume:
-            clear(out)
         if seeds is None:
-            run = Run.open(out) if resume else Run.create(out, files())
-            write_text(out / "config.toml", files()["config.toml"])
+            run = Run.open(out) if resume else Run.create(out, files(), overwrite=overwrite)
+            run.write_file("config.toml", files()["config.toml"])
             return training.run(run, _sampler(training), display)
-        numbers = range(first, first + seeds)
-        home = SeedRuns.open(out) if resume else SeedRuns.create(out, numbers, devices, files)
-        write_text(out / "config.toml", files()["config.toml"])
+        home = (
+            SeedRuns.open(out)
+            if resume
+            else SeedRuns.create(out, numbers, devices, files, overwrite=overwrite)
+        )
+        home.write_file("config.toml", files()["config.toml"])
         for run, seed in zip(home.runs, numbers, strict=True):
-            write_text(run.directory / "config.toml", files(seed)["config.toml"])
+            run.write_file("config.toml", files(seed)["config.toml"])
         return train_seeds(training, home, display)
 
 
@@ -226,7 +226,7 @@ def load(path: str | Path, which: Which | None = None) -> TextModel:
     experiment, tokenizer, params = _read(Path(path), which)
     model = build_model(experiment.model, tokenizer.vocab_size)
     shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
-    params = fill(shapes, params, where=str(path))
+    params = restore_like(shapes, params, where=str(path))
     return _text_model(experiment, tokenizer, jax.tree.map(jnp.asarray, params), model)
 
 
