@@ -19,7 +19,8 @@ from jaxgen.data.tokens import TokenArray, Tokens, encode_corpus, encode_source
 from jaxgen.errors import UserError
 from jaxgen.evaluation.perplexity import Nll
 from jaxgen.evaluation.windows import window_nll
-from jaxgen.exports import is_export, read_export, write_export
+from jaxgen.directories import kind_of
+from jaxgen.exports import check_export, read_export, write_export
 from jaxgen.generation.text import TextModel
 from jaxgen.models.decoding import step_fn_of
 from jaxgen.models.language_model import LanguageModel, prefill_fn_of
@@ -245,7 +246,7 @@ def _text_model(
 
 def _read(directory: Path, which: Which | None) -> tuple[Experiment, Tokenizer, PyTree]:
     """Settings, tokenizer and parameters of a run or an export."""
-    if is_export(directory):
+    if kind_of(directory) == "export":
         experiment, params = read_export(directory)
     else:
         run = Run.open(directory)
@@ -355,7 +356,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     unit = unit_of(tokenizer)
     facts: dict[str, Any] = {
         "path": str(path),
-        "kind": "export" if is_export(directory) else "run",
+        "kind": "export" if kind_of(directory) == "export" else "run",
         "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(params)),
         "tokenizer": tokenizer.kind,
         "vocab_size": tokenizer.vocab_size,
@@ -367,16 +368,50 @@ def describe(path: str | Path) -> dict[str, Any]:
     return facts
 
 
-def export(path: str | Path, directory: str | Path, *, which: Which | None = None) -> None:
+def export(
+    path: str | Path,
+    directory: str | Path,
+    *,
+    which: Which | None = None,
+    overwrite: bool = False,
+) -> None:
     """Write a model as safetensors with its settings and tokenizer; `load` reads it.
 
     Args:
         path: A run directory (or another export).
         directory: Made if missing.
         which: As in `load`.
+        overwrite: Replace an export that is there.
 
     Raises:
-        UserError: The run cannot be read, or the directory not be written.
+        UserError: The run cannot be read, or the directory not be written: it is or lies inside a
+            run, or holds an export (without `overwrite`) or other files.
     """
+    check_export(directory, overwrite=overwrite)
     experiment, tokenizer, params = _read(Path(path), which)
-    write_export(directory, params, experiment, tokenizer)
+    config = {
+        "model_type": "jaxgen_language_model",
+        "vocab_size": tokenizer.vocab_size,
+        "experiment": experiment.model_dump(mode="json", exclude_defaults=True),
+    }
+    files = {"tokenizer.json": tokenizer.backend.to_str(pretty=True) + "\n"}
+    card = _CARD.replace("{vocab_size}", f"{tokenizer.vocab_size:,}")
+    write_export(directory, params, files, config, card, overwrite=overwrite)
+
+
+_CARD = """---
+library_name: jaxgen
+pipeline_tag: text-generation
+tags: [jax, lstm]
+---
+# {name}
+
+An LSTM language model made with jaxgen ({parameters} parameters, {vocab_size} tokens).
+
+```python
+import jaxgen
+
+lm = jaxgen.load("path/to/this/directory")
+print(lm.generate("", max_new_tokens=400, temperature=0.7, key=0))
+```
+"""
