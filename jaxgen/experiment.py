@@ -13,9 +13,10 @@ import numpy as np
 
 from jaxgen.config import EXPERIMENTS, Experiment, changes
 from jaxgen.config.toml import DEFAULT_TASK, parse_toml, read_toml, to_toml
+from jaxgen.directories import kind_of
 from jaxgen.errors import UserError
-from jaxgen.exports import is_export, read_export, write_export
-from jaxgen.tasks import Task, task_of
+from jaxgen.exports import check_export, read_export, write_export
+from jaxgen.tasks import task_of
 from jaxgen.training.checkpoints import restore_like
 from jaxgen.training.devices import candidate_devices, choose_devices, jitted_init
 from jaxgen.training.loop import Result
@@ -25,7 +26,13 @@ from jaxgen.training.progress import Display
 from jaxgen.training.run_progress import history
 from jaxgen.training.runs import Run, locked
 from jaxgen.training.schedule import StepSchedule
-from jaxgen.training.seed_runs import SeedRuns, seed_group_of, seeds_history, seeds_to_resume
+from jaxgen.training.seed_runs import (
+    SeedRuns,
+    first_run_of,
+    seed_group_of,
+    seeds_history,
+    seeds_to_resume,
+)
 from jaxgen.training.seeds import SeedLayout, first_states, make_seed_layout, seed_devices
 from jaxgen.training.starts import check_start
 from jaxgen.training.trainable import Trainable
@@ -42,12 +49,6 @@ class Saved(NamedTuple):
     files: Mapping[str, str]
     """What its task keeps beside the parameters, name to text."""
     params: PyTree
-
-    @property
-    def task(self) -> Task:
-        """Its task."""
-        return task_of(self.experiment)
-
 
 @overload
 def train(
@@ -128,7 +129,10 @@ def train(
     task = task_of(experiment)
     data = task.open_data(experiment)
     with locked(out):
-        files = _files_of(out) if resume else task.fit_files(experiment, data)
+        if resume:
+            files = _files_of(Run.open(first_run_of(out)))
+        else:
+            files = dict(task.fit_files(experiment, data))
         trainable = task.build(experiment, files, data, out / "tokens", seeds=layout)
         if layout is None:
             run = _open_run(out, experiment, files, trainable, resume, overwrite)
@@ -236,24 +240,24 @@ def _check_corpus(runs: Sequence[Run], experiment: Experiment, trainable: Traina
     """
     now = dict(trainable.digests)
     for run in runs:
-        before = run.notes.get("corpus")
-        changed = [part for part in now.keys() | (before or {}).keys() if before and now.get(part) != before.get(part)]
+        before = run.notes.get("corpus", now)  # earlier versions noted none
+        changed = sorted(p for p in now.keys() | before.keys() if now.get(p) != before.get(p))
         if changed and experiment.data.changed == "refuse":
             raise UserError(
-                f"the {' and '.join(sorted(changed))} data are not those that {run.directory} began "
-                "with; give it the same corpus, start a new run with another --out, or go on with "
+                f"the {' and '.join(changed)} data are not those that {run.directory} began with; "
+                "give it the same corpus, start a new run with another --out, or go on with "
                 "--data.changed accept (the best checkpoint is then found anew)"
             )
         if changed:
             run.forget_best()
-        run.note(corpus=now)
+        if run.notes.get("corpus") != now:
+            run.note(corpus=now)
 
 
 def _resumed(out: Path, wanted: Experiment | None) -> Experiment:
     """The settings of a run, with those of `wanted` that a resumed run may set anew."""
     path = out / "config.toml"
-    text = path.read_text("utf-8") if SeedRuns.exists(out) else Run.open(out).read_file(path.name)
-    kept = parse_toml(text, source=str(path))
+    kept = settings_of(out)
     wanted = wanted or kept
     if wanted.task != kept.task:
         raise UserError(
@@ -289,9 +293,9 @@ def load(path: str | Path, which: CheckpointName | None = None) -> Any:
 def load_saved(saved: Saved, where: str) -> Any:
     """As `load`, from what `read_saved` gave; `where` names it in errors."""
     experiment, files, params = saved
-    shapes = saved.task.init_shapes(experiment, files)
-    params = restore_like(shapes, params, where=where)
-    return saved.task.load(experiment, files, jax.tree.map(jnp.asarray, params))
+    task = task_of(experiment)
+    params = restore_like(task.init_shapes(experiment, files), params, where=where)
+    return task.load(experiment, files, jax.tree.map(jnp.asarray, params))
 
 
 def read_saved(path: str | Path, which: CheckpointName | None = None) -> Saved:
@@ -301,16 +305,30 @@ def read_saved(path: str | Path, which: CheckpointName | None = None) -> Saved:
         UserError: As in `load`.
     """
     directory = Path(path)
-    if is_export(directory):
+    if kind_of(directory) == "export":
         return Saved(*read_export(directory))
     run = Run.open(directory)
-    experiment = parse_toml(run.read_file("config.toml"), str(directory / "config.toml"))
-    return Saved(experiment, _files_of(directory), run.load_params(which))
+    return Saved(_settings_of(run), _files_of(run), run.load_params(which))
 
 
-def _files_of(directory: Path) -> dict[str, str]:
-    """The files of a run's task (of several seeds those of the first)."""
-    run = SeedRuns.open(directory).runs[0] if SeedRuns.exists(directory) else Run.open(directory)
+def settings_of(path: str | Path) -> Experiment:
+    """The settings of a run, of several seeds (those of the first) or of an export.
+
+    Raises:
+        UserError: As in `load`.
+    """
+    directory = Path(path)
+    if kind_of(directory) == "export":
+        return read_export(directory)[0]
+    return _settings_of(Run.open(first_run_of(directory)))
+
+
+def _settings_of(run: Run) -> Experiment:
+    return parse_toml(run.read_file("config.toml"), str(run.directory / "config.toml"))
+
+
+def _files_of(run: Run) -> dict[str, str]:
+    """The files of a run's task."""
     return {name: run.read_file(name) for name in run.notes["files"]}
 
 
@@ -347,7 +365,7 @@ def evaluate(
             "one of them out"
         )
     saved = read_saved(path, which)
-    experiment, task = saved.experiment, saved.task
+    experiment, task = saved.experiment, task_of(saved.experiment)
     if files:
         whole = {"files": tuple(map(Path, files)), "validation_files": (), "test_files": ()}
         experiment = experiment.updated(
@@ -373,34 +391,35 @@ def describe(path: str | Path) -> dict[str, Any]:
         UserError: As in `load`.
     """
     directory = Path(path)
+    facts: dict[str, Any] = {"path": str(path)}
     if SeedRuns.exists(directory):
-        first = SeedRuns.open(directory).runs[0]
-        saved = read_saved(first.directory)
-        objective = saved.task.objective(saved.experiment, saved.files)
-        return {
-            "path": str(path),
-            "kind": "seeds",
-            "task": saved.experiment.task,
-            **seeds_history(directory, objective),
-        }
-    saved = read_saved(directory)
-    experiment, files, params = saved
-    facts: dict[str, Any] = {
-        "path": str(path),
-        "kind": "export" if is_export(directory) else "run",
+        first = Run.open(first_run_of(directory))
+        experiment, files = _settings_of(first), _files_of(first)
+        objective = task_of(experiment).objective(experiment, files)
+        history_of_seeds = seeds_history(directory, objective)
+        return facts | {"kind": "seeds", "task": experiment.task, **history_of_seeds}
+    experiment, files, params = read_saved(directory)
+    task = task_of(experiment)
+    exported = kind_of(directory) == "export"
+    facts |= {
+        "kind": "export" if exported else "run",
         "task": experiment.task,
         "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(params)),
-        **saved.task.facts(experiment, files),
+        **task.facts(experiment, files),
     }
-    if facts["kind"] == "run":
-        facts |= history(Run.open(directory), saved.task.objective(experiment, files))
+    if not exported:
+        facts |= history(Run.open(directory), task.objective(experiment, files))
     plain = type(experiment)()
     facts["settings"] = {name: new for name, _, new in changes(plain, experiment)}
     return facts
 
 
 def export(
-    path: str | Path, directory: str | Path, *, which: CheckpointName | None = None
+    path: str | Path,
+    directory: str | Path,
+    *,
+    which: CheckpointName | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write a model as safetensors with its settings and files; `load` reads it.
 
@@ -408,10 +427,22 @@ def export(
         path: A run directory (or another export).
         directory: Made if missing.
         which: As in `load`.
+        overwrite: Replace an export that is there.
 
     Raises:
-        UserError: The run cannot be read, or the directory not be written.
+        UserError: The run cannot be read, or the directory not be written: it is or lies inside a
+            run, or holds an export (without `overwrite`) or other files.
     """
-    experiment, files, params = saved = read_saved(path, which)
-    facts = saved.task.facts(experiment, files)
-    write_export(directory, params, experiment, files, facts, saved.task.card)
+    check_export(directory, overwrite=overwrite)
+    experiment, files, params = read_saved(path, which)
+    task = task_of(experiment)
+    settings = experiment.model_dump(mode="json", exclude_defaults=True)
+    config = {
+        "model_type": f"jaxgen_{experiment.task}",
+        **task.facts(experiment, files),
+        "experiment": {"task": experiment.task, **settings},
+    }
+    card = task.card
+    for name, value in task.facts(experiment, files).items():
+        card = card.replace(f"{{{name}}}", f"{value:,}" if isinstance(value, int) else str(value))
+    write_export(directory, params, files, config, card, overwrite=overwrite)

@@ -25,7 +25,7 @@ from jaxgen.evaluation.windows import window_nll
 from jaxgen.generation.text import TextModel
 from jaxgen.models.decoding import step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
-from jaxgen.tasks.task import Files, Task
+from jaxgen.tasks.task import Files, Task, check_options
 from jaxgen.training.optimizers import optimizer_of
 from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.seeds import SeedLayout, over_seeds
@@ -45,7 +45,7 @@ tags: [jax, lstm]
 ---
 # {name}
 
-An LSTM language model made with jaxgen ({parameters:,} parameters, {vocab_size:,} tokens).
+An LSTM language model made with jaxgen ({parameters} parameters, {vocab_size} tokens).
 
 ```python
 import jaxgen
@@ -271,7 +271,10 @@ def evaluate(lm: TextModel, data: Corpus, options: Mapping[str, Any]) -> dict[st
         `tokens` counted, `nll` in nats per token, `perplexity`, and `bpc` in bits per token where
         tokens are characters or bytes.
     """
-    experiment, tokenizer, protocol = lm.config, lm.tokenizer, options.get("protocol") or "exact"
+    check_options(options, "protocol")
+    experiment, tokenizer, protocol = lm.config, lm.tokenizer, options.get("protocol", "exact")
+    if protocol not in ("exact", "windows"):
+        raise UserError(f"`protocol` must be exact or windows, got {protocol!r}")
     source = getattr(data, options["split"])
     model = build_model(experiment.model, tokenizer.vocab_size).clone(backend="auto")
     tokens = TokenArray(_encode(source, tokenizer, warn=True))

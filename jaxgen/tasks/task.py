@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from jaxgen.errors import UserError
 from jaxgen.training.seeds import SeedLayout
 from jaxgen.training.trainable import Objective, Trainable
 from jaxgen.types import PyTree
@@ -52,17 +53,24 @@ class Task:
     fit_files: Callable[[Any, Any], Files]
     """(experiment, data): what is fitted to the training data."""
     build: Build
-    load: Callable[[Any, Files, PyTree | None], Any]
-    """(experiment, files, params): the trained model as people use it; without parameters, the
-    shapes of `load_params` alone are known."""
+    load: Callable[[Any, Files, PyTree], Any]
+    """(experiment, files, params): the trained model as people use it."""
     init_shapes: Callable[[Any, Files], PyTree]
     """(experiment, files): shapes and types of the parameters, to check a checkpoint against."""
     evaluate: Callable[[Any, Any, Mapping[str, Any]], dict[str, Any]]
-    """(model, data, options): figures on a part of the data."""
+    """(model, data, options): figures on `options["split"]` of the data; see `check_options`."""
     facts: Callable[[Any, Files], dict[str, Any]]
     """(experiment, files): what `info` says of the model."""
     objective: Callable[[Any, Files], Objective]
     command: str
     """The command that uses a trained model: "generate"."""
     card: str
-    """The model card of an export, with {name}, {parameters} and the names of `facts`."""
+    """The model card of an export; {name}, {parameters} and the names of `facts` are filled in."""
+
+
+def check_options(options: Mapping[str, Any], *known: str) -> None:
+    """UserError for an option of `evaluate` that a task does not know."""
+    for name in options:
+        if name not in ("split", *known):
+            has = f"has {', '.join(f'`{own}`' for own in known)}" if known else "has none"
+            raise UserError(f"this task's evaluation has no option `{name}`; it {has}")

@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+from jaxgen.files import replacing
 from jaxgen.training.runs import Run
 from jaxgen.training.trainable import Objective
 
@@ -40,7 +41,6 @@ def plot_run(run: Run, objective: Objective) -> Path | None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     path = run.directory / "loss.png"
-    part = path.with_name(".loss.png.part")
-    figure.savefig(part, format="png")
-    part.replace(path)
+    with replacing(path) as file:
+        figure.savefig(file, format="png")
     return path
