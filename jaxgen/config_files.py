@@ -1,6 +1,5 @@
 """Experiments as TOML: read with one clear error for each mistake, written with their help."""
 
-import difflib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from jaxgen.config import Config, Experiment
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, closest
 
 _RULES = {
     "int_type": "an integer",
@@ -38,7 +37,7 @@ def read_toml(path: str | Path) -> Experiment:
             wrong type or impossible.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")  # Windows editors add a mark
     except FileNotFoundError:
         raise UserError(f"no configuration file at {path}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -130,8 +129,7 @@ def _rule(problem: ErrorDetails) -> str:
 def _unknown(path: tuple[str, ...]) -> str:
     section = Experiment if len(path) == 1 else _section(path[0])
     known = list(section.model_fields)
-    close = difflib.get_close_matches(path[-1], known, n=1)
-    if close:
-        return f"unknown key `{'.'.join(path)}`; did you mean `{'.'.join((*path[:-1], *close))}`?"
+    if close := closest(path[-1], known):
+        return f"unknown key `{'.'.join(path)}`; did you mean `{'.'.join((*path[:-1], close))}`?"
     where = f"[{path[0]}] has" if len(path) > 1 else "there are"
     return f"unknown key `{'.'.join(path)}`; {where} {', '.join(known)}"
