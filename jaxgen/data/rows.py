@@ -1,7 +1,7 @@
 """What every reader of tables yields: rows of the columns asked for."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxgen.errors import UserError, nearest
 
@@ -25,6 +25,7 @@ class Row(NamedTuple):
         return f"{self.where} {self.number}"
 
 
+@runtime_checkable
 class Table(Protocol):
     """Rows of some columns that can be read any number of times, always the same."""
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from io import BufferedIOBase, TextIOWrapper
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TextIO
 
 from jaxgen.data.pieces import repiece
 from jaxgen.errors import UserError
@@ -197,7 +196,7 @@ def open_bytes(path: Path) -> BufferedIOBase:
 
 
 @contextmanager
-def open_text(path: Path, errors: str, newline: str = "") -> Iterator[TextIO]:
+def open_text(path: Path, errors: str, newline: str = "") -> Iterator[TextIOWrapper]:
     """Open for reading as text without its byte order mark; lines keep their ends.
 
     Args:

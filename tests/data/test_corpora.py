@@ -1,5 +1,6 @@
 """From settings to parts and tokens: what is held out, how documents end, what is kept on disk."""
 
+import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -141,6 +142,31 @@ def test_a_large_text_goes_to_a_file_and_is_found_again(text: Path, tmp_path: Pa
     assert encode_corpus(load_corpus(config), other, cache, in_memory_bytes=0).train.read(
         0, 1
     ).tolist() == [ord("9")]
+
+
+def test_digests_follow_the_tokens_and_nothing_else(text: Path, tmp_path: Path) -> None:
+    config = DataConfig(files=(text,), validation_fraction=0.1, test_fraction=0.1)
+    tokenizer = fit_tokenizer(TokenizerConfig(), load_corpus(config))
+    first = encode_corpus(load_corpus(config), tokenizer)
+    assert first.digests.keys() == {"train", "validation", "test"}
+    assert first.digests["train"] != first.digests["test"] == first.digests["validation"]
+    expected = hashlib.sha256(bytes(first.train.read(0, len(first.train)).tolist())).hexdigest()
+    assert first.digests["train"] == expected[:32]
+
+    cache = tmp_path / "tokens"
+    for _ in range(2):  # written, and found again
+        filed = encode_corpus(load_corpus(config), tokenizer, cache, in_memory_bytes=0)
+        assert isinstance(filed.train, TokenFile)
+        assert filed.digests == first.digests
+    moved = text.rename(tmp_path / "moved.txt")
+    config = config.model_copy(update={"files": (moved,)})
+    assert encode_corpus(load_corpus(config), tokenizer).digests == first.digests
+
+    # One character of the validation text.
+    moved.write_text("0123456789" * 16 + "1123456789" + "0123456789" * 3)
+    changed = encode_corpus(load_corpus(config), tokenizer).digests
+    assert changed["train"] == first.digests["train"]
+    assert changed["validation"] != first.digests["validation"]
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(256, "uint8"), (257, "uint16"), (70_000, "uint32")])
