@@ -54,6 +54,8 @@ class CsvFile:
         where = f"{self.path} row"
         for number, line, fields in self._records():
             if len(fields) != len(self.header):
+                if len(fields) == 1 and not fields[0].strip():
+                    continue  # a line of blanks
                 raise self._wrong_width(number, line, fields)
             if number > 1 or self.numbered:
                 yield Row(tuple([fields[index] for index in wanted]), where, number)
@@ -79,7 +81,7 @@ class CsvFile:
             records = self._split(lines) if self.quoted else self._split_at_tabs(lines)
             number = 0
             for line, fields in records:
-                # A line of blanks is no row; a row whose only field is empty is written "".
+                # An empty line is no row; a row whose only field is empty is written "".
                 if len(fields) > 1 or (fields and (self.quoted or fields != [""])):
                     number += 1
                     yield number, line, fields
