@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxgen.data.corpora import Corpus, Source
+from jaxgen.data.progress import Progress
 from jaxgen.data.streams import TokenArray, Tokens
 from jaxgen.data.tokenizers import Tokenizer, warn_unknown
 from jaxgen.errors import UserError
@@ -110,7 +111,10 @@ def encode_source(
     """Yield the tokens of a source in the smallest unsigned type, adding to the unknown counts."""
     dtype = small_type(tokenizer)
     eos = np.array([] if tokenizer.eos_id is None else [tokenizer.eos_id], dtype)
+    progress, read = Progress(f"encoding {source.name}"), 0
     for texts in _batches(source):
+        progress.say(f"{read / 1e6:.1f} million characters read")
+        read += sum(map(len, texts))
         encoded, strange = tokenizer.encode_many(texts)
         unknown.update(strange)
         if not source.documents:
