@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from jaxgen.config import Experiment, ModelConfig
+from jaxgen.config import LanguageModelConfig, LanguageModelExperiment
 from jaxgen.errors import UserError
 from jaxgen.exports import is_export, push_to_hub, read_export, write_export
 
@@ -16,7 +16,7 @@ PARAMS = {
     "lstm": {"layer_0": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3).T}},
     "output_bias": np.array([0.5, -1.5], np.float32),
 }
-EXPERIMENT = Experiment(model=ModelConfig(hidden_size=7, dropout=0.1))
+EXPERIMENT = LanguageModelExperiment(model=LanguageModelConfig(hidden_size=7, dropout=0.1))
 
 
 class FakeTokenizer:
