@@ -172,3 +172,33 @@ def test_integers_train_as_text_does(tmp_path: Path) -> None:
     )
     made = load(tmp_path / "run").generate([60, 62], max_new_tokens=6, temperature=1.0)
     assert set(made.split()) <= {"60", "62", "64", "65", "66", "<unk>"}
+
+
+def test_another_corpus_under_a_resumed_run(tmp_path: Path) -> None:
+    """Refused, until it is accepted once; then the best checkpoint is found anew."""
+    experiment = read_toml(write_config(tmp_path))
+    out, corpus = tmp_path / "run", tmp_path / "corpus.txt"
+    train(experiment.updated(training={"max_steps": 2}), out=out)
+    moved = tmp_path / "moved.txt"
+    corpus.rename(moved)
+    longer = experiment.updated(data={"files": (moved,)}, training={"max_steps": 4})
+    train(longer, out=out, resume=True)  # the same text elsewhere is no change
+    moved.write_text(moved.read_text().replace("make 7", "make 8"))
+    again = longer.updated(training={"max_steps": 6})
+    before = Run.open(out).index
+    with pytest.raises(UserError, match=r"the train data are not those .* --data.changed accept"):
+        train(again, out=out, resume=True)
+    assert Run.open(out).index == before
+    train(again.updated(data={"changed": "accept"}), out=out, resume=True)
+    run = Run.open(out)
+    assert len(run.index["last"]["progress"]["validation"]) == 1
+    assert run.index["best"]["step"] == 6
+    assert read_toml(out / "config.toml").data.changed == "refuse"
+    train(again.updated(training={"max_steps": 8}), out=out, resume=True)
+
+
+def test_evaluation_options_of_another_task(run: Path) -> None:
+    with pytest.raises(UserError, match=r"no option `threshold`; it has `protocol`"):
+        evaluate(run, threshold=0.7)
+    with pytest.raises(UserError, match=r"`split` names a part of the model's own corpus"):
+        evaluate(run, split="test", files=["x.txt"])

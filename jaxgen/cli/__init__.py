@@ -16,7 +16,7 @@ from tyro.conf import subcommand
 
 from jaxgen.cli.generate import Generate
 from jaxgen.cli.models import Evaluate, Export, Info
-from jaxgen.cli.train import Train
+from jaxgen.cli.train import Train, parse_train
 from jaxgen.errors import UserError
 
 ERROR, INTERRUPTED = 2, 130
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         try:
             command: Any = (
-                Train.parse(args[1:])
+                parse_train(args[1:])
                 if args[:1] == ["train"]
                 else tyro.cli(
                     Command,

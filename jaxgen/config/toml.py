@@ -64,19 +64,23 @@ def validate(values: Mapping[str, Any], source: str = "the configuration") -> Ex
         UserError: The task is unknown; or one line for each setting that is unknown, of the wrong
             type or impossible.
     """
-    task = values.get("task", DEFAULT_TASK)
-    if not isinstance(task, str) or task not in EXPERIMENTS:
-        raise UserError(
-            f"{source}: `task` must be one of {', '.join(EXPERIMENTS)}, got {task!r}; choose one, "
-            "or upgrade jaxgen if this was written by a newer one"
-        )
-    kind = EXPERIMENTS[task]
+    kind = EXPERIMENTS[check_task(values.get("task", DEFAULT_TASK), source)]
     try:
         # JSON is the strict mode in which lists become tuples and strings become paths.
         return kind.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         problems = dict.fromkeys(_explain(error, kind))
         raise UserError("\n".join(f"{source}: {line}" for line in problems)) from None
+
+
+def check_task(task: Any, source: str) -> str:
+    """The name of a task; UserError where there is none of that name."""
+    if not isinstance(task, str) or task not in EXPERIMENTS:
+        raise UserError(
+            f"{source}: `task` must be one of {', '.join(EXPERIMENTS)}, got {task!r}; choose one, "
+            "or upgrade jaxgen if this was written by a newer one"
+        )
+    return task
 
 
 def to_toml(experiment: Experiment) -> str:
