@@ -187,7 +187,7 @@ class TrainingConfig(Config):
     """AWD-LSTM's beta: weight of the mean squared change of the output (TAR)."""
     devices: Literal["auto"] | Positive = "auto"
     """Devices of data parallelism; auto measures on a CPU with several cores."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] = 0
     """Seed of parameters, dropout and samples."""
 
 
