@@ -1,6 +1,6 @@
 """Array annotations: jaxtyping where it is installed, inert stand-ins where only JAX is.
 
-The numerical rooms (``ops``, ``nn``, ``models``, ``generation``) and the benchmarks run with
+The numerical packages (``ops``, ``nn``, ``models``, ``generation``) and the benchmarks run with
 nothing but jax, flax, optax and numpy; annotations must not be what stops them.
 """
 

@@ -1,4 +1,4 @@
-"""The LSTM language model: module, loss, and the read of a whole prompt."""
+"""The LSTM language model: its module, its loss, and its pass over a whole prompt."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +18,7 @@ from jaxgen.types import Array, Bool, Float, Int, PyTree
 
 
 class LanguageModelCarry(NamedTuple):
-    """All a language model remembers between two steps."""
+    """The state of a language model between two steps."""
 
     layers: tuple[LSTMCarry, ...]
     labels: Int[Array, "B"] | None

@@ -1,4 +1,4 @@
-"""What a recurrent layer reads, and its input projection: one matmul, or one table lookup."""
+"""The inputs of a recurrent layer and their projection: one matmul, or one table lookup."""
 
 from typing import Any, NamedTuple
 
@@ -39,7 +39,7 @@ def project(
     bias: Float[Array, "*G"],
     dtype: Any,
 ) -> Float[Array, "*N G"]:
-    """Input part of the gates of all steps: one matmul, or one table lookup where that is less."""
+    """Input part of the pre-activations: one matmul, or one table lookup where that is less."""
     if not isinstance(inputs, TokenInputs):
         return jnp.matmul(inputs.astype(dtype), kernel.astype(dtype)) + bias.astype(dtype)
     if inputs.table is None:
