@@ -1,5 +1,6 @@
 """Flax modules of the recurrence: one cell, and stacks of layers in one or both directions."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -107,32 +108,48 @@ def _before_next(resets: Array | None) -> Array | None:
     return None if resets is None else jnp.roll(resets, -1, axis=0).at[-1].set(False)
 
 
-class LSTMCell(nn.Module):
-    """One step of an `LSTMLayer`, with the same parameters.
+class LSTMCell(nn.RNNCellBase):
+    """One step of a layer of an `LSTM`, with the same parameters.
 
-    `(carry, inputs) -> (carry, hidden)`, as Flax's own cells, so it also runs under `nn.RNN`.
+    A cell as Flax's own are, `(carry, inputs) -> (carry, hidden)`: it runs in a loop of one's own
+    and under `flax.linen.RNN`. The parameters of layer n of an `LSTM` are `params["layer_n"]`.
     """
 
     hidden_size: int
     cell: str = "lstm"
+    """`lstm` or `layernorm_lstm`."""
     forget_bias: float = 1.0
+    """What the bias of the forget gate starts at."""
     dtype: Any = jnp.float32
+    """Compute type; parameters and the cell state are float32."""
 
     @nn.compact
     def __call__(
-        self, carry: LSTMCarry, inputs: Float[Array, "B D"]
-    ) -> tuple[LSTMCarry, Float[Array, "B H"]]:
-        """Take one step on inputs [B, D]; returns the new carry and its hidden state [B, H]."""
+        self, carry: LSTMCarry, inputs: Float[Array, "*B D"]
+    ) -> tuple[LSTMCarry, Float[Array, "*B H"]]:
+        """Take one step.
+
+        Args:
+            carry: from `initialize_carry` or an earlier step, leaves [*B, H].
+            inputs: [*B, D]; as many leading axes as there are, none too.
+
+        Returns:
+            The new carry, and its hidden state [*B, H] in the compute type.
+        """
         layer = LSTMLayer(
             self.hidden_size, self.cell, self.forget_bias, dtype=self.dtype, backend="scan"
         )
         nn.share_scope(self, layer)
-        carry, hidden = layer(inputs[None], carry)
-        return carry, hidden[0]
+        rows = [x.reshape(-1, x.shape[-1]) for x in (inputs, *carry)]
+        end, hidden = layer(rows[0][None], LSTMCarry(*rows[1:]))
+        shape = (*inputs.shape[:-1], self.hidden_size)
+        return LSTMCarry(end.c.reshape(shape), end.h.reshape(shape)), hidden.reshape(shape)
 
-    def initialize_carry(self, key: Array, input_shape: tuple[int, ...]) -> LSTMCarry:
-        """The zero carry for inputs of shape [B, D] (`key` is not used: Flax's signature)."""
-        return zero_carry(input_shape[0], self.hidden_size, self.dtype)
+    def initialize_carry(self, rng: Array, input_shape: tuple[int, ...]) -> LSTMCarry:
+        """The zero carry for inputs of shape [*B, D] (`rng` is not used: Flax's signature)."""
+        carry = zero_carry(math.prod(input_shape[:-1]), self.hidden_size, self.dtype)
+        shape = (*input_shape[:-1], self.hidden_size)
+        return LSTMCarry(carry.c.reshape(shape), carry.h.reshape(shape))
 
     @property
     def num_feature_axes(self) -> int:

@@ -1,14 +1,17 @@
 """LSTM modules: folding, stacks, directions, dropout, and Flax's own cell as the reference."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 
+from jaxgen.nn import LSTM, LSTMCell
 from jaxgen.nn.dropout import drop
 from jaxgen.nn.inputs import TokenInputs
-from jaxgen.nn.lstm import LSTM, LSTMCell, LSTMLayer
+from jaxgen.nn.lstm import LSTMLayer
 from jaxgen.ops.lstm import zero_carry
 
 B, T, D, H = 3, 5, 4, 6
@@ -31,7 +34,7 @@ def flax_parameters(layer):
     return names
 
 
-def test_cell_and_stack_equal_flax():
+def test_a_layer_equals_flax():
     x = inputs()
     module = LSTM((H,))
     params = module.init(jax.random.key(0), x)["params"]
@@ -41,12 +44,44 @@ def test_cell_and_stack_equal_flax():
     (c, _), expected = reference.apply({"params": theirs}, x)
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(carry.c, c, rtol=1e-5, atol=1e-6)
-    cell = LSTMCell(H)
-    step, hidden = cell.apply({"params": params["layer_0"]}, zero_carry(B, H), x[:, 0])
-    np.testing.assert_allclose(hidden, outputs[:, 0], rtol=1e-5, atol=1e-6)
-    assert jax.tree.structure(step) == jax.tree.structure(carry)
-    under_rnn = nn.RNN(cell).apply({"params": {"cell": params["layer_0"]}}, x)
-    np.testing.assert_allclose(under_rnn, outputs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "layernorm_lstm"])
+def test_a_cell_is_one_step_of_a_layer(kind):
+    """In a loop, under Flax's `nn.RNN` with lengths, and with its own parameters for a layer."""
+    x, lengths = inputs(), jnp.asarray([5, 2, 3])
+    cell, module = LSTMCell(H, kind), LSTM((H,), cell=kind)
+    rnn = nn.RNN(cell, return_carry=True)
+    params = jax.jit(rnn.init)(jax.random.key(0), x)["params"]["cell"]
+    whole = jax.tree.structure(module.init(jax.random.key(0), x)["params"])
+    assert jax.tree.structure({"layer_0": params}) == whole
+    mask = jnp.arange(T) < lengths[:, None]
+    (end,), expected = module.apply({"params": {"layer_0": params}}, x, mask=mask)
+    step = jax.jit(lambda carry, now: cell.apply({"params": params}, carry, now))
+    carry = cell.initialize_carry(jax.random.key(0), x[:, 0].shape)
+    for t in range(T):
+        carry, hidden = step(carry, x[:, t])
+        outputs = jnp.where(mask[:, t, None], hidden, 0)
+        np.testing.assert_allclose(outputs, expected[:, t], rtol=1e-5, atol=1e-6)
+    carry, outputs = rnn.apply({"params": {"cell": params}}, x, seq_lengths=lengths)
+    np.testing.assert_allclose(jnp.where(mask[..., None], outputs, 0), expected, atol=1e-6)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), carry, end)
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (2, 1)], ids=str)
+def test_a_cell_takes_any_leading_axes(shape):
+    """As Flax's own cells do: no batch, one axis of it, or more."""
+    x = inputs(shape=(2, D))
+    cell = LSTMCell(H, dtype=jnp.bfloat16)
+    params = cell.init(jax.random.key(0), zero_carry(2, H, jnp.bfloat16), x)
+    carry = cell.initialize_carry(jax.random.key(0), (*shape, D))
+    assert [leaf.shape for leaf in carry] == [(*shape, H)] * 2
+    assert (carry.c.dtype, carry.h.dtype) == (jnp.float32, jnp.bfloat16)
+    rows = x if shape else x[:1]
+    _, expected = cell.apply(params, zero_carry(len(rows), H, jnp.bfloat16), rows)
+    end, hidden = cell.apply(params, carry, rows.reshape(*shape, D))
+    np.testing.assert_array_equal(hidden, expected.reshape(*shape, H))
+    assert end.h.shape == end.c.shape == (*shape, H)
 
 
 def test_a_fresh_cell_remembers():
