@@ -1,4 +1,4 @@
-"""Flax Linen modules of the LSTM recurrence: `LSTM` (stacks of layers) and `LSTMCell` (one step)."""
+"""Flax Linen modules of the recurrence: `LSTM`, stacks of layers, and `LSTMCell`, one step."""
 
 from jaxgen.nn.lstm import LSTM, LSTMCell
 from jaxgen.ops.lstm import LSTMCarry

@@ -22,7 +22,7 @@ def test_there_and_back(bidirectional):
 def test_unknown_keys_and_layer_norm_are_refused():
     with pytest.raises(UserError, match="weight_hr_l0"):
         from_torch({"weight_hr_l0": np.zeros((2, 2))})
-    with pytest.raises(UserError, match="`weight_ih` is not.*so end their names in _l0"):
+    with pytest.raises(UserError, match=r"`weight_ih` is not.*so end their names in _l0"):
         from_torch({"weight_ih": np.zeros((4, 2)), "weight_hh": np.zeros((4, 1))})
     module = LSTM((6,), cell="layernorm_lstm")
     params = module.init(jax.random.key(0), jnp.zeros((2, 3, 4)))["params"]
