@@ -41,7 +41,10 @@ def project(
 ) -> Float[Array, "*N G"]:
     """Input part of the pre-activations: one matmul, or one table lookup where that is less."""
     if not isinstance(inputs, TokenInputs):
-        return jnp.matmul(inputs.astype(dtype), kernel.astype(dtype)) + bias.astype(dtype)
+        # As plain matrices: the gradient of a contraction over two axes would copy both operands.
+        rows = inputs.astype(dtype).reshape(-1, inputs.shape[-1])
+        projected = jnp.matmul(rows, kernel.astype(dtype)) + bias.astype(dtype)
+        return projected.reshape(*inputs.shape[:-1], kernel.shape[-1])
     if inputs.table is None:
         return lookup((kernel + bias).astype(dtype), inputs.tokens)
     if inputs.vocab_size <= inputs.tokens.size:

@@ -147,6 +147,36 @@ def test_a_label_steers_and_rides_in_the_carry():
     np.testing.assert_array_equal(carry.labels, jnp.full(B, 1))
 
 
+def contracted_axes(jaxpr):
+    """How many axes each matmul of a program contracts, those inside loops included."""
+    counts = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            counts.append(len(equation.params["dimension_numbers"][0][0]))
+        for value in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(value, "jaxpr", value)
+            counts += contracted_axes(inner) if hasattr(inner, "eqns") else []
+    return counts
+
+
+@pytest.mark.parametrize("name", ["one_hot", "tied", "layernorm"])
+def test_no_matmul_of_training_contracts_two_axes(name):
+    """Time and batch are one axis: XLA on a CPU would make transposed copies of both operands."""
+    more = {"input_dropout": 0.5} if name == "tied" else {}
+    model, params = made(name, **more)
+
+    def gradients(params, tokens, key):
+        loss = lambda p: language_model_loss(  # noqa: E731
+            model, p, model.initial_carry(B), {"tokens": tokens}, key
+        )
+        scores = lambda p: model.apply({"params": p}, tokens)[1].sum()  # noqa: E731
+        return jax.grad(loss, has_aux=True)(params), jax.grad(scores)(params)
+
+    counts = contracted_axes(jax.make_jaxpr(gradients)(params, tokens(), jax.random.key(0)).jaxpr)
+    assert len(counts) > 6
+    assert set(counts) == {1}
+
+
 def test_bfloat16_compute_keeps_float32_parameters_and_logits():
     model, params = made("tied", dtype=jnp.bfloat16)
     loss = lambda p: language_model_loss(model, p, model.initial_carry(B), {"tokens": tokens()})  # noqa: E731

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from jaxgen.nn import LSTM, LSTMCell
 from jaxgen.nn.dropout import drop
-from jaxgen.nn.inputs import TokenInputs
+from jaxgen.nn.inputs import TokenInputs, project
 from jaxgen.nn.lstm import LSTMLayer
 from jaxgen.ops.lstm import zero_carry
 
@@ -44,6 +44,27 @@ def test_a_layer_equals_flax():
     (c, _), expected = reference.apply({"params": theirs}, x)
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(carry.c, c, rtol=1e-5, atol=1e-6)
+
+
+def test_the_input_projection_equals_its_definition():
+    """Values and gradients, to the order of the sums: it flattens the axes before its features."""
+    x = inputs()
+    kernel, bias, weights = inputs(1, (D, 4 * H)), inputs(2, (4 * H,)), inputs(3, (B, T, 4 * H))
+
+    def plain(x, kernel, bias):
+        return jnp.einsum("btd,dg->btg", x, kernel) + bias
+
+    def total(run, *arguments):
+        return (run(*arguments) * weights).sum()
+
+    def ours(x, kernel, bias):
+        return project(x, kernel, bias, jnp.float32)
+
+    grads = jax.grad(partial(total, ours), (0, 1, 2))(x, kernel, bias)
+    expected = jax.grad(partial(total, plain), (0, 1, 2))(x, kernel, bias)
+    np.testing.assert_allclose(ours(x, kernel, bias), plain(x, kernel, bias), rtol=1e-5, atol=1e-6)
+    for a, b in zip(grads, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "layernorm_lstm"])
