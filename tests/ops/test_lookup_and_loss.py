@@ -62,6 +62,20 @@ def test_cross_entropy_gradient():
     np.testing.assert_allclose(ours[1], grad, rtol=1e-5, atol=1e-6)
 
 
+def test_cross_entropy_of_a_large_vocabulary():
+    """As large as those whose normaliser a CPU sums in stretches, with a rest."""
+    size = 8192 + 100
+    logits = 5 * jax.random.normal(jax.random.key(0), (3, size))
+    targets = jnp.asarray([0, 8191, size - 1])
+    value, grad = jax.value_and_grad(lambda x: cross_entropy(x, targets).sum())(logits)
+    wide = np.asarray(logits, np.float64)
+    log_p = wide - scipy.special.logsumexp(wide, axis=-1, keepdims=True)
+    expected = np.exp(log_p)
+    expected[np.arange(3), targets] -= 1
+    np.testing.assert_allclose(value, -log_p[np.arange(3), targets].sum(), rtol=1e-6)
+    np.testing.assert_allclose(grad, expected, rtol=1e-4, atol=1e-7)
+
+
 def test_cross_entropy_of_huge_logits_is_finite():
     logits = jnp.asarray([[1e30, -1e30, 0.0]])
     value, grad = jax.value_and_grad(lambda x: cross_entropy(x, jnp.asarray([0])).sum())(logits)
