@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxgen.nn import LSTM, LSTMCell
+from jaxgen.nn import LSTM, LSTMCarry, LSTMCell
 from jaxgen.nn.dropout import drop
 from jaxgen.nn.inputs import TokenInputs, project
 from jaxgen.nn.lstm import LSTMLayer
@@ -160,15 +160,21 @@ def test_padding_in_both_directions_equals_each_row_alone(cell):
 
 
 def test_a_reset_splits_a_row_in_two_documents_in_both_directions():
+    """A document begins at the first step too: that ends nothing for the walk from the end."""
     x = inputs()
     module = LSTM((H,), bidirectional=True)
     variables = module.init(jax.random.key(0), x)
-    resets = jnp.zeros((B, T), bool).at[:, 2].set(True)
-    _, outputs = module.apply(variables, x, resets=resets)
-    _, first = module.apply(variables, x[:, :2])
-    _, second = module.apply(variables, x[:, 2:])
+    fresh = module.initial_carry(B)
+    carry = tuple(LSTMCarry(*inputs(seed, (2, B, H))) for seed in (1, 2))
+    resets = jnp.zeros((B, T), bool).at[:, jnp.asarray([0, 2])].set(True)
+    ends, outputs = module.apply(variables, x, carry, resets=resets)
+    first_ends, first = module.apply(variables, x[:, :2], fresh)
+    # The backward walk enters with the carry at the last step, and only there.
+    second_ends, second = module.apply(variables, x[:, 2:], (fresh[0], carry[1]))
     expected = jnp.concatenate([first, second], axis=1)
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
+    for mine, theirs in zip(ends, (second_ends[0], first_ends[1]), strict=True):
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), mine, theirs)
 
 
 def layer_norm_by_hand(v):
