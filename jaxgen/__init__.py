@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from jaxgen.generation.score import score as score
     from jaxgen.generation.text import TextModel as TextModel
     from jaxgen.training.step import make_train_step as make_train_step
+    from jaxgen.types import LossAux as LossAux
+    from jaxgen.types import Sum as Sum
 
 __version__ = "0.1.0"
 
 # Public name -> module that defines it, loaded on first use, so that `import jaxgen` stays light.
 _DEFINED_IN = {
     "Experiment": "config",
+    "LossAux": "types",
     "SamplingParams": "generation.sampling",
+    "Sum": "types",
     "TextModel": "generation.text",
     "UserError": "errors",
     "beam_search": "generation.beam",
@@ -38,7 +42,9 @@ _DEFINED_IN = {
 
 __all__ = [
     "Experiment",
+    "LossAux",
     "SamplingParams",
+    "Sum",
     "TextModel",
     "UserError",
     "__version__",

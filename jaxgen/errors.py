@@ -6,3 +6,8 @@ class UserError(ValueError):
 
     The command line prints the message without a traceback and exits with code 2.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its class's name where it has none."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -32,8 +32,8 @@ def backend_facts(run: Path | None, shapes: Shapes) -> dict[str, Any]:
         UserError: the run cannot be read, a shape is out of its range, or the run insists on a
             backend that cannot run it here.
     """
-    from jaxgen.config import Experiment
-    from jaxgen.config_files import validate
+    from jaxgen.config import LanguageModelExperiment
+    from jaxgen.config.toml import validate
     from jaxgen.experiment import settings_of
     from jaxgen.ops.backends import (
         BACKENDS,
@@ -43,7 +43,7 @@ def backend_facts(run: Path | None, shapes: Shapes) -> dict[str, Any]:
         unsupported_reason,
     )
 
-    experiment = Experiment() if run is None else settings_of(run)
+    experiment = LanguageModelExperiment() if run is None else settings_of(run)
     given = {name: value for name, value in vars(shapes).items() if value is not None}
     sections: dict[str, Any] = experiment.model_dump()
     for name, value in given.items():

@@ -94,11 +94,16 @@ class Tokenizer:
         path = Path(path)
         if not path.is_file():
             raise UserError(f"there is no tokenizer file at {path}")
+        return cls.from_text(path.read_text(encoding="utf-8"), str(path))
+
+    @classmethod
+    def from_text(cls, text: str, where: str = "tokenizer.json") -> "Tokenizer":
+        """As `load`, from the text of the file; `where` names it in errors."""
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)))
+            return cls(tokenizers.Tokenizer.from_str(text))
         except Exception as error:  # The library raises bare `Exception` for a broken file.
             raise UserError(
-                f"{path} is not a tokenizer that jaxgen can read ({error}); "
+                f"{where} is not a tokenizer that jaxgen can read ({error}); "
                 "take the tokenizer.json of a jaxgen run"
             ) from error
 

@@ -14,7 +14,7 @@ from jaxgen.nn.lstm import LSTM
 from jaxgen.ops.bias import add_bias
 from jaxgen.ops.cross_entropy import cross_entropy
 from jaxgen.ops.lstm import LSTMCarry, zero_carry
-from jaxgen.types import Array, Bool, Float, Int, PyTree
+from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Sum
 
 
 class LanguageModelCarry(NamedTuple):
@@ -187,7 +187,7 @@ def language_model_loss(
     *,
     activation_penalty: float = 0.0,
     temporal_penalty: float = 0.0,
-) -> tuple[Float[Array, ""], tuple[LanguageModelCarry, Float[Array, ""], Float[Array, ""]]]:
+) -> tuple[Float[Array, ""], LossAux]:
     """Dense next-token loss over one window of truncated back-propagation.
 
     Args:
@@ -201,8 +201,8 @@ def language_model_loss(
         temporal_penalty: beta of AWD-LSTM: times the mean squared change of the outputs.
 
     Returns:
-        `(loss, (carry, nll_sum, count))`: the scalar to differentiate (mean nats per token plus
-        penalties), the state after the window, and the plain sum of nats with its token count.
+        The scalar to differentiate (mean nats per token plus penalties), and the state after the
+        window with the plain sum of nats, "nll", and its token count.
 
     Source: Merity, Keskar & Socher (2018) for the penalties.
     """
@@ -229,7 +229,7 @@ def language_model_loss(
     if temporal_penalty:
         change = jnp.diff(hidden.astype(jnp.float32), axis=0)
         loss += temporal_penalty * jnp.square(change).mean()
-    return loss, (after, nll_sum, count)
+    return loss, LossAux(after, {"nll": Sum(nll_sum, count)}, count)
 
 
 def prefill_fn_of(model: LanguageModel) -> Callable:

@@ -66,7 +66,8 @@ def test_a_padded_prompt_equals_each_prompt_alone(name):
 def test_loss_is_the_mean_nll_of_every_target():
     model, params = made("embedded")
     batch = {"tokens": tokens()}
-    loss, (_, nll_sum, count) = language_model_loss(model, params, model.initial_carry(B), batch)
+    loss, aux = language_model_loss(model, params, model.initial_carry(B), batch)
+    nll_sum, count = aux.sums["nll"]
     _, logits = model.apply({"params": params}, tokens()[:, :-1])
     log_p = np.asarray(jax.nn.log_softmax(logits))
     expected = -sum(log_p[b, t, tokens()[b, t + 1]] for b in range(B) for t in range(T))
@@ -79,14 +80,15 @@ def test_padding_never_dilutes_the_mean():
     model, params = made("embedded")
     mask = jnp.arange(T) < jnp.asarray([6, 2, 0])[:, None]
     batch = {"tokens": tokens(), "mask": mask}
-    _, (_, nll_sum, count) = language_model_loss(model, params, model.initial_carry(B), batch)
+    _, aux = language_model_loss(model, params, model.initial_carry(B), batch)
+    nll_sum, count = aux.sums["nll"]
     parts = [
         language_model_loss(
             model, params, model.initial_carry(1), {"tokens": tokens()[row : row + 1, : n + 1]}
         )[1]
         for row, n in ((0, 6), (1, 2))
     ]
-    np.testing.assert_allclose(nll_sum, sum(part[1] for part in parts), rtol=1e-5)
+    np.testing.assert_allclose(nll_sum, sum(part.sums["nll"].total for part in parts), rtol=1e-5)
     assert count == 8
 
 
@@ -94,19 +96,20 @@ def test_two_windows_through_the_carry_score_as_one():
     model, params = made("embedded")
     start, all_tokens = model.initial_carry(B), tokens()
     whole = language_model_loss(model, params, start, {"tokens": all_tokens})[1]
-    carry, first, _ = language_model_loss(model, params, start, {"tokens": all_tokens[:, :4]})[1]
-    _, second, _ = language_model_loss(model, params, carry, {"tokens": all_tokens[:, 3:]})[1]
-    np.testing.assert_allclose(first + second, whole[1], rtol=1e-5)
+    first = language_model_loss(model, params, start, {"tokens": all_tokens[:, :4]})[1]
+    second = language_model_loss(model, params, first.carry, {"tokens": all_tokens[:, 3:]})[1]
+    parts = first.sums["nll"].total + second.sums["nll"].total
+    np.testing.assert_allclose(parts, whole.sums["nll"].total, rtol=1e-5)
 
 
 def test_resets_in_a_batch_start_documents_afresh():
     model, params = made("embedded")
     resets = jnp.zeros((B, T), bool).at[:, 2].set(True)
     batch = {"tokens": tokens(), "resets": resets}
-    _, (_, split, _) = language_model_loss(model, params, model.initial_carry(B), batch)
+    split = language_model_loss(model, params, model.initial_carry(B), batch)[1].sums["nll"].total
     pieces = [tokens()[:, :3], tokens()[:, 2:]]
     expected = sum(
-        language_model_loss(model, params, model.initial_carry(B), {"tokens": piece})[1][1]
+        language_model_loss(model, params, model.initial_carry(B), {"tokens": piece})[1].sums["nll"].total
         for piece in pieces
     )
     np.testing.assert_allclose(split, expected, rtol=1e-5)

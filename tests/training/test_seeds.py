@@ -17,7 +17,7 @@ from jaxgen.training import loop, parallel, seeds
 from jaxgen.training.optimizers import make_optimizer
 from jaxgen.training.progress import Display
 from jaxgen.training.runs import Run
-from jaxgen.training.seed_runs import SeedRuns, seeds_history, together
+from jaxgen.training.seed_runs import SeedRuns, seed_group_of, seeds_history
 from jaxgen.training.step import init_state
 
 pytestmark = pytest.mark.slow
@@ -193,17 +193,17 @@ def test_resuming_changes_nothing(
     """Killed after so many files were written, some runs saved and some not: the same files."""
     from jaxgen.training import runs, seed_runs
 
-    write_text, writes = runs.write_text, []
+    write_atomically, writes = runs.write_atomically, []
 
     def dying(*arguments: Any) -> None:
         writes.append(arguments)
-        if len(writes) > 13 + crash_at:  # beyond those of the start
+        if len(writes) > 16 + crash_at:  # beyond those of the start
             raise Crash
-        write_text(*arguments)
+        write_atomically(*arguments)
 
     with monkeypatch.context() as patch, suppress(Crash):
-        patch.setattr(runs, "write_text", dying)
-        patch.setattr(seed_runs, "write_text", dying)
+        patch.setattr(runs, "write_atomically", dying)
+        patch.setattr(seed_runs, "write_atomically", dying)
         train(toy, tmp_path, settings, chunk=chunk)
     results = train(toy, tmp_path, settings, chunk=chunk)
     assert {(r.reason, r.steps) for r in results} == {("finished", 48)}
@@ -322,10 +322,10 @@ def test_a_seed_whose_validation_is_not_finite(toy: Any, tmp_path: Path) -> None
 
 
 def test_a_run_knows_the_seeds_beside_it(whole: Path, tmp_path: Path) -> None:
-    assert together(whole / "seed-1") == whole.resolve()
-    assert together(whole) is None
+    assert seed_group_of(whole / "seed-1") == whole.resolve()
+    assert seed_group_of(whole) is None
     shutil.copytree(whole / "seed-1", tmp_path / "seed-1")
-    assert together(tmp_path / "seed-1") is None
+    assert seed_group_of(tmp_path / "seed-1") is None
     with pytest.raises(UserError, match=r"runs of several seeds: seed-0, .* such as .*seed-0 "):
         Run.open(whole)
     facts = seeds_history(whole, "bpc")
