@@ -112,6 +112,8 @@ def test_a_fresh_cell_remembers():
     np.testing.assert_array_equal(params["bias"], expected)
     gate = params["recurrent_kernel"][:, :H]
     np.testing.assert_allclose(gate @ gate.T, np.eye(H), atol=1e-5)  # orthogonal, gate by gate
+    for name in ("input_kernel", "recurrent_kernel"):
+        assert len(np.unique(params[name])) == params[name].size  # each gate has its own draw
 
 
 @pytest.mark.parametrize("vocab_size", [4, 40], ids=["folded", "gathered"])
@@ -159,10 +161,11 @@ def test_padding_in_both_directions_equals_each_row_alone(cell):
             np.testing.assert_allclose(a[row], b[0], rtol=1e-5, atol=1e-6)
 
 
-def test_a_reset_splits_a_row_in_two_documents_in_both_directions():
+@pytest.mark.parametrize("kind", ["lstm", "layernorm_lstm"])
+def test_a_reset_splits_a_row_in_two_documents_in_both_directions(kind):
     """A document begins at the first step too: that ends nothing for the walk from the end."""
     x = inputs()
-    module = LSTM((H,), bidirectional=True)
+    module = LSTM((H,), bidirectional=True, cell=kind)
     variables = module.init(jax.random.key(0), x)
     fresh = module.initial_carry(B)
     carry = tuple(LSTMCarry(*inputs(seed, (2, B, H))) for seed in (1, 2))

@@ -133,6 +133,15 @@ def test_blocks_cover_all_steps_and_rows_and_fit(T, B, dtype):
         assert blocks.vmem < chip.vmem
 
 
+def test_blocks_by_hand():
+    """The pre-activations, activations, `c`, `h` twice and flags of 32 steps, double-buffered."""
+    step = 2 * 16 * 4 * (4 * 512 + 4 * 512 + 512 + 2 * 512 + 128)
+    scratch = 16 * 16 * 4 * 512 * 4
+    matrix = 512 * 4 * 512 * 4
+    blocks = tpu.plan_blocks(64, 16, 512, jnp.float32, tpu.CHIPS["TPU v5 lite"])
+    assert blocks == (16, 32, matrix + 32 * step + scratch)
+
+
 def test_the_ridge_is_where_a_step_reads_as_long_as_it_multiplies():
     chip = tpu.CHIPS["TPU v5 lite"]
     B, H = round(chip.ridge(2)), 1024
