@@ -40,13 +40,13 @@ def test_file_to_ids(kind: str, measure: Any, tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
     pytest.importorskip("pydantic")
     pytest.importorskip("datasets")
-    from jaxgen.config import DataConfig, TokenizerConfig
+    from jaxgen.config import CorpusConfig, TokenizerConfig
     from jaxgen.data.corpora import fit_tokenizer, load_corpus
     from jaxgen.data.tokens import encode_corpus
 
     path = tmp_path / "text.txt"
     path.write_text(text())
-    data = DataConfig(files=(path,), validation_fraction=0.0, test_fraction=0.0)
+    data = CorpusConfig(files=(path,), validation_fraction=0.0, test_fraction=0.0)
 
     def run(units: int) -> None:
         for _ in range(units):

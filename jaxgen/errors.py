@@ -1,4 +1,6 @@
-"""The one exception that means "the input is wrong", as opposed to "jaxgen is wrong"."""
+"""The one exception that means "the input is wrong", and what messages are made of."""
+
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -9,5 +11,19 @@ class UserError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message; its class's name where it has none."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    """What an error of another library says, in one line: its first, or else its type."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def closest(wanted: str, known: Iterable[str]) -> str | None:
+    """The known name that `wanted` is most likely a misspelling of, if any is close."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(wanted, list(known), n=1)), None)
+
+
+def nearest(wanted: str, known: Iterable[str]) -> str:
+    """A question to put after a name that is not known; empty where no known name is close."""
+    close = closest(wanted, known)
+    return f", did you mean `{close}`?" if close else ""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from jaxgen.config.base import Config, Fraction, Seed
 
@@ -34,6 +34,8 @@ class CorpusConfig(DataConfig):
     """Local test files; without them the end of the training text is held out."""
     column: str = "text"
     """Column with the text (or integer lists); a number where a csv or tsv has no header line."""
+    separator: str | None = None
+    """Character between the fields of a csv or tsv (default: found in its first line)."""
     split: str = "train"
     """Split of the dataset to train on."""
     validation_split: str | None = None
@@ -57,4 +59,24 @@ class CorpusConfig(DataConfig):
     def _one_source(self) -> Self:
         if self.dataset and self.files:
             raise ValueError("give either `data.dataset` or `data.files`, not both")
+        return self
+
+    @field_validator("separator")
+    @classmethod
+    def _one_character(cls, value: str | None) -> str | None:
+        value = "\t" if value == "\\t" else value  # as a shell passes on what was typed
+        if value is not None and (len(value) != 1 or value in '"\r\n'):
+            raise ValueError(
+                f"`data.separator` must be one character and no quotation mark, got {value!r}; "
+                "for example ; or \\t"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _separator_of_tables(self) -> Self:
+        names = [path.name.lower().removesuffix(".gz") for path in self.files]
+        if self.separator is not None and not any(n.endswith((".csv", ".tsv")) for n in names):
+            raise ValueError(
+                "`data.separator` is for csv and tsv files, and `data.files` has none; leave it out"
+            )
         return self

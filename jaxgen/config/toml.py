@@ -1,6 +1,5 @@
 """Experiments as TOML: read with one clear error for each mistake, written with their help."""
 
-import difflib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from jaxgen.config import EXPERIMENTS, Experiment
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, closest
 
 DEFAULT_TASK = "language_model"
 """The task of a file that names none: files had no task when there was only this one."""
@@ -41,7 +40,7 @@ def read_toml(path: str | Path) -> Experiment:
             wrong type or impossible.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")  # Windows editors add a mark
     except FileNotFoundError:
         raise UserError(f"no configuration file at {path}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -65,19 +64,23 @@ def validate(values: Mapping[str, Any], source: str = "the configuration") -> Ex
         UserError: The task is unknown; or one line for each setting that is unknown, of the wrong
             type or impossible.
     """
-    task = values.get("task", DEFAULT_TASK)
-    if not isinstance(task, str) or task not in EXPERIMENTS:
-        raise UserError(
-            f"{source}: `task` must be one of {', '.join(EXPERIMENTS)}, got {task!r}; choose one, "
-            "or upgrade jaxgen if this was written by a newer one"
-        )
-    kind = EXPERIMENTS[task]
+    kind = EXPERIMENTS[check_task(values.get("task", DEFAULT_TASK), source)]
     try:
         # JSON is the strict mode in which lists become tuples and strings become paths.
         return kind.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         problems = dict.fromkeys(_explain(error, kind))
         raise UserError("\n".join(f"{source}: {line}" for line in problems)) from None
+
+
+def check_task(task: Any, source: str) -> str:
+    """The name of a task; UserError where there is none of that name."""
+    if not isinstance(task, str) or task not in EXPERIMENTS:
+        raise UserError(
+            f"{source}: `task` must be one of {', '.join(EXPERIMENTS)}, got {task!r}; choose one, "
+            "or upgrade jaxgen if this was written by a newer one"
+        )
+    return task
 
 
 def to_toml(experiment: Experiment) -> str:
@@ -132,9 +135,8 @@ def _rule(problem: ErrorDetails) -> str:
 def _unknown(path: tuple[str, ...], kind: type[Experiment]) -> str:
     """What is wrong with a key that the task does not have."""
     key, known = ".".join(path), _known(path, kind)
-    close = difflib.get_close_matches(path[-1], known, n=1)
-    if close:
-        return f"unknown key `{key}`; did you mean `{'.'.join((*path[:-1], *close))}`?"
+    if close := closest(path[-1], known):
+        return f"unknown key `{key}`; did you mean `{'.'.join((*path[:-1], close))}`?"
     others = [name for name, other in EXPERIMENTS.items() if path[-1] in _known(path, other)]
     if others:
         own = kind.model_fields["task"].default

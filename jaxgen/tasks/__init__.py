@@ -7,7 +7,9 @@ A task of your own joins by an entry in `TASKS` here and one of the same name in
 from jaxgen.config import Experiment
 from jaxgen.errors import UserError
 from jaxgen.tasks.language_model import LANGUAGE_MODEL
-from jaxgen.tasks.task import Task
+from jaxgen.tasks.task import Task, check_options
+
+__all__ = ["TASKS", "Task", "check_options", "task_of"]
 
 TASKS: dict[str, Task] = {"language_model": LANGUAGE_MODEL}
 

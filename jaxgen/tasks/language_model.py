@@ -94,13 +94,13 @@ def build(
 
     return Trainable(
         init_state=first_state,
-        train_step_on=partial(
-            make_train_step,
+        train_step_on=lambda axis_name: make_train_step(
             loss_fn,
             tx,
             accumulate=config.accumulate_steps,
             averaging=config.averaging,
             ema_decay=config.ema_decay,
+            axis_name=axis_name,
         ),
         batches=batches,
         initial_carry=initial_carry,

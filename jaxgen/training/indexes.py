@@ -77,5 +77,5 @@ def _from_format_1(index: dict[str, Any]) -> None:
     if index.get("last"):
         progress = index["last"]["progress"]
         nll, tokens, grad_norm, steps = progress["row"]
-        row = {"sums": {"nll": [nll, tokens]}, "grad_norm": grad_norm, "steps": steps}
+        row = {"sums": {"nll": [nll, tokens]}, "grad_norm": grad_norm, "steps": int(steps)}
         progress["row"] = row

@@ -25,7 +25,7 @@ from jaxgen.training.run_progress import EARLY_STOPPING, RunProgress, non_finite
 from jaxgen.training.runs import Run
 from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.step import Metrics, MultiStep, TrainState
-from jaxgen.training.trainable import Trainable
+from jaxgen.training.trainable import Objective, Trainable
 
 DISPATCH_SECONDS = 0.5
 """A dispatch is kept about this short, so that Ctrl-C and the display answer."""
@@ -43,6 +43,8 @@ class Result:
     seconds: float
     best: float | None
     """The best figure of the evaluations, in the objective's unit (for "nll": nats per token)."""
+    objective: Objective
+    """What `best` is a value of."""
     run: Run
     """Where it is saved."""
 
@@ -236,6 +238,7 @@ def results(loop: Loop) -> list[Result]:
             loop.step if run.active else run.run.index["last"]["step"],
             loop.elapsed,
             run.best,
+            loop.trainable.objective,
             run.run,
         )
         for run, state in zip(loop.runs, loop.layout.unstack_runs(loop.state), strict=True)

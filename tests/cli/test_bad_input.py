@@ -54,7 +54,7 @@ def test_unknown_characters_of_a_prompt_are_counted_in_one_warning(run: Path, sa
     assert code == 0
     assert out.startswith("é1é")
     assert err.count("warning: ") == 1
-    assert "'é' (2x)" in err
+    assert "'é' U+00E9 (2x)" in err
 
 
 # Bad corpora

@@ -6,11 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxgen.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, SamplesConfig
-from jaxgen.config_files import parse_toml, read_toml, to_toml
+from jaxgen.config import (
+    LanguageModelConfig,
+    LanguageModelData,
+    LanguageModelExperiment,
+    OptimizerConfig,
+    SamplesConfig,
+)
+from jaxgen.config.toml import parse_toml, read_toml, to_toml
 from jaxgen.errors import UserError
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 
 
 @given(
@@ -27,9 +33,9 @@ def test_written_is_read_back(
     temperatures: list[float],
     clip_norm: float | None,
 ) -> None:
-    experiment = Experiment(
-        data=DataConfig(files=tuple(map(Path, files))),
-        model=ModelConfig(dropout=rate, tied=True, embedding_size=3),
+    experiment = LanguageModelExperiment(
+        data=LanguageModelData(files=tuple(map(Path, files))),
+        model=LanguageModelConfig(dropout=rate, tied=True, embedding_size=3),
         optimizer=OptimizerConfig(clip_norm=clip_norm),
         samples=SamplesConfig(prompt=prompt, temperatures=tuple(temperatures)),
     )
@@ -38,7 +44,7 @@ def test_written_is_read_back(
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_configs_are_valid_and_say_how_to_run_them(path: Path) -> None:
-    assert isinstance(read_toml(path), Experiment)
+    assert isinstance(read_toml(path), LanguageModelExperiment)
     head = path.read_text().partition("\n\n")[0]
     for word in ("jaxgen train", "Device:", "Time:", "Expect:"):
         assert word in head, f"the head of {path.name} does not say {word!r}"
@@ -54,7 +60,7 @@ def test_configs_are_valid_and_say_how_to_run_them(path: Path) -> None:
         ("[modle]\nhidden_size = 3", "x.toml: unknown key `modle`; did you mean `model`?"),
         (
             "[zzz]\na = 3",
-            "x.toml: unknown key `zzz`; there are data, tokenizer, model, optimizer, training,"
+            "x.toml: unknown key `zzz`; there are data, model, optimizer, training, tokenizer,"
             " samples",
         ),
         (
@@ -87,6 +93,15 @@ def test_configs_are_valid_and_say_how_to_run_them(path: Path) -> None:
         ),
         ("model = 3", "x.toml: `model` must be a table of settings, [model], got 3"),
         ("model", "x.toml is not TOML: Expected '=' after a key"),
+        (
+            'task = "poetry"',
+            "x.toml: `task` must be one of language_model, got 'poetry'; choose one",
+        ),
+        ("task = [1]", "x.toml: `task` must be one of language_model, got [1]"),
+        (
+            "[training]\nseed = 99999999999999999999",
+            "x.toml: `training.seed` must be less than 4294967296, got 99999999999999999999",
+        ),
         (
             "[model]\nhidden_size = 1\n[model]\ncell = 1",
             "x.toml is not TOML: Cannot declare ('model',) twice",
