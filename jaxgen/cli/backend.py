@@ -35,7 +35,13 @@ def backend_facts(run: Path | None, shapes: Shapes) -> dict[str, Any]:
     from jaxgen.config import LanguageModelExperiment
     from jaxgen.config.toml import validate
     from jaxgen.experiment import settings_of
-    from jaxgen.ops.backends import BACKENDS, Problem, choose_backend, obstacle, platform_here
+    from jaxgen.ops.backends import (
+        BACKENDS,
+        RecurrenceSpec,
+        choose_backend,
+        platform_here,
+        unsupported_reason,
+    )
 
     experiment = LanguageModelExperiment() if run is None else settings_of(run)
     given = {name: value for name, value in vars(shapes).items() if value is not None}
@@ -45,7 +51,7 @@ def backend_facts(run: Path | None, shapes: Shapes) -> dict[str, Any]:
         sections[section][name] = value
     experiment = validate(sections)
     model, training = experiment.model, experiment.training
-    problem = Problem(
+    spec = RecurrenceSpec(
         T=training.sequence_length,
         B=training.batch_size,
         H=model.hidden_size,
@@ -57,14 +63,14 @@ def backend_facts(run: Path | None, shapes: Shapes) -> dict[str, Any]:
     where = platform_here()
     facts: dict[str, Any] = {
         "platform": where.name if where.device_kind is None else f"{where.name} ({where[1]})",
-        "shapes": f"B={problem.B} T={problem.T} H={problem.H} {model.dtype} {model.cell}",
+        "shapes": f"B={spec.B} T={spec.T} H={spec.H} {model.dtype} {model.cell}",
     }
     for use, choice in {
-        "training": choose_backend(model.backend, problem, where),
-        "prompts": choose_backend("auto", problem._replace(mask=True), where),
+        "training": choose_backend(model.backend, spec, where),
+        "prompts": choose_backend("auto", spec._replace(mask=True), where),
     }.items():
         facts[use] = f"{choice.name}: {choice.reason}"
     facts["can run it"] = {
-        name: obstacle(name, problem, where) or "yes" for name in BACKENDS if name != "auto"
+        name: unsupported_reason(name, spec, where) or "yes" for name in BACKENDS if name != "auto"
     }
     return facts
