@@ -15,7 +15,15 @@ import numpy as np
 
 from jaxgen.generation.carry import Reading
 from jaxgen.generation.checks import row_keys
-from jaxgen.generation.decoding import Decoding, PrefillFn, Prepared, StepFn, decode, read, start
+from jaxgen.generation.decoding import (
+    DecodeState,
+    PrefillFn,
+    Prepared,
+    StepFn,
+    decode,
+    init_state,
+    prefill,
+)
 from jaxgen.generation.one_kernel import fits, fused_where_it_pays, is_small
 from jaxgen.generation.sampling import TOKEN_LISTS, SamplingParams
 from jaxgen.types import Array, Bool, Float, Int, PyTree
@@ -86,7 +94,7 @@ def windows(
 class Prompt(NamedTuple):
     """What a program reads first."""
 
-    after: Reading | Decoding | None
+    after: Reading | DecodeState | None
     """What was read before; None is nothing."""
     labels: Any
     """Int[B], or None."""
@@ -106,22 +114,22 @@ class Model:
 
 
 @partial(jax.jit, static_argnames=("model",))
-def begin(params: PyTree, prompt: Prompt, sampling: SamplingParams, *, model: Model) -> Decoding:
+def begin(params: PyTree, prompt: Prompt, sampling: SamplingParams, *, model: Model) -> DecodeState:
     """Texts with a stretch of their prompts read. The settings tell what is to be remembered."""
     after, labels, tokens, lengths = prompt
     step_fn, prefill_fn = model.step_fn, model.prefill_fn
-    if isinstance(after, Decoding):
-        return read(step_fn, params, after, tokens, lengths, prefill_fn)
+    if isinstance(after, DecodeState):
+        return prefill(step_fn, params, after, tokens, lengths, prefill_fn)
     if after is not None:
         carry = after.carry
     elif labels is None:
         carry = model.initial_carry(tokens.shape[0])
     else:
         carry = model.initial_carry(tokens.shape[0], labels)
-    state = start(step_fn, params, carry, lengths, sampling, NGRAM_WINDOW)
+    state = init_state(step_fn, params, carry, lengths, sampling, NGRAM_WINDOW)
     if after is not None:
         state = state._replace(token=after.token)
-    return read(step_fn, params, state, tokens, lengths, prefill_fn, fresh=after is None)
+    return prefill(step_fn, params, state, tokens, lengths, prefill_fn, fresh=after is None)
 
 
 class Piece(NamedTuple):
@@ -134,7 +142,7 @@ class Piece(NamedTuple):
     logprobs: Float[Array, "B N"] | None
 
 
-def _fork(state: Decoding, rows: Int[Array, "N"], count: Int[Array, ""]) -> Decoding:
+def _fork(state: DecodeState, rows: Int[Array, "N"], count: Int[Array, ""]) -> DecodeState:
     """Row `rows[i]` of a state as row i; rows from `count` on are done."""
     batch_size = state.token.shape[0]
 
@@ -174,8 +182,8 @@ def _by_rows(lengthen: Callable, devices: int) -> Callable:
     whole, rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("rows")
 
     def divided(
-        params: PyTree, state: Decoding, keys: Array, sampling: SamplingParams, num_steps: Array
-    ) -> tuple[Decoding, Piece]:
+        params: PyTree, state: DecodeState, keys: Array, sampling: SamplingParams, num_steps: Array
+    ) -> tuple[DecodeState, Piece]:
         places = jax.tree.map(lambda x: rows if jnp.ndim(x) else whole, state)
         run = jax.shard_map(
             lengthen,
@@ -194,21 +202,21 @@ _STATIC: Any = {"static_argnames": ("model", "extent")}
 @partial(jax.jit, **_STATIC, donate_argnames=("state",))
 def extend(
     params: PyTree,
-    state: Decoding,
+    state: DecodeState,
     keys: Array,
     sampling: SamplingParams,
     num_steps: Int[Array, ""],
     *,
     model: Model,
     extent: Extent,
-) -> tuple[Decoding, Piece]:
+) -> tuple[DecodeState, Piece]:
     """Texts with `num_steps` more tokens. `params` went through `prepare`."""
 
     def lengthen(
-        params: PyTree, state: Decoding, keys: Array, sampling: SamplingParams, num_steps: Array
-    ) -> tuple[Decoding, Piece]:
+        params: PyTree, state: DecodeState, keys: Array, sampling: SamplingParams, num_steps: Array
+    ) -> tuple[DecodeState, Piece]:
         before = state.length
-        state, emitted = decode(
+        state, output = decode(
             Prepared(model.step_fn),
             params,
             state,
@@ -221,7 +229,7 @@ def extend(
             fused=extent.fused,
         )
         lengths = state.length - before
-        return state, Piece(emitted.tokens, lengths, state.finished, emitted.logprobs)
+        return state, Piece(output.tokens, lengths, state.finished, output.logprobs)
 
     if extent.devices > 1:
         lengthen = _by_rows(lengthen, extent.devices)
@@ -241,7 +249,7 @@ def begin_and_extend(
     *,
     model: Model,
     extent: Extent,
-) -> tuple[Decoding, Array, Piece]:
+) -> tuple[DecodeState, Array, Piece]:
     """All that a short question takes: read, fork and make the first piece, in one dispatch.
 
     Args:

@@ -15,7 +15,7 @@ from jaxgen.generation import programs
 from jaxgen.generation.beam import beam_search
 from jaxgen.generation.carry import Reading
 from jaxgen.generation.checks import check_key
-from jaxgen.generation.decoding import Decoding, PrefillFn, Prepared, StepFn, prepared
+from jaxgen.generation.decoding import DecodeState, PrefillFn, Prepared, StepFn, prepared
 from jaxgen.generation.lines import Beam, Line, continuation, texts_of
 from jaxgen.generation.requests import Prompt, Prompts, Request, is_one, make_request
 from jaxgen.generation.score import score_checked
@@ -350,7 +350,7 @@ class TextModel:
             after = programs.begin(self.params, prompt, settings, model=self._model)
         return programs.Prompt(after, labels, *last)
 
-    def _read(self, request: Request) -> Decoding:
+    def _read(self, request: Request) -> DecodeState:
         """The prompts, read; as many rows as there are prompts, padded."""
         settings = request.sampling.map(lambda name, value: np.int32(0))
         return programs.begin(self.params, self._prompt(request), settings, model=self._model)
