@@ -21,7 +21,7 @@ from jaxgen.evaluation.perplexity import Nll
 from jaxgen.evaluation.windows import window_nll
 from jaxgen.exports import is_export, read_export, write_export
 from jaxgen.generation.text import TextModel
-from jaxgen.models.decoding import step_fn_of
+from jaxgen.models.decoding import initial_carry_of, step_fn_of
 from jaxgen.models.language_model import LanguageModel, prefill_fn_of
 from jaxgen.training.checkpoints import fill
 from jaxgen.training.language_model import (
@@ -239,7 +239,8 @@ def _text_model(
         tokenizer=tokenizer,
         step_fn=step_fn_of(model),
         prefill_fn=prefill_fn_of(model),
-        initial_carry=model.initial_carry,
+        initial_carry=initial_carry_of(model),
+        num_labels=model.num_labels,
     )
 
 

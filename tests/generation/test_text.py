@@ -1,4 +1,4 @@
-"""Strings in, strings out: shapes of answers, buckets, streams, stop strings, readings, scores."""
+"""Strings in, strings out: shapes of answers, buckets, streams, stop strings, states, scores."""
 
 import string
 from itertools import pairwise
@@ -17,10 +17,14 @@ from jaxgen.generation.stop_strings import StopStrings
 from jaxgen.generation.text import TextModel
 
 
+def initial_carry(params, batch_size, condition):
+    return lstm_carry(batch_size)
+
+
 def make_model(kind="char", text=string.ascii_lowercase + " ", prefill_fn=lstm_prefill):
     tokenizer = build_tokenizer(TokenizerConfig(kind=kind), [text])
     params = lstm_params(jax.random.key(5), tokenizer.vocab_size)
-    return TextModel(params, None, tokenizer, lstm_step, prefill_fn, lstm_carry)
+    return TextModel(params, None, tokenizer, lstm_step, prefill_fn, initial_carry)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +92,7 @@ def test_long_prompts_and_texts_take_several_calls(lm):
 
 
 def test_a_session_compiles_a_handful_of_programs(lm):
-    counted = (programs.begin, programs.begin_and_extend, programs.extend)
+    counted = (programs.prefill_prompts, programs.prefill_and_decode, programs.decode_chunk)
     for program in counted:
         program.clear_cache()
     for call in range(100):
@@ -135,33 +139,33 @@ def test_streams_never_split_a_character():
     assert pieces == list("글👩é")
 
 
-def test_a_reading_continues_as_the_prompt_would(lm, tmp_path):
-    reading = lm.read("there", after=lm.read("hello "))
+def test_a_state_continues_as_the_prompt_would(lm, tmp_path):
+    state = lm.prefill("there", after=lm.prefill("hello "))
     wanted = lm.generate("hello there", max_new_tokens=12, key=2)
-    assert lm.generate("", after=reading, max_new_tokens=12, key=2) == wanted
-    forked = lm.generate("", after=carries.fork(reading, 3), max_new_tokens=12, key=2)
+    assert lm.generate("", after=state, max_new_tokens=12, key=2) == wanted
+    forked = lm.generate("", after=carries.fork(state, 3), max_new_tokens=12, key=2)
     assert forked[0] == wanted
-    assert lm.generate("", after=reading, n=3, max_new_tokens=12, key=2) == forked
-    carries.save(tmp_path / "a.npz", reading)
-    loaded = carries.load(tmp_path / "a.npz", like=lm.read("x"))
+    assert lm.generate("", after=state, n=3, max_new_tokens=12, key=2) == forked
+    carries.save(tmp_path / "a.npz", state)
+    loaded = carries.load(tmp_path / "a.npz", like=lm.prefill("x"))
     assert lm.generate("", after=loaded, max_new_tokens=12, key=2) == wanted
-    other = lm.read("zzz")
-    assert lm.generate("", after=carries.interpolate(reading, other, 0.0), key=2)[:12] == wanted
-    both = carries.join([reading, other])
+    other = lm.prefill("zzz")
+    assert lm.generate("", after=carries.interpolate(state, other, 0.0), key=2)[:12] == wanted
+    both = carries.join([state, other])
     half = carries.interpolate(both, carries.take(both, [1, 0]), np.array([0.5, 1.0]))
     np.testing.assert_allclose(
-        half.carry[0][0], (reading.carry[0][0] + other.carry[0][0]) / 2, rtol=1e-6
+        half.carry[0][0], (state.carry[0][0] + other.carry[0][0]) / 2, rtol=1e-6
     )
-    assert half.token.tolist() == [int(other.token[0]), int(reading.token[0])]
+    assert half.token.tolist() == [int(other.token[0]), int(state.token[0])]
     with pytest.raises(UserError, match="of another model"):
-        carries.load(tmp_path / "a.npz", like=(reading.carry,))
-    with pytest.raises(UserError, match="no saved reading"):
-        carries.load(tmp_path / "b.npz", like=reading)
+        carries.load(tmp_path / "a.npz", like=(state.carry,))
+    with pytest.raises(UserError, match="no saved state"):
+        carries.load(tmp_path / "b.npz", like=state)
     (tmp_path / "c.npz").write_bytes(b"PK no")
-    with pytest.raises(UserError, match="is not a saved reading"):
-        carries.load(tmp_path / "c.npz", like=reading)
+    with pytest.raises(UserError, match="is not a saved state"):
+        carries.load(tmp_path / "c.npz", like=state)
     with pytest.raises(UserError, match="as many rows"):
-        carries.interpolate(reading, both, 0.5)
+        carries.interpolate(state, both, 0.5)
 
 
 def test_score_and_perplexity(lm):
@@ -175,7 +179,7 @@ def test_score_and_perplexity(lm):
     np.testing.assert_allclose(scores[0], wanted, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(scores[1], wanted[:4], rtol=1e-4, atol=1e-4)
     prompted = make_model(prefill_fn=None).score(" you", prompt="hello" * 130)
-    whole = lm.score("hello" * 130 + " you", after=lm.read(""))
+    whole = lm.score("hello" * 130 + " you", after=lm.prefill(""))
     np.testing.assert_allclose(whole[:650], scores[0], rtol=1e-4, atol=1e-4)
     assert prompted.shape == (4,)
     sure = lm.score("lo you", prompt="hel")
@@ -214,7 +218,7 @@ def test_integers_and_words(lm):
         ({"prompt": []}, "`prompt` must hold at least one text"),
         ({"max_new_tokens": 0}, "`max_new_tokens` must be at least 1, got 0"),
         ({"n": 0}, "`n` must be at least 1, got 0"),
-        ({"temprature": 1}, "there is no setting `temprature`; there are temperature"),
+        ({"temprature": 1}, "there is no option `temprature`; there are max_new_tokens"),
         ({"prompt": ["a", "b"], "top_p": [0.1] * 3}, "`top_p` must hold one value or one for each"),
         ({"stop": ""}, "`stop` must hold strings that are not empty"),
         ({"top_k": 99}, "`top_k` must be at most the vocabulary"),
