@@ -6,25 +6,13 @@ from itertools import pairwise
 import jax
 import numpy as np
 import pytest
-from generation.toy_models import log_softmax, lstm_carry, lstm_params, lstm_prefill, lstm_step
+from generation.text_models import make_model
+from generation.toy_models import log_softmax, lstm_carry, lstm_step
 
-from jaxgen.config import TokenizerConfig
-from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.errors import UserError
 from jaxgen.generation import carry as carries
 from jaxgen.generation import programs
 from jaxgen.generation.stop_strings import StopStrings
-from jaxgen.generation.text import TextModel
-
-
-def initial_carry(params, batch_size, condition):
-    return lstm_carry(batch_size)
-
-
-def make_model(kind="char", text=string.ascii_lowercase + " ", prefill_fn=lstm_prefill):
-    tokenizer = build_tokenizer(TokenizerConfig(kind=kind), [text])
-    params = lstm_params(jax.random.key(5), tokenizer.vocab_size)
-    return TextModel(params, None, tokenizer, lstm_step, prefill_fn, initial_carry)
 
 
 @pytest.fixture(scope="module")
