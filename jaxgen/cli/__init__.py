@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import subcommand
 
+from jaxgen.cli.arguments import check_arguments
 from jaxgen.cli.generate import Generate
 from jaxgen.cli.models import Evaluate, Export, Info
 from jaxgen.cli.train import Train
@@ -21,6 +22,13 @@ from jaxgen.errors import UserError
 
 ERROR, INTERRUPTED = 2, 130
 
+_COMMANDS: dict[str, type] = {
+    "train": Train,
+    "generate": Generate,
+    "evaluate": Evaluate,
+    "info": Info,
+    "export": Export,
+}
 Command = (
     Annotated[Train, subcommand("train")]
     | Annotated[Generate, subcommand("generate")]
@@ -53,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
+            if args and args[0] in _COMMANDS:
+                check_arguments(args[1:], _COMMANDS[args[0]])
             command: Any = (
                 Train.parse(args[1:])
                 if args[:1] == ["train"]

@@ -133,6 +133,8 @@ def make_request(
     settings = {name: options[name] for name in SETTINGS if name in options}
     sampling = _sampling(settings, tuple(special))
     label, after = options.get("label"), options.get("after")
+    if label is not None and after is not None:
+        raise UserError("`label` is part of the state that `after` gives; leave one of the two out")
     labels = None if label is None else _checked_labels(label, num_labels)
     single = is_one(prompt)
     prompts: list[Any] = [prompt] if single else list(prompt)
