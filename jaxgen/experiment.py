@@ -15,7 +15,7 @@ from jaxgen.config import EXPERIMENTS, Experiment, changes
 from jaxgen.config.toml import DEFAULT_TASK, parse_toml, read_toml, to_toml
 from jaxgen.directories import kind_of
 from jaxgen.errors import UserError
-from jaxgen.exports import check_export, read_export, write_export
+from jaxgen.exports import check_export, read_export, read_export_settings, write_export
 from jaxgen.tasks import task_of
 from jaxgen.training.checkpoints import restore_like
 from jaxgen.training.devices import candidate_devices, choose_devices, jitted_init
@@ -319,8 +319,19 @@ def settings_of(path: str | Path) -> Experiment:
     """
     directory = Path(path)
     if kind_of(directory) == "export":
-        return read_export(directory)[0]
+        return read_export_settings(directory)
     return _settings_of(Run.open(first_run_of(directory)))
+
+
+def check_command(path: str | Path, command: str) -> None:
+    """UserError where a model is of a task that another command uses; the error names it."""
+    experiment = settings_of(path)
+    wanted = task_of(experiment).command
+    if wanted != command:
+        raise UserError(
+            f"{path} is of task {experiment.task}, which has no `jaxgen {command}`; use "
+            f"`jaxgen {wanted} {path}`"
+        )
 
 
 def _settings_of(run: Run) -> Experiment:

@@ -159,8 +159,7 @@ def read_export(directory: str | Path) -> tuple[Experiment, dict[str, str], dict
     from safetensors.numpy import load_file
 
     directory = Path(directory)
-    config = read_config(directory)
-    experiment = validate(config["experiment"], str(directory / EXPORT_INDEX))
+    config, experiment = read_config(directory), read_export_settings(directory)
     names = config.get("files", ["tokenizer.json"])  # exports of language models named none
     files = {name: _read_text(directory, name) for name in names}
     weights = directory / WEIGHTS
@@ -173,6 +172,12 @@ def read_export(directory: str | Path) -> tuple[Experiment, dict[str, str], dict
             f"{weights} is damaged: {first_line(error)}; export the run again"
         ) from error
     return experiment, files, nest(arrays, ".")
+
+
+def read_export_settings(directory: str | Path) -> Experiment:
+    """Settings of an export. Errors are those of `read_export`."""
+    source = str(Path(directory) / EXPORT_INDEX)
+    return validate(read_config(directory)["experiment"], source)
 
 
 def _read_text(directory: Path, name: str) -> str:

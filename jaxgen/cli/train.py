@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import tyro
 from tyro.conf import DisallowNone, Positional, arg
 
+from jaxgen.cli.arguments import check_arguments
 from jaxgen.cli.options import Flag, default
 from jaxgen.config import EXPERIMENTS, Config, Experiment
 from jaxgen.config.toml import DEFAULT_TASK, check_task, read_toml, validate
@@ -106,6 +107,7 @@ def parse_train(args: Sequence[str]) -> Train:
     """Read the options of the task twice: first for the file, then with its settings as defaults."""
     kind = EXPERIMENTS[check_task(_task_of(args), "command line")]
     command = _command(kind)
+    check_arguments(args, command)
     first = tyro.cli(
         command, prog="jaxgen train", args=[a for a in args if a not in ("-h", "--help")]
     )

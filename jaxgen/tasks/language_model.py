@@ -23,7 +23,7 @@ from jaxgen.evaluation.perplexity import Nll, bits, perplexity
 from jaxgen.evaluation.sums import make_sums
 from jaxgen.evaluation.windows import window_nll
 from jaxgen.generation.text import TextModel
-from jaxgen.models.decoding import step_fn_of
+from jaxgen.models.decoding import initial_carry_of, step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
 from jaxgen.tasks.task import Files, Task, check_options
 from jaxgen.training.optimizers import optimizer_of
@@ -247,7 +247,8 @@ def _text_model(
         tokenizer=tokenizer,
         step_fn=step_fn_of(model),
         prefill_fn=prefill_fn_of(model),
-        initial_carry=model.initial_carry,
+        initial_carry=initial_carry_of(model),
+        num_labels=model.num_labels,
     )
 
 
