@@ -50,6 +50,7 @@ class Saved(NamedTuple):
     """What its task keeps beside the parameters, name to text."""
     params: PyTree
 
+
 @overload
 def train(
     experiment: Experiment | str | Path | None = None,
@@ -213,9 +214,7 @@ def _open_seeds(
 
     if not resume:
         notes = _notes(files, trainable)
-        return SeedRuns.create(
-            out, numbers, layout.devices, written, notes, overwrite=overwrite
-        )
+        return SeedRuns.create(out, numbers, layout.devices, written, notes, overwrite=overwrite)
     home = SeedRuns.open(out)
     _check_corpus(home.runs, experiment, trainable)
     home.write_file("config.toml", written(numbers[0])["config.toml"])
@@ -409,13 +408,14 @@ def describe(path: str | Path) -> dict[str, Any]:
         objective = task_of(experiment).objective(experiment, files)
         history_of_seeds = seeds_history(directory, objective)
         return facts | {"kind": "seeds", "task": experiment.task, **history_of_seeds}
-    experiment, files, params = read_saved(directory)
+    saved = read_saved(directory)
+    experiment, files = saved.experiment, dict(saved.files)
     task = task_of(experiment)
     exported = kind_of(directory) == "export"
     facts |= {
         "kind": "export" if exported else "run",
         "task": experiment.task,
-        "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(params)),
+        "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(saved.params)),
         **task.facts(experiment, files),
     }
     if not exported:

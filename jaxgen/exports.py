@@ -106,7 +106,11 @@ def write_export(
     card = card.replace("{name}", directory.absolute().name)
     card = card.replace("{parameters}", f"{sum(array.size for array in arrays.values()):,}")
     config = {**config, "files": list(files)}
-    contents: dict[str, str | bytes] = {**files, WEIGHTS: save(arrays, {"format": "np"}), CARD: card}
+    contents: dict[str, str | bytes] = {
+        **files,
+        WEIGHTS: save(arrays, {"format": "np"}),
+        CARD: card,
+    }
     for name, own in digests(contents).items():
         written[name] = written.get(name, []) + own
     try:

@@ -112,7 +112,9 @@ def test_an_export_of_the_first_format() -> None:
     assert kind_of(FIXTURE / "seeds") == "seeds"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "\xff", '{"format": 1, "experiment": []}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "null", "\xff", '{"format": 1, "experiment": []}']
+)
 def test_damaged_configuration(export: Path, text: str) -> None:
     (export / "config.json").write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=r"is not the config\.json of a jaxgen export"):

@@ -1,6 +1,5 @@
 """The language model's task: text to tokens, tokens to windows, windows to a trained model."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,6 +24,7 @@ from jaxgen.evaluation.windows import window_nll
 from jaxgen.generation.text import TextModel
 from jaxgen.models.decoding import initial_carry_of, step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
+from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.tasks.task import Files, Task, check_options
 from jaxgen.training.optimizers import optimizer_of
 from jaxgen.training.schedule import StepSchedule
@@ -322,6 +322,21 @@ def _window_nll(model: LanguageModel, params: PyTree, tokens: Tokens) -> Nll:
     )
 
 
+def recurrence(experiment: LanguageModelExperiment) -> tuple[str, RecurrenceSpec]:
+    """The backend asked for, and the recurrence of a training step."""
+    model, training = experiment.model, experiment.training
+    spec = RecurrenceSpec(
+        T=training.sequence_length,
+        B=training.batch_size,
+        H=model.hidden_size,
+        dtype=model.dtype,
+        resets=experiment.data.reset_documents,
+        conditioned=model.num_labels > 0,
+        cell=model.cell,
+    )
+    return model.backend, spec
+
+
 def facts(experiment: LanguageModelExperiment, files: Files) -> dict[str, Any]:
     """Kind and size of the vocabulary."""
     tokenizer = tokenizer_of(files)
@@ -349,5 +364,6 @@ LANGUAGE_MODEL = Task(
     facts=facts,
     objective=objective,
     command="generate",
+    recurrence=recurrence,
     card=CARD,
 )

@@ -228,7 +228,9 @@ def test_unknown_split_and_column(folder: Path, streaming: bool) -> None:
     with pytest.raises(
         UserError, match=r"no split `valid`, did you mean `validation`\?; there are: train, valid"
     ):
-        load_corpus(CorpusConfig(dataset=str(folder), streaming=streaming, validation_split="valid"))
+        load_corpus(
+            CorpusConfig(dataset=str(folder), streaming=streaming, validation_split="valid")
+        )
     with pytest.raises(UserError, match=r"no column `body`; there are: text, id"):
         load_corpus(CorpusConfig(dataset=str(folder), streaming=streaming, column="body"))
 

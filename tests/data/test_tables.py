@@ -58,7 +58,7 @@ def test_columns_of_several_files_with_their_places(tmp_path: Path) -> None:
         ((None, "c"), f"{lines} line 3"),
         (("y", "d"), f"{other} line 2"),
     ]
-    pairs = write(tmp_path, "pairs.tsv", "Go.\tVa !\tCC\n\nRun \"!\tCours\r!\tCC\r\n")
+    pairs = write(tmp_path, "pairs.tsv", 'Go.\tVa !\tCC\n\nRun "!\tCours\r!\tCC\r\n')
     assert [(row.values, row.number) for row in open_table([pairs], ["1", "0"]).rows()] == [
         (("Va !", "Go."), 1),
         (("Cours\r!", 'Run "!'), 2),

@@ -137,7 +137,9 @@ def test_other_encodings_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path = tmp_path / "text.txt"
     for encoding in ("utf-32", "utf-16"):
         path.write_bytes("text".encode(encoding))
-        with pytest.raises(UserError, match=rf"is {encoding.upper()}.* iconv -f {encoding.upper()}"):
+        with pytest.raises(
+            UserError, match=rf"is {encoding.upper()}.* iconv -f {encoding.upper()}"
+        ):
             TextFiles.open([path])
     path.write_bytes(gzip.compress(b"text"))
     with pytest.raises(UserError, match=r"text.txt is gzipped; let its name end in .gz"):
