@@ -108,8 +108,8 @@ def _in_a_thread(
             failures.append(error)
 
     thread = threading.Thread(target=run, name="bpe", daemon=True)
-    thread.start()
     try:
+        thread.start()
         while thread.is_alive():
             thread.join(_WAIT_SECONDS)
             waiting()
