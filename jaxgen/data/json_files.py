@@ -18,7 +18,24 @@ _LONGEST_ROW = 1 << 26
 _LONGEST_LITERAL = 16
 _STRINGS = "text"
 
-_decode = json.JSONDecoder().raw_decode
+
+
+class _Doubled(dict[str, Any]):
+    """An object that gives several values to one key."""
+
+    doubled: frozenset[str]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = dict(pairs)
+    if len(keys) < len(pairs):
+        keys = _Doubled(keys)
+        names = [name for name, _ in pairs]
+        keys.doubled = frozenset(name for name in names if names.count(name) > 1)
+    return keys
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_object).raw_decode
 _blanks = re.compile(r"[ \t\n\r]*").match
 
 
@@ -33,6 +50,11 @@ def json_rows(path: Path, columns: Sequence[str], errors: str) -> Iterator[Row]:
     """
     where = f"{path} line"
     for line, keys in json_objects(path, errors):
+        if isinstance(keys, _Doubled) and not keys.doubled.isdisjoint(columns):
+            name = min(keys.doubled.intersection(columns))
+            raise UserError(
+                f"the object in {where} {line} has the key `{name}` twice; keep one of its values"
+            )
         yield Row(tuple([keys.get(column) for column in columns]), where, line)
 
 

@@ -133,6 +133,8 @@ def _parquet_columns(path: Path) -> list[str]:
     try:
         with open_bytes(path) as file:
             return list(pyarrow.parquet.read_schema(file).names)
+    except UserError:
+        raise
     except Exception as error:  # The library has many, some of them not its own.
         raise UserError(f"cannot read {path}: {first_line(error)}") from error
 
@@ -148,6 +150,8 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
                 values = [batch.column(column).to_pylist() for column in columns]
                 for number, row in enumerate(zip(*values, strict=True), number + 1):
                     yield Row(row, where, number)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"cannot read {path}: {first_line(error)}") from error
 

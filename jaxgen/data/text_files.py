@@ -143,6 +143,12 @@ def check_files(paths: Sequence[Path]) -> None:
                 )
         if head.startswith(_GZIP) and not is_gzip(path):
             raise UserError(f"{path} is gzipped; let its name end in .gz, or uncompress it")
+        if max(head[::2].count(0), head[1::2].count(0)) > len(head) // 4:
+            encoding = "UTF-16LE" if head[1:2] == b"\0" else "UTF-16BE"
+            raise UserError(
+                f"{path} looks like UTF-16, not UTF-8; "
+                f"convert it: iconv -f {encoding} -t UTF-8 {path}"
+            )
         if b"\0" in head and ".parquet" not in map(str.lower, path.suffixes):
             raise UserError(
                 f"{path} is binary, not text (byte {head.index(0)} is NUL); "
@@ -179,7 +185,7 @@ def _stamp(path: Path) -> tuple[str, int, int]:
         stat = path.stat()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+    return os.path.realpath(path), stat.st_size, stat.st_mtime_ns
 
 
 def is_gzip(path: Path) -> bool:

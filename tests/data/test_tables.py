@@ -12,10 +12,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jaxgen.config import DataConfig
+from jaxgen.config import DataConfig, TokenizerConfig
 from jaxgen.data import csv_files, json_files
-from jaxgen.data.corpora import Corpus, load_corpus
+from jaxgen.data.corpora import Corpus, fit_tokenizer, load_corpus
 from jaxgen.data.tables import open_table
+from jaxgen.data.tokens import encode_corpus
+from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.errors import UserError
 
 FIELD = st.text(st.sampled_from("ab ,;\t|\"'\n\ré\ufeff\0\\"), max_size=8)
@@ -207,6 +209,7 @@ def test_rows_without_text_do_not_move_what_is_held_out(tmp_path: Path) -> None:
         ('[{"text": "a"},', r"is not JSON"),
         ('[{"text": "a"}', r"the list is not closed"),
         ('{"text": "a"}\n{"text": "\\ud800"}\n', r"line 2 has '\\ud800', half a surrogate pair"),
+        ('{"text": "a", "text": "b"}\n', r"line 1 has the key `text` twice; keep one"),
         ("[" + "[" * 100_000, r"too many lists or objects|where a row must be an object"),
     ],
 )
@@ -233,6 +236,21 @@ def test_json_in_any_layout_and_any_reads(
     assert [row.values for row in read] == [(row,) for row in rows]
     if layout == 1:
         assert [row.number for row in read] == list(range(1, len(rows) + 1))
+
+
+def test_keys_given_twice_matter_only_where_they_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", '{"text": "a", "id": 1, "id": {"x": 1, "x": 2}}\n')
+    assert texts(path) == ["a"]
+
+
+def test_lists_where_text_is_read_name_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", '{"text": [1, 2]}\n')
+    corpus = load_corpus(DataConfig(files=(path,), validation_fraction=0, test_fraction=0))
+    with pytest.raises(UserError, match=r"char tokenizer reads text, but .*a.jsonl holds .*\[1, 2"):
+        fit_tokenizer(TokenizerConfig(), corpus)
+    tokenizer = build_tokenizer(TokenizerConfig(kind="byte"), [])
+    with pytest.raises(UserError, match=r"byte tokenizer reads text, but .*a.jsonl holds"):
+        encode_corpus(corpus, tokenizer)
 
 
 def test_a_list_of_strings(tmp_path: Path) -> None:
