@@ -110,8 +110,10 @@ def _in_a_thread(
     thread = threading.Thread(target=run, name="bpe", daemon=True)
     try:
         thread.start()
-        while thread.is_alive():
+        works = True
+        while works:
             thread.join(_WAIT_SECONDS)
+            works = thread.is_alive()
             waiting()
     finally:
         stopped.set()
