@@ -94,9 +94,13 @@ def load_corpus(config: DataConfig) -> Corpus:
         cut = parts["train"].cut([shares[part] for part in wanted])
         for part, source in zip(wanted, cut, strict=True):
             if source.empty:
+                way_out = (
+                    "give more text"
+                    if part == "train"
+                    else f"raise `data.{part}_fraction`, or name a {part} file or split"
+                )
                 raise UserError(
-                    f"a share of {shares[part]:g} of {name} for {part} holds nothing; raise "
-                    f"`data.{part}_fraction`, or name a {part} file or split"
+                    f"a share of {shares[part]:g} of {name} for {part} holds nothing; {way_out}"
                 )
             parts[part] = source
     return Corpus(**parts, lowercase=config.lowercase)

@@ -238,6 +238,15 @@ def test_json_in_any_layout_and_any_reads(
         assert [row.number for row in read] == list(range(1, len(rows) + 1))
 
 
+def test_nothing_but_nulls(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", '{"text": null}\n')
+    with (
+        pytest.warns(UserWarning, match="1 of 1 rows"),
+        pytest.raises(UserError, match="for train holds nothing; give more text"),
+    ):
+        load_corpus(DataConfig(files=(path,)))
+
+
 def test_keys_given_twice_matter_only_where_they_are_read(tmp_path: Path) -> None:
     path = write(tmp_path, "a.jsonl", '{"text": "a", "id": 1, "id": {"x": 1, "x": 2}}\n')
     assert texts(path) == ["a"]
