@@ -61,9 +61,9 @@ def test_columns_of_several_files_with_their_places(tmp_path: Path) -> None:
         (("y", "d"), f"{other} line 2"),
     ]
     pairs = write(tmp_path, "pairs.tsv", "Go.\tVa !\tCC\n\nRun \"!\tCours\r!\tCC\r\n")
-    assert [(row.values, row.number) for row in open_table([pairs], ["1", "0"]).rows()] == [
-        (("Va !", "Go."), 1),
-        (("Cours\r!", 'Run "!'), 2),
+    assert [(row.values, row.number) for row in open_table([pairs], ["1", "0", "2"]).rows()] == [
+        (("Va !", "Go.", "CC"), 1),
+        (("Cours\r!", 'Run "!', "CC"), 2),
     ]
     pq.write_table(pa.table({"id": [1, 2], "text": ["a", None]}), tmp_path / "a.parquet")
     parquet = open_table([tmp_path / "a.parquet"], ["text", "id"])
@@ -236,6 +236,17 @@ def test_json_in_any_layout_and_any_reads(
     assert [row.values for row in read] == [(row,) for row in rows]
     if layout == 1:
         assert [row.number for row in read] == list(range(1, len(rows) + 1))
+
+
+def test_an_unclosed_string_costs_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_files, "_READ_CHARACTERS", 100)
+    monkeypatch.setattr(json_files, "_LONGEST_ROW", 1000)
+    assert texts(write(tmp_path, "a.jsonl", json.dumps({"text": "a" * 900}))) == ["a" * 900]
+    path = write(tmp_path, "b.jsonl", '\n{"text": "' + "a" * 100_000)
+    with pytest.raises(UserError, match=r"starts in line 2 .* goes on for more than 1,000 char"):
+        texts(path)
 
 
 def test_nothing_but_nulls(tmp_path: Path) -> None:
