@@ -52,7 +52,7 @@ class CsvFile:
         """Yield the columns' fields of each row; empty lines are no rows.
 
         Raises:
-            UserError: a row has more or fewer fields than the first, or breaks the rules of quoting.
+            UserError: a row has more or fewer fields than the first, or breaks the quoting rules.
         """
         wanted = [self.header.index(column) for column in columns]
         where = f"{self.path} row"

@@ -20,7 +20,6 @@ _LONGEST_LITERAL = 16
 _STRINGS = "text"
 
 
-
 class _Doubled(dict[str, Any]):
     """An object that gives several values to one key."""
 

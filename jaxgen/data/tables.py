@@ -149,7 +149,8 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             table = pyarrow.parquet.ParquetFile(file)
             for batch in table.iter_batches(_BATCH_ROWS, columns=list(columns)):
                 values = [batch.column(column).to_pylist() for column in columns]
-                for number, row in enumerate(zip(*values, strict=True), number + 1):
+                for row in zip(*values, strict=True):
+                    number += 1
                     yield Row(row, where, number)
     except UserError:
         raise

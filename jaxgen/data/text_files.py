@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from io import BufferedIOBase, TextIOWrapper
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any, cast
 
 from jaxgen.data.pieces import repiece
 from jaxgen.errors import UserError
@@ -216,7 +217,9 @@ def open_text(path: Path, errors: str, newline: str = "") -> Iterator[TextIOWrap
     try:
         with (
             open_bytes(path) as file,
-            TextIOWrapper(file, encoding="utf-8-sig", errors=errors, newline=newline) as text,
+            TextIOWrapper(
+                cast("Any", file), encoding="utf-8-sig", errors=errors, newline=newline
+            ) as text,
         ):
             yield text
     except UnicodeDecodeError:

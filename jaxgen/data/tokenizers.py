@@ -266,9 +266,7 @@ class Tokenizer:
 
     def _encode_words(self, words: Sequence[str], unknown: Counter[str]) -> Ids:
         ids = np.array([self._vocabulary.get(word, -1) for word in words], np.int32)
-        unknown.update(
-            words[index].replace(MARK, "") for index in np.flatnonzero(ids < 0).tolist()
-        )
+        unknown.update(words[index].replace(MARK, "") for index in np.flatnonzero(ids < 0).tolist())
         return np.where(ids < 0, np.int32(self.unk_id or 0), ids)
 
     @cached_property

@@ -19,7 +19,6 @@ ROWS = ['He said, "NA".', "한글\nzwei Zeilen", "null", "12", "été 'quoted"]
 NO_HOLD_OUT = {"validation_fraction": 0.0, "test_fraction": 0.0}
 
 
-
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:

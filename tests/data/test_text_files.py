@@ -139,10 +139,12 @@ def test_other_encodings_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path = tmp_path / "text.txt"
     for encoding in ("utf-32", "utf-16"):
         path.write_bytes("text".encode(encoding))
-        with pytest.raises(UserError, match=rf"is {encoding.upper()}.* iconv -f {encoding.upper()}"):
+        with pytest.raises(
+            UserError, match=rf"is {encoding.upper()}.* iconv -f {encoding.upper()}"
+        ):
             TextFiles.open([path])
     path.write_bytes("text".encode("utf-16-be"))
-    with pytest.raises(UserError, match="looks like UTF-16, .* iconv -f UTF-16BE"):
+    with pytest.raises(UserError, match=r"looks like UTF-16, .* iconv -f UTF-16BE"):
         TextFiles.open([path])
     path.unlink()
     path.symlink_to(path)
