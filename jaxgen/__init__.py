@@ -1,9 +1,9 @@
 """Recurrent sequence generation in JAX at the speed the hardware allows."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # true to type checkers; the command answers Ctrl-C sooner without `typing`
 if TYPE_CHECKING:
+    from typing import Any
+
     from jaxgen.config import Experiment as Experiment
     from jaxgen.errors import UserError as UserError
     from jaxgen.experiment import evaluate as evaluate
@@ -43,7 +43,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
+    from importlib import import_module
+
     if name not in _HOMES:
         raise AttributeError(f"module 'jaxgen' has no attribute {name!r}")
     return getattr(import_module(f"jaxgen.{_HOMES[name]}"), name)

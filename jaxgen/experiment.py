@@ -34,6 +34,7 @@ from jaxgen.training.language_model import (
     unit_of,
 )
 from jaxgen.training.loop import Result
+from jaxgen.training.memory import check_memory, tree_bytes
 from jaxgen.training.parallel import candidate_devices
 from jaxgen.training.progress import Display
 from jaxgen.training.records import history
@@ -138,6 +139,8 @@ def train(
             tokenizer = fit_tokenizer(experiment.tokenizer, corpus)
         splits = encode_corpus(corpus, tokenizer, out / "tokens")
         training = LanguageModelTraining(experiment, tokenizer, splits)
+        state = jax.eval_shape(training.state_of, jax.random.key(0))
+        check_memory((tree_bytes(state) + tree_bytes(state.params)) * (seeds or 1))
 
         def files(seed: int = first) -> dict[str, str]:
             return {
