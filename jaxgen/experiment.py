@@ -3,7 +3,7 @@
 All that is known here are run directories and exports; what a model is, its task knows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
@@ -21,6 +21,7 @@ from jaxgen.training.checkpoints import restore_like
 from jaxgen.training.devices import candidate_devices, choose_devices, jitted_init
 from jaxgen.training.loop import Result
 from jaxgen.training.loop import train as train_runs
+from jaxgen.training.memory import check_memory, tree_bytes
 from jaxgen.training.parallel import jit_multi_step
 from jaxgen.training.progress import Display
 from jaxgen.training.run_progress import history
@@ -35,6 +36,7 @@ from jaxgen.training.seed_runs import (
 )
 from jaxgen.training.seeds import SeedLayout, first_states, make_seed_layout, seed_devices
 from jaxgen.training.starts import check_start
+from jaxgen.training.step import TrainState
 from jaxgen.training.trainable import Trainable
 from jaxgen.types import PyTree
 
@@ -135,21 +137,28 @@ def train(
         else:
             files = dict(task.fit_files(experiment, data))
         trainable = task.build(experiment, files, data, out / "tokens", seeds=layout)
+        init = jitted_init(trainable)
+        shapes = jax.eval_shape(init, jax.random.key(0))
+        check_memory((tree_bytes(shapes) + tree_bytes(shapes.params)) * len(numbers))
         if layout is None:
             run = _open_run(out, experiment, files, trainable, resume, overwrite)
-            return _train_one(trainable, experiment, run, display)
+            return _train_one(trainable, init, experiment, run, display)
         home = _open_seeds(out, experiment, numbers, files, trainable, layout, resume, overwrite)
         return _train_seeds(trainable, experiment, home, layout, display)
 
 
 def _train_one(
-    trainable: Trainable, experiment: Experiment, run: Run, display: Display | None
+    trainable: Trainable,
+    init: Callable[[jax.Array], TrainState],
+    experiment: Experiment,
+    run: Run,
+    display: Display | None,
 ) -> Result:
     config = experiment.training
     schedule = StepSchedule(trainable.batches, config)
     display = display or Display(schedule.total, trainable.objective)
-    layout, multi_step = choose_devices(trainable, schedule, config, run, display)
-    state = jitted_init(trainable)(jax.random.key(config.seed))
+    layout, multi_step = choose_devices(trainable, init, schedule, config, run, display)
+    state = init(jax.random.key(config.seed))
     (result,) = train_runs(
         trainable, state, multi_step, [run], config, layout=layout, display=display
     )

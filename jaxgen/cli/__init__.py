@@ -104,8 +104,8 @@ def _explanation(error: Exception) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}{error.strerror}"
+        where = "cannot write to standard output, or a file"
+        return f"{where if error.filename is None else error.filename}: {error.strerror}"
     # The class of JAX's errors has had several names.
     if isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED"):
         return (
