@@ -23,7 +23,7 @@ from jaxgen.evaluation.sums import make_sums
 from jaxgen.models.decoding import step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
 from jaxgen.training.optimizers import make_optimizer
-from jaxgen.training.step import init_state, make_train_step, multi_step_of
+from jaxgen.training.step import multi_step_of
 
 
 def main(steps=300, hidden_size=128, batch_size=32, length=64, max_new_tokens=120):
@@ -41,10 +41,10 @@ def main(steps=300, hidden_size=128, batch_size=32, length=64, max_new_tokens=12
 
     # One compiled call makes `per_call` steps; the state is donated, so nothing is copied.
     per_call = min(50, steps, stream.batches_per_epoch)
-    multi_step = jax.jit(multi_step_of(make_train_step(loss_fn, tx)), donate_argnums=0)
+    multi_step = jax.jit(multi_step_of(jaxgen.make_train_step(loss_fn, tx)), donate_argnums=0)
     params = model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
     carry = model.initial_carry(batch_size)
-    state = init_state(params, tx, jax.random.key(1), carry=jax.tree.map(jnp.copy, carry))
+    state = jaxgen.init_state(params, tx, jax.random.key(1), carry=jax.tree.map(jnp.copy, carry))
     for call in range(steps // per_call):
         epoch, place = divmod(call, stream.batches_per_epoch // per_call)
         if place == 0:  # each pass over the text starts from a carry of zeros

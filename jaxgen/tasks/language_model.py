@@ -26,7 +26,7 @@ from jaxgen.models.decoding import initial_carry_of, step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
 from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.tasks.task import Files, Task, check_options
-from jaxgen.training.optimizers import optimizer_of
+from jaxgen.training.optimizers import optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.seeds import SeedLayout, over_seeds
 from jaxgen.training.step import TrainState, init_state, make_train_step
@@ -95,12 +95,7 @@ def build(
     return Trainable(
         init_state=first_state,
         train_step_on=lambda axis_name: make_train_step(
-            loss_fn,
-            tx,
-            accumulate=config.accumulate_steps,
-            averaging=config.averaging,
-            ema_decay=config.ema_decay,
-            axis_name=axis_name,
+            loss_fn, tx, axis_name=axis_name, **step_options(config)
         ),
         batches=batches,
         initial_carry=initial_carry,
