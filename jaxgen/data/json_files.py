@@ -128,10 +128,12 @@ class _Values:
         cut_off = error.msg.startswith("Unterminated string") or left < _LONGEST_LITERAL
         if len(self._buffer) - self._position > _LONGEST_ROW:
             raise self._broken(f"it goes on for more than {_LONGEST_ROW:,} characters") from error
+        # Reading on moves the buffer, from which the error counts.
+        character = error.pos - self._position + 1
+        line = self._line + self._buffer.count("\n", self._position, error.pos)
         if not (cut_off and self._fill()):
-            line = self._line + self._buffer.count("\n", self._position, error.pos)
             where = "" if line == self._line else f" in line {line}"
-            raise self._broken(f"{error.msg}{where}, column {error.colno}") from error
+            raise self._broken(f"{error.msg} at its character {character:,}{where}") from error
 
     def _peek(self) -> str:
         """The next character that is no blank; nothing at the end."""

@@ -1,5 +1,6 @@
 """BPE: long runs cost no more than other text, Ctrl-C is heard, and what is slow says so."""
 
+import itertools
 import json
 import math
 import random
@@ -77,6 +78,19 @@ def test_control_c_is_heard_while_the_library_works() -> None:
     assert stopped.is_set()
     assert not release.is_set()  # The work itself was not waited for.
     release.set()
+
+
+def test_an_interrupted_training_asks_for_no_more_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(progress.Progress, "say", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build_tokenizer(CONFIG, itertools.repeat("some text "))
+    for thread in threading.enumerate():
+        if thread.name == "bpe":
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 def test_what_takes_long_says_how_far_it_is(

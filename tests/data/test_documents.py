@@ -13,6 +13,8 @@ import pytest
 
 from jaxgen.config import CorpusConfig
 from jaxgen.data.corpora import Corpus, load_corpus
+from jaxgen.data.documents import Documents
+from jaxgen.data.hub import HubTable
 from jaxgen.errors import UserError
 
 ROWS = ['He said, "NA".', "한글\nzwei Zeilen", "null", "12", "été 'quoted"]
@@ -227,6 +229,17 @@ def test_unknown_split_and_column(folder: Path, streaming: bool) -> None:
         )
     with pytest.raises(UserError, match=r"no column `body`; there are: text, id"):
         load_corpus(CorpusConfig(dataset=str(folder), streaming=streaming, column="body"))
+
+
+def test_rows_of_a_dataset_are_counted_and_named() -> None:
+    import datasets
+
+    table = HubTable(datasets.Dataset.from_dict({"text": [None, 0.5]}), ("text",), "some/thing")
+    with pytest.raises(UserError, match=r"got 0.5 in some/thing row 2"):
+        list(Documents(table))
+    nulls = datasets.Dataset.from_dict({"text": [None, "a", None], "id": [1, 2, 3]})
+    with pytest.warns(UserWarning, match="2 of 3 rows of some/thing have no value"):
+        assert list(Documents(HubTable(nulls, ("text",), "some/thing").checked())) == ["a"]
 
 
 def test_datasets_is_imported_only_where_it_is_used() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from jaxgen.config import CorpusConfig, TokenizerConfig
 from jaxgen.data import csv_files, json_files
 from jaxgen.data.corpora import Corpus, fit_tokenizer, load_corpus
+from jaxgen.data.documents import Documents
 from jaxgen.data.tables import open_table
 from jaxgen.data.tokens import encode_corpus
 from jaxgen.data.vocabulary import build_tokenizer
@@ -201,7 +202,10 @@ def test_rows_without_text_do_not_move_what_is_held_out(tmp_path: Path) -> None:
         ('{"text": "a"}\n{"text": [1]}\n', r"must hold text as in .* line 1, got \[1\] in .* 2"),
         ('{"text": [1]}\n{"text": "a"}\n', r"lists of integers as in .* line 1, got 'a' in .* 2"),
         ('{"text": [1]}\n{"text": [true]}\n', r"lists of integers as in .*, got \[True\] in"),
-        ('{"text": "a"}\n{"text": "b"\n{"text": "c"}\n', r"starts in line 2 is not JSON \(Expecti"),
+        (
+            '{"text": "a"}\n{"text": "b"\n{"text": "c"}\n',
+            r"line 2 is not JSON \(Expecting .* at its character 14 in line 3\)",
+        ),
         ('{"text": "a"}\n{"text": "b\n"}\n', r"starts in line 2 is not JSON \(Invalid control"),
         ('{"text": "a"}\n{text: "b"}\n', r"starts in line 2 is not JSON"),
         ('{"text": "a"}\n{"text": "b', r"starts in line 2 is not JSON \(Unterminated string"),
@@ -237,6 +241,32 @@ def test_json_in_any_layout_and_any_reads(
     assert [row.values for row in read] == [(row,) for row in rows]
     if layout == 1:
         assert [row.number for row in read] == list(range(1, len(rows) + 1))
+
+
+def test_a_long_row_is_not_decoded_for_every_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+
+    def decode(text: str, position: int) -> object:
+        decoded.append(len(text))
+        return real(text, position)
+
+    real = json_files._decode
+    monkeypatch.setattr(json_files, "_decode", decode)
+    monkeypatch.setattr(json_files, "_READ_CHARACTERS", 100)
+    path = write(tmp_path, "a.jsonl", json.dumps({"text": "a" * 100_000}))
+    assert [row.values for row in json_files.json_rows(path, ["text"], "strict")] == [
+        ("a" * 100_000,)
+    ]
+    assert len(decoded) <= 12  # 100 characters doubled until they are 100,000
+
+
+def test_a_part_of_a_part(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "text\n" + "".join(f"{row}\n" for row in range(8)))
+    _, second = Documents(open_table([path], ["text"])).cut([0.5, 0.5])
+    assert [list(part) for part in second.cut([0.5, 0.5])] == [["4", "5"], ["6", "7"]]
+    assert len({part.fingerprint for part in (second, *second.cut([0.5, 0.5]))}) == 3
 
 
 def test_an_unclosed_string_costs_no_memory(
@@ -282,7 +312,14 @@ def test_a_table_that_changes_while_it_is_read(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", "text\na\nb\n")
     rows = open_table([path], ["text"]).rows()
     next(rows)
-    path.write_text("text\na,b\n")
+    path.write_text("text\na\n")
+    with pytest.raises(UserError, match="changed while it was read"):
+        list(rows)
+    # Also where what is written meanwhile is no row.
+    path.write_text("text\n" + "a\n" * 100_000)
+    rows = open_table([path], ["text"]).rows()
+    next(rows)
+    path.write_text("text\n" + "a,b\n" * 100_000)
     with pytest.raises(UserError, match="changed while it was read"):
         list(rows)
 
