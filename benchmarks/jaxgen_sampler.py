@@ -14,7 +14,7 @@ from benchmarks.machine import device_peak
 from benchmarks.variants import unroll_scans
 from jaxgen.generation.generate import generate
 from jaxgen.generation.sampling import SamplingParams
-from jaxgen.models.decoding import step_fn_of
+from jaxgen.models.decoding import initial_carry_of, step_fn_of
 from jaxgen.models.language_model import prefill_fn_of
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -165,7 +165,7 @@ class JaxgenText:
             tokenizer=tokenizer,
             step_fn=step_fn_of(model),
             prefill_fn=prefill_fn_of(model),
-            initial_carry=model.initial_carry,
+            initial_carry=initial_carry_of(model),
         )
         started = time.perf_counter()
         self.run(1 if warm else 0)

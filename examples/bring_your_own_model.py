@@ -17,7 +17,6 @@ import optax
 
 import jaxgen
 from jaxgen.data.embedded import embedded_text
-from jaxgen.training.step import init_state
 
 
 def init(key, vocab_size, hidden_size):
@@ -71,7 +70,7 @@ def main(steps=400, hidden_size=192, batch_size=32, window=32, max_new_tokens=20
     train_step = jax.jit(jaxgen.make_train_step(loss_fn, tx), donate_argnums=0)
     params = init(jax.random.key(0), len(characters), hidden_size)
     fresh = np.zeros((batch_size, hidden_size), np.float32)
-    state = init_state(params, tx, jax.random.key(1), carry=jnp.asarray(fresh))
+    state = jaxgen.init_state(params, tx, jax.random.key(1), carry=jnp.asarray(fresh))
     for step in range(steps):
         first = step % windows * window
         if first == 0:

@@ -1,11 +1,12 @@
 """Recurrent sequence generation in JAX at the speed the hardware allows."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # true to type checkers; the command answers Ctrl-C sooner without `typing`
 if TYPE_CHECKING:
+    from typing import Any
+
     from jaxgen import nn as nn
     from jaxgen.config import Experiment as Experiment
+    from jaxgen.config import LanguageModelExperiment as LanguageModelExperiment
     from jaxgen.errors import UserError as UserError
     from jaxgen.experiment import evaluate as evaluate
     from jaxgen.experiment import export as export
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from jaxgen.generation.sampling import SamplingParams as SamplingParams
     from jaxgen.generation.score import score as score
     from jaxgen.generation.text import TextModel as TextModel
+    from jaxgen.training.step import init_state as init_state
     from jaxgen.training.step import make_train_step as make_train_step
     from jaxgen.types import LossAux as LossAux
     from jaxgen.types import Sum as Sum
@@ -25,6 +27,7 @@ __version__ = "0.1.0"
 # Public name -> module that defines it, loaded on first use, so that `import jaxgen` stays light.
 _DEFINED_IN = {
     "Experiment": "config",
+    "LanguageModelExperiment": "config",
     "LossAux": "types",
     "SamplingParams": "generation.sampling",
     "Sum": "types",
@@ -34,6 +37,7 @@ _DEFINED_IN = {
     "evaluate": "experiment",
     "export": "experiment",
     "generate": "generation.generate",
+    "init_state": "training.step",
     "load": "experiment",
     "make_train_step": "training.step",
     "score": "generation.score",
@@ -42,6 +46,7 @@ _DEFINED_IN = {
 
 __all__ = [
     "Experiment",
+    "LanguageModelExperiment",
     "LossAux",
     "SamplingParams",
     "Sum",
@@ -52,6 +57,7 @@ __all__ = [
     "evaluate",
     "export",
     "generate",
+    "init_state",
     "load",
     "make_train_step",
     "nn",
@@ -60,7 +66,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
+    from importlib import import_module
+
     if name == "nn":
         return import_module("jaxgen.nn")
     if name not in _DEFINED_IN:

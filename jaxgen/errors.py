@@ -20,7 +20,9 @@ def closest(wanted: str, known: Iterable[str]) -> str | None:
     """The known name that `wanted` is most likely a misspelling of, if any is close."""
     import difflib
 
-    return next(iter(difflib.get_close_matches(wanted, list(known), n=1)), None)
+    spelled = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(wanted.lower(), list(spelled), n=1)
+    return spelled[close[0]] if close else None
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 All that is known here are run directories and exports; what a model is, its task knows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
@@ -15,12 +15,13 @@ from jaxgen.config import EXPERIMENTS, Experiment, changes
 from jaxgen.config.toml import DEFAULT_TASK, parse_toml, read_toml, to_toml
 from jaxgen.directories import kind_of
 from jaxgen.errors import UserError
-from jaxgen.exports import check_export, read_export, write_export
+from jaxgen.exports import check_export, read_export, read_export_settings, write_export
 from jaxgen.tasks import task_of
 from jaxgen.training.checkpoints import restore_like
 from jaxgen.training.devices import candidate_devices, choose_devices, jitted_init
 from jaxgen.training.loop import Result
 from jaxgen.training.loop import train as train_runs
+from jaxgen.training.memory import check_memory, tree_bytes
 from jaxgen.training.parallel import jit_multi_step
 from jaxgen.training.progress import Display
 from jaxgen.training.run_progress import history
@@ -35,6 +36,7 @@ from jaxgen.training.seed_runs import (
 )
 from jaxgen.training.seeds import SeedLayout, first_states, make_seed_layout, seed_devices
 from jaxgen.training.starts import check_start
+from jaxgen.training.step import TrainState
 from jaxgen.training.trainable import Trainable
 from jaxgen.types import PyTree
 
@@ -49,6 +51,7 @@ class Saved(NamedTuple):
     files: Mapping[str, str]
     """What its task keeps beside the parameters, name to text."""
     params: PyTree
+
 
 @overload
 def train(
@@ -134,21 +137,28 @@ def train(
         else:
             files = dict(task.fit_files(experiment, data))
         trainable = task.build(experiment, files, data, out / "tokens", seeds=layout)
+        init = jitted_init(trainable)
+        shapes = jax.eval_shape(init, jax.random.key(0))
+        check_memory((tree_bytes(shapes) + tree_bytes(shapes.params)) * len(numbers))
         if layout is None:
             run = _open_run(out, experiment, files, trainable, resume, overwrite)
-            return _train_one(trainable, experiment, run, display)
+            return _train_one(trainable, init, experiment, run, display)
         home = _open_seeds(out, experiment, numbers, files, trainable, layout, resume, overwrite)
         return _train_seeds(trainable, experiment, home, layout, display)
 
 
 def _train_one(
-    trainable: Trainable, experiment: Experiment, run: Run, display: Display | None
+    trainable: Trainable,
+    init: Callable[[jax.Array], TrainState],
+    experiment: Experiment,
+    run: Run,
+    display: Display | None,
 ) -> Result:
     config = experiment.training
     schedule = StepSchedule(trainable.batches, config)
     display = display or Display(schedule.total, trainable.objective)
-    layout, multi_step = choose_devices(trainable, schedule, config, run, display)
-    state = jitted_init(trainable)(jax.random.key(config.seed))
+    layout, multi_step = choose_devices(trainable, init, schedule, config, run, display)
+    state = init(jax.random.key(config.seed))
     (result,) = train_runs(
         trainable, state, multi_step, [run], config, layout=layout, display=display
     )
@@ -213,9 +223,7 @@ def _open_seeds(
 
     if not resume:
         notes = _notes(files, trainable)
-        return SeedRuns.create(
-            out, numbers, layout.devices, written, notes, overwrite=overwrite
-        )
+        return SeedRuns.create(out, numbers, layout.devices, written, notes, overwrite=overwrite)
     home = SeedRuns.open(out)
     _check_corpus(home.runs, experiment, trainable)
     home.write_file("config.toml", written(numbers[0])["config.toml"])
@@ -319,8 +327,19 @@ def settings_of(path: str | Path) -> Experiment:
     """
     directory = Path(path)
     if kind_of(directory) == "export":
-        return read_export(directory)[0]
+        return read_export_settings(directory)
     return _settings_of(Run.open(first_run_of(directory)))
+
+
+def check_command(path: str | Path, command: str) -> None:
+    """UserError where a model is of a task that another command uses; the error names it."""
+    experiment = settings_of(path)
+    wanted = task_of(experiment).command
+    if wanted != command:
+        raise UserError(
+            f"{path} is of task {experiment.task}, which has no `jaxgen {command}`; use "
+            f"`jaxgen {wanted} {path}`"
+        )
 
 
 def _settings_of(run: Run) -> Experiment:
@@ -398,13 +417,14 @@ def describe(path: str | Path) -> dict[str, Any]:
         objective = task_of(experiment).objective(experiment, files)
         history_of_seeds = seeds_history(directory, objective)
         return facts | {"kind": "seeds", "task": experiment.task, **history_of_seeds}
-    experiment, files, params = read_saved(directory)
+    saved = read_saved(directory)
+    experiment, files = saved.experiment, dict(saved.files)
     task = task_of(experiment)
     exported = kind_of(directory) == "export"
     facts |= {
         "kind": "export" if exported else "run",
         "task": experiment.task,
-        "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(params)),
+        "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(saved.params)),
         **task.facts(experiment, files),
     }
     if not exported:

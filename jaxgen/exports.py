@@ -106,7 +106,11 @@ def write_export(
     card = card.replace("{name}", directory.absolute().name)
     card = card.replace("{parameters}", f"{sum(array.size for array in arrays.values()):,}")
     config = {**config, "files": list(files)}
-    contents: dict[str, str | bytes] = {**files, WEIGHTS: save(arrays, {"format": "np"}), CARD: card}
+    contents: dict[str, str | bytes] = {
+        **files,
+        WEIGHTS: save(arrays, {"format": "np"}),
+        CARD: card,
+    }
     for name, own in digests(contents).items():
         written[name] = written.get(name, []) + own
     try:
@@ -159,8 +163,7 @@ def read_export(directory: str | Path) -> tuple[Experiment, dict[str, str], dict
     from safetensors.numpy import load_file
 
     directory = Path(directory)
-    config = read_config(directory)
-    experiment = validate(config["experiment"], str(directory / EXPORT_INDEX))
+    config, experiment = read_config(directory), read_export_settings(directory)
     names = config.get("files", ["tokenizer.json"])  # exports of language models named none
     files = {name: _read_text(directory, name) for name in names}
     weights = directory / WEIGHTS
@@ -173,6 +176,12 @@ def read_export(directory: str | Path) -> tuple[Experiment, dict[str, str], dict
             f"{weights} is damaged: {first_line(error)}; export the run again"
         ) from error
     return experiment, files, nest(arrays, ".")
+
+
+def read_export_settings(directory: str | Path) -> Experiment:
+    """Settings of an export. Errors are those of `read_export`."""
+    source = str(Path(directory) / EXPORT_INDEX)
+    return validate(read_config(directory)["experiment"], source)
 
 
 def _read_text(directory: Path, name: str) -> str:

@@ -31,9 +31,9 @@ __all__ = [
 class Sum(NamedTuple):
     """A sum and what to divide it by for a mean."""
 
-    total: Float[Array, "..."]
-    """Any shape: a scalar, a confusion matrix."""
-    weight: Float[Array, "..."]
+    total: Any
+    """An array of any shape: a scalar, a confusion matrix."""
+    weight: Any
     """A scalar; 0 where there was nothing to add up."""
 
 

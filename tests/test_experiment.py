@@ -34,7 +34,7 @@ def run(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def nll_of_rows(model: jaxgen.TextModel, rows: np.ndarray) -> np.ndarray:
     """Nll of every token but the first of each row, [B, T-1], by a plain loop over the steps."""
-    carry = model.initial_carry(len(rows))
+    carry = model.initial_carry(model.params, len(rows))
     nll = []
     for now, following in zip(rows.T[:-1], rows.T[1:], strict=True):
         carry, logits = model.step_fn(model.params, carry, jnp.asarray(now, jnp.int32))

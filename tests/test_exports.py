@@ -47,11 +47,15 @@ def export(tmp_path: Path) -> Path:
 def test_round_trip(export: Path) -> None:
     assert kind_of(export) == "export"
     assert (export / "README.md").read_text() == "# model: 8 parameters\n"
-    assert json.loads((export / "config.json").read_text()) == {"format": 1, **CONFIG}
+    assert json.loads((export / "config.json").read_text()) == {
+        "format": 1,
+        **CONFIG,
+        "files": ["tokenizer.json"],
+    }
     assert {path.name for path in export.iterdir()} == {
         *("README.md", "config.json", "model.safetensors", "tokenizer.json")
     }
-    experiment, params = read_export(export)
+    experiment, _, params = read_export(export)
     assert experiment == EXPERIMENT
     kernel = params["lstm"]["layer_0"]["kernel"]
     np.testing.assert_array_equal(kernel, PARAMS["lstm"]["layer_0"]["kernel"])
@@ -100,7 +104,7 @@ def test_unwritable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_export_of_the_first_format() -> None:
-    experiment, params = read_export(FIXTURE / "export")
+    experiment, _, params = read_export(FIXTURE / "export")
     assert kind_of(FIXTURE / "export") == "export"
     assert experiment.model.hidden_size == 8
     assert params["lstm"]["layer_0"]["recurrent_kernel"].shape == (8, 32)
@@ -108,7 +112,9 @@ def test_an_export_of_the_first_format() -> None:
     assert kind_of(FIXTURE / "seeds") == "seeds"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "\xff", '{"format": 1, "experiment": []}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "null", "\xff", '{"format": 1, "experiment": []}']
+)
 def test_damaged_configuration(export: Path, text: str) -> None:
     (export / "config.json").write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=r"is not the config\.json of a jaxgen export"):
@@ -119,9 +125,9 @@ def test_an_export_is_replaced_only_when_told_to(export: Path) -> None:
     (export / "notes.md").write_text("mine")
     with pytest.raises(UserError, match="already holds an export; replace it with --force"):
         write(export, 2.0)
-    np.testing.assert_array_equal(read_export(export)[1]["output_bias"], PARAMS["output_bias"])
+    np.testing.assert_array_equal(read_export(export)[2]["output_bias"], PARAMS["output_bias"])
     write(export, 2.0, overwrite=True)
-    np.testing.assert_array_equal(read_export(export)[1]["output_bias"], [1.0, -3.0])
+    np.testing.assert_array_equal(read_export(export)[2]["output_bias"], [1.0, -3.0])
     assert (export / "notes.md").read_text() == "mine"
 
 
@@ -193,7 +199,7 @@ def test_an_export_that_is_killed_is_made_again(
                 write(out, 2.0)
             (out / "README.md").unlink()
         write(out, 2.0, overwrite=old and not number)
-        np.testing.assert_array_equal(read_export(out)[1]["output_bias"], [1.0, -3.0])
+        np.testing.assert_array_equal(read_export(out)[2]["output_bias"], [1.0, -3.0])
     with pytest.raises(UserError, match="holds an export"):
         check_start(out)
     assert check_export(tmp_path / "new") == {}

@@ -68,7 +68,9 @@ def test_imports_go_down(path: Path) -> None:
             assert target in allowed, f"{name_of(path)} must not import {name}"
 
 
-@pytest.mark.parametrize("path", source_files(*(f"jaxgen/{package}" for package in CORE)), ids=name_of)
+@pytest.mark.parametrize(
+    "path", source_files(*(f"jaxgen/{package}" for package in CORE)), ids=name_of
+)
 def test_core_imports_only_jax_and_friends(path: Path) -> None:
     for name in imports(ast.parse(path.read_text()), top_level_only=True):
         library = name.partition(".")[0]

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import subcommand
 
+from jaxgen.cli.arguments import check_arguments
 from jaxgen.cli.generate import Generate
 from jaxgen.cli.models import Evaluate, Export, Info
 from jaxgen.cli.train import Train, parse_train
@@ -24,6 +25,12 @@ from jaxgen.files import reason
 
 ERROR, INTERRUPTED = 2, 130
 
+_COMMANDS: dict[str, type] = {  # but for `train`, whose options are those of its task
+    "generate": Generate,
+    "evaluate": Evaluate,
+    "info": Info,
+    "export": Export,
+}
 Command = (
     Annotated[Train, subcommand("train")]
     | Annotated[Generate, subcommand("generate")]
@@ -77,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(args: list[str]) -> None:
     """Read the options and run the command."""
+    if args and args[0] in _COMMANDS:
+        check_arguments(args[1:], _COMMANDS[args[0]])
     command: Any = (
         parse_train(args[1:])
         if args[:1] == ["train"]
@@ -95,8 +104,8 @@ def _explanation(error: Exception) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}{error.strerror}"
+        where = "cannot write to standard output, or a file"
+        return f"{where if error.filename is None else error.filename}: {error.strerror}"
     # The class of JAX's errors has had several names.
     if isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED"):
         return (

@@ -3,17 +3,24 @@
 import itertools
 import json
 import math
-import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import DisallowNone
+from tyro.conf import DisallowNone, arg
 
-from jaxgen.cli.options import Checkpoint, Flag, RunArgument, print_facts, said
+from jaxgen.cli.conflicts import SHAPES, check_options_together
+from jaxgen.cli.conversation import converse
+from jaxgen.cli.options import (
+    Checkpoint,
+    Flag,
+    RunArgument,
+    print_facts,
+    said,
+)
+from jaxgen.cli.prompts import read_prompt, unescape
 from jaxgen.cli.tables import check_table, write_table
-from jaxgen.errors import UserError
 
 Number = Annotated[float | None, DisallowNone, said]
 Whole = Annotated[int | None, DisallowNone, said]
@@ -31,7 +38,15 @@ class Generate:
     """Run directory or export."""
     prompt: Annotated[tuple[str, ...], said] = ("",)
     """Texts to continue. An empty one begins where a text begins: after <bos>, else <eos>, else a
-    new line, else the first token of the vocabulary."""
+    new line, else the first token of the vocabulary. One that begins with a dash is written
+    --prompt=-text."""
+    prompt_file: Annotated[
+        Path | None, DisallowNone, arg(metavar="FILE", help_behavior_hint="")
+    ] = None
+    """Continue the text of this file instead, without its last line end; - is standard input."""
+    escapes: Flag = False
+    r"""Take \n, \t, \r and \\ in --prompt and --stop as a new line, a tab, a carriage return and a
+    backslash."""
     temperature: Annotated[tuple[float, ...], said] = (1.0,)
     """0 is greedy; the higher, the more varied."""
     top_p: Annotated[tuple[float, ...], said] = (1.0,)
@@ -56,10 +71,12 @@ class Generate:
     """End a text before the first of these strings."""
     n: int = 1
     """Texts for each combination."""
-    seed: int = 0
-    """One seed, one text."""
+    seed: Whole = None
+    """One seed, one text. (default: 0)"""
     label: Whole = None
     """What a conditioned model writes about."""
+    allow_special: Flag = False
+    """Generate the tokens <unk>, <pad> and <bos> as well."""
     beam_size: Whole = None
     """Search for the likeliest text instead of sampling, with so many beams."""
     stream: Flag = False
@@ -77,92 +94,66 @@ class Generate:
 
     def __call__(self) -> None:
         """Generate and print."""
-        grid = list(itertools.product(self.prompt, self.temperature, self.top_p))
-        if not grid:
-            raise UserError("`--prompt`, `--temperature` and `--top-p` need a value each")
-        if (self.stream or self.interactive) and (len(grid) > 1 or self.n > 1):
-            raise UserError(
-                "--stream and --interactive write one text at a time: give one prompt, one "
-                "--temperature and one --top-p, and no --n"
-            )
-        if self.beam_size is not None:
-            if self.stream or self.interactive:
-                raise UserError("--beam-size finds whole texts: leave out --stream, --interactive")
-            if not 1 <= self.n <= self.beam_size:
-                raise UserError(f"--n must be 1 to --beam-size, {self.beam_size}, got {self.n}")
-        if self.report and (self.stream or self.interactive):
-            raise UserError("--report needs whole texts: leave out --stream and --interactive")
+        check_options_together(self)
         if self.out is not None:
-            if self.stream or self.interactive:
-                raise UserError("--out needs whole texts: leave out --stream and --interactive")
             check_table(self.out)
+        command = self._with_prompts()
 
-        from jaxgen.experiment import load
+        from jaxgen.experiment import check_command, load
         from jaxgen.training.parallel import request_host_devices
 
+        check_command(self.run, "generate")
         request_host_devices()
-        lm = load(self.run, self.checkpoint)
-        labels = lm.config.model.num_labels
-        if self.label is not None and not 0 <= self.label < labels:
-            rule = f"in [0, {labels})" if labels else "left out: this model has no labels"
-            raise UserError(f"--label must be {rule}, got {self.label}")
+        command._run(load(self.run, self.checkpoint))
+
+    def _with_prompts(self) -> "Generate":
+        """The same with the texts to continue read and their escapes resolved."""
+        prompt, stop = self.prompt, self.stop
+        if self.prompt_file is not None:
+            prompt = (read_prompt(self.prompt_file),)
+        elif self.escapes:
+            prompt = tuple(map(unescape, prompt))
+        return replace(
+            self, prompt=prompt, stop=tuple(map(unescape, stop)) if self.escapes else stop
+        )
+
+    def _run(self, lm: Any) -> None:
         if self.interactive:
-            self._converse(lm)
+            converse(lambda text, seed: self._stream(lm, text, seed), self.seed or 0)
         elif self.stream:
             print(self.prompt[0], end="", flush=True)
-            self._stream(lm, self.prompt[0], self.seed)
+            for piece in self._stream(lm, self.prompt[0], self.seed or 0):
+                print(piece, end="", flush=True)
+            print()
         else:
-            self._print_all(lm, grid)
+            self._print_all(lm)
+
+    def _options(self) -> dict[str, Any]:
+        """What every way of generating takes; what is not asked for is left out."""
+        names = ("label", "no_repeat_ngram")
+        values = {name: getattr(self, name) for name in names}
+        values |= {"stop": self.stop or None, "allow_special": self.allow_special or None}
+        known = {name: value for name, value in values.items() if value is not None}
+        return {"max_new_tokens": self.max_new_tokens, **known}
 
     def _settings(self, top_p: Iterable[float]) -> dict[str, Any]:
         """Settings of the sampler besides the temperature; what is not asked for is left out."""
-        names = (
-            *("top_k", "min_p", "typical_p", "repetition_penalty", "presence_penalty"),
-            *("frequency_penalty", "no_repeat_ngram"),
-        )
-        values = {name: getattr(self, name) for name in names}
+        values = {name: getattr(self, name) for name in SHAPES}
         values["top_p"] = None if set(self.top_p) == {1.0} else list(top_p)
         return {name: value for name, value in values.items() if value is not None}
 
-    def _stream(self, lm: Any, prompt: str, seed: int) -> str:
-        """Print the continuation of a prompt while it is made, and return it."""
-        text = ""
-        for piece in lm.stream(
-            prompt,
-            max_new_tokens=self.max_new_tokens,
-            key=seed,
-            stop=self.stop or None,
-            labels=self.label,
-            temperature=self.temperature[0],
-            **self._settings(self.top_p),
-        ):
-            print(piece, end="", flush=True)
-            text += piece
-        print()
-        return text
+    def _stream(self, lm: Any, prompt: str, seed: int) -> Iterator[str]:
+        """The continuation of a prompt while it is made."""
+        settings = {"temperature": self.temperature[0], **self._settings(self.top_p)}
+        return lm.stream(prompt, key=seed, **self._options(), **settings)
 
-    def _converse(self, lm: Any) -> None:
-        """Continue what is typed until the end of input; Ctrl-C ends one text."""
-        print("Type a text to continue; an empty line goes on; Ctrl-D ends.", file=sys.stderr)
-        text = ""
-        for seed in itertools.count(self.seed):
-            try:
-                prompt = input("> ")
-            except EOFError:
-                print()
-                return
-            text = prompt or text
-            try:
-                text += self._stream(lm, text, seed)
-            except KeyboardInterrupt:
-                print()
-
-    def _print_all(self, lm: Any, grid: list[tuple[str, float, float]]) -> None:
+    def _print_all(self, lm: Any) -> None:
         """Generate all combinations in one batch, and print or write them."""
-        outputs, tokens = self._search(lm) if self.beam_size else self._sample(lm, grid)
-        result: dict[str, Any] = {"run": str(self.run), "seed": self.seed, "outputs": outputs}
+        outputs, tokens = self._sample(lm) if self.beam_size is None else self._search(lm)
+        seed = {"seed": self.seed or 0} if self.beam_size is None else {}
+        result: dict[str, Any] = {"run": str(self.run), **seed, "outputs": outputs}
         if self.report:
-            result["report"] = _report(self.run, tokens)
+            result["report"] = _report(lm, tokens)
         if self.out is not None:
             write_table(self.out, outputs)
         if self.json:
@@ -176,16 +167,15 @@ class Generate:
             print()
             print_facts(result["report"], as_json=False)
 
-    def _sample(self, lm: Any, grid: list[tuple[str, float, float]]) -> Outputs:
+    def _sample(self, lm: Any) -> Outputs:
+        grid = list(itertools.product(self.prompt, self.temperature, self.top_p))
         prompts, temperatures, top_p = map(list, zip(*grid, strict=True))
         texts = lm.sample(
             prompts,
-            max_new_tokens=self.max_new_tokens,
             n=self.n,
-            key=self.seed,
-            stop=self.stop or None,
-            labels=self.label,
+            key=self.seed or 0,
             temperature=temperatures,
+            **self._options(),
             **self._settings(top_p),
         )
         flat = [
@@ -201,7 +191,7 @@ class Generate:
                 "sample": number,
                 "text": sample.text,
                 "tokens": len(sample.tokens),
-                "nll": -sum(sample.logprobs) / max(len(sample.logprobs), 1),
+                "nll": _mean_nll(sum(sample.logprobs), len(sample.logprobs)),
                 "finished": sample.finished,
             }
             for (prompt, temperature, p), number, sample in flat
@@ -214,8 +204,7 @@ class Generate:
             list(self.prompt),
             num_beams=self.beam_size,
             n=self.n,
-            max_new_tokens=self.max_new_tokens,
-            labels=self.label,
+            **self._options(),
         )
         flat = [
             (prompt, place, beam)
@@ -228,7 +217,7 @@ class Generate:
                 "sample": place,
                 "text": beam.text,
                 "tokens": len(beam.tokens),
-                "nll": -beam.logprob / max(len(beam.tokens), 1),
+                "nll": _mean_nll(beam.logprob, len(beam.tokens)),
             }
             for prompt, place, beam in flat
         ]
@@ -237,7 +226,10 @@ class Generate:
     def _title(self, output: dict[str, Any]) -> str:
         """What sets one text apart from the others."""
         if self.beam_size:
-            return f"{output['sample'] + 1}, {output['nll']:.4f} nats a token"
+            nll = output["nll"]
+            return f"{output['sample'] + 1}, " + (
+                "no tokens" if nll is None else f"{nll:.4f} nats a token"
+            )
         parts = [f"temperature {output['temperature']:g}"]
         if len(self.top_p) > 1:
             parts.append(f"top-p {output['top_p']:g}")
@@ -246,12 +238,17 @@ class Generate:
         return ", ".join(parts)
 
 
-def _report(run: Path, texts: list[list[int]]) -> dict[str, Any]:
+def _mean_nll(logprob: float, tokens: int) -> float | None:
+    """Nats per token; None for a text without tokens, which ended before its first."""
+    return -logprob / tokens if tokens else None
+
+
+def _report(lm: Any, texts: list[list[int]]) -> dict[str, Any]:
     """Copied spans and variety of some texts, against the corpus of their model."""
     from jaxgen.evaluation.memorisation import memorisation
-    from jaxgen.experiment import training_tokens
+    from jaxgen.tasks.language_model import training_tokens
 
-    found = memorisation(texts, training_tokens(run))
+    found = memorisation(texts, training_tokens(lm))
     shares = {f"novel_{n}": share for n, share in found.novel.items()}
     shares |= {f"distinct_{n}": share for n, share in found.distinct.items()}
     known = {name: share for name, share in shares.items() if not math.isnan(share)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import tyro
 from tyro.conf import DisallowNone, Positional, arg
 
+from jaxgen.cli.arguments import check_arguments
 from jaxgen.cli.options import Flag, default
 from jaxgen.config import EXPERIMENTS, Config, Experiment
 from jaxgen.config.toml import DEFAULT_TASK, check_task, read_toml, validate
@@ -71,7 +72,11 @@ class Train:
         data = values["data"]
         # A corpus named by an option takes the place of the file's.
         if {"files", "dataset"} <= data.keys():
-            if data["files"] and data["files"] != base["files"] and data["dataset"] == base["dataset"]:
+            if (
+                data["files"]
+                and data["files"] != base["files"]
+                and data["dataset"] == base["dataset"]
+            ):
                 data |= {"dataset": None, "subset": None}
             elif data["dataset"] not in (None, base["dataset"]) and data["files"] == base["files"]:
                 data |= {"files": (), "validation_files": (), "test_files": ()}
@@ -103,9 +108,10 @@ class Train:
 
 
 def parse_train(args: Sequence[str]) -> Train:
-    """Read the options of the task twice: first for the file, then with its settings as defaults."""
+    """Read the options twice: first for the file, then with its settings as defaults."""
     kind = EXPERIMENTS[check_task(_task_of(args), "command line")]
     command = _command(kind)
+    check_arguments(args, command)
     first = tyro.cli(
         command, prog="jaxgen train", args=[a for a in args if a not in ("-h", "--help")]
     )
@@ -115,16 +121,17 @@ def parse_train(args: Sequence[str]) -> Train:
 
 def _task_of(args: Sequence[str]) -> str:
     """The task that the arguments ask for, before it is known which options there are."""
-    given = {"--task": None, "--out": None}
+    given: dict[str, str | None] = {"--task": None, "--out": None}
     for word, following in zip(args, [*args[1:], None], strict=True):
         name, equals, value = word.partition("=")
         if name in given:
             given[name] = value if equals else following
-    if given["--task"] is not None:
-        return given["--task"]
+    task, out = given.values()
+    if task is not None:
+        return task
     files = [Path(word) for word in args if word.endswith(".toml")]
-    if "--resume" in args and given["--out"] is not None:
-        files = [Path(given["--out"], "config.toml")]
+    if "--resume" in args and out is not None:
+        files = [Path(out, "config.toml")]
     return next((read_toml(path).task for path in files if path.is_file()), DEFAULT_TASK)
 
 
@@ -151,7 +158,7 @@ def _options(section: type[Config]) -> Any:
             members.append((name, nested, field(default_factory=nested)))
         elif not issubclass(section, Experiment):  # its `task` is no setting of a section
             described = arg(help=info.description, help_behavior_hint=default)
-            kind = Annotated[info.annotation, described]  # type: ignore[valid-type, name-defined]
+            kind = Annotated[info.annotation, described]  # type: ignore[name-defined]
             members.append((name, kind, field(default=info.default)))
     return make_dataclass(section.__name__, members, namespace={"__doc__": section.__doc__})
 
@@ -168,11 +175,15 @@ def _filled(options: Any, config: Config) -> Any:
 
 def _print_table(results: "Sequence[Result]") -> None:
     """One line a seed, the best marked."""
-    measured = [result for result in results if result.best is not None]
     objective = results[0].objective
-    best = measured[objective.best([r.best for r in measured])] if measured else None
+    values = [result.best for result in results if result.best is not None]
+    best = values[objective.best(values)] if values else None
     for result in results:
-        shown = f"  best validation {objective.name} {result.best:.4f}" if result.best is not None else ""
-        mark = "  <- best" if result is best else ""
+        shown = (
+            f"  best validation {objective.name} {result.best:.4f}"
+            if result.best is not None
+            else ""
+        )
+        mark = "  <- best" if best is not None and result.best == best else ""
         end = f"{result.reason} after {result.steps} steps"
         print(f"{result.run.directory}: {end}{shown}{mark}", file=sys.stderr)

@@ -15,7 +15,8 @@ class Experiment(Config):
     Each task has a subclass whose `task` is its name and whose other fields are its sections.
     """
 
-    task: str
+    task: str = ""
+    """Name of the task."""
     data: DataConfig = DataConfig()
     model: Config = Config()
     optimizer: OptimizerConfig = OptimizerConfig()

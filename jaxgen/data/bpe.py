@@ -33,7 +33,9 @@ def byte_level(
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
     if steps:
         backend.normalizer = normalizers.Sequence(list(steps))
-    cut = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words)
+    cut: pre_tokenizers.PreTokenizer = pre_tokenizers.ByteLevel(
+        add_prefix_space=False, use_regex=words
+    )
     if words:
         run = Regex(rf"\S{{{UNBROKEN_CHARACTERS}}}|\s{{{UNBROKEN_CHARACTERS}}}")
         cut = pre_tokenizers.Sequence([pre_tokenizers.Split(run, "isolated"), cut])
@@ -108,10 +110,12 @@ def _in_a_thread(
             failures.append(error)
 
     thread = threading.Thread(target=run, name="bpe", daemon=True)
-    thread.start()
     try:
-        while thread.is_alive():
+        thread.start()
+        works = True
+        while works:
             thread.join(_WAIT_SECONDS)
+            works = thread.is_alive()
             waiting()
     finally:
         stopped.set()

@@ -1,5 +1,6 @@
 """From settings to a corpus: text to train on, and text held out."""
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from jaxgen.data.embedded import embedded_text
 from jaxgen.data.hub import hub_tables
 from jaxgen.data.tables import is_table, open_table
 from jaxgen.data.text_files import TextFiles
-from jaxgen.data.tokenizers import EOS, Tokenizer
+from jaxgen.data.tokenizers import EOS, Kind, Tokenizer
 from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.errors import UserError
 
@@ -93,9 +94,13 @@ def load_corpus(config: CorpusConfig) -> Corpus:
         cut = parts["train"].cut([shares[part] for part in wanted])
         for part, source in zip(wanted, cut, strict=True):
             if source.empty:
+                way_out = (
+                    "give more text"
+                    if part == "train"
+                    else f"raise `data.{part}_fraction`, or name a {part} file or split"
+                )
                 raise UserError(
-                    f"a share of {shares[part]:g} of {name} for {part} holds nothing; raise "
-                    f"`data.{part}_fraction`, or name a {part} file or split"
+                    f"a share of {shares[part]:g} of {name} for {part} holds nothing; {way_out}"
                 )
             parts[part] = source
     return Corpus(**parts, lowercase=config.lowercase)
@@ -105,10 +110,22 @@ def fit_tokenizer(config: TokenizerConfig, corpus: Corpus) -> Tokenizer:
     """Build the tokenizer from the training text; documents get an ``<eos>`` to end with."""
     return build_tokenizer(
         config,
-        corpus.train,
+        readable(corpus.train, config.kind),
         lowercase=corpus.lowercase,
         specials=(EOS,) if corpus.train.documents else (),
     )
+
+
+def readable(source: Source, kind: Kind) -> Iterator[str | list[int]]:
+    """Yield what a source holds; UserError for lists where the kind of tokenizer reads text."""
+    for value in source:
+        if kind != "integer" and not isinstance(value, str):
+            raise UserError(
+                f"the {kind} tokenizer reads text, but {source.name} holds lists of integers such "
+                f"as {value!r:.60}; set `tokenizer.kind` to integer, or choose another column with "
+                "--data.column"
+            )
+        yield value
 
 
 def _check_files_are_used(config: CorpusConfig) -> None:
@@ -120,17 +137,17 @@ def _check_files_are_used(config: CorpusConfig) -> None:
             f"so {held_out[0]} would not be read; give training files too, or name a split with "
             "--data.validation-split or --data.test-split"
         )
-    seen: dict[Path, str] = {}
+    seen: dict[str, str] = {}
     for part in ("files", "validation_files", "test_files"):
         for path in getattr(config, part):
-            earlier = seen.setdefault(path.resolve(), part)
+            earlier = seen.setdefault(os.path.realpath(path), part)
             if earlier != part:
                 warnings.warn(
                     f"{path} is in `data.{earlier}` and in `data.{part}`: figures on text that "
                     "was trained on say nothing of other text",
                     stacklevel=3,
                 )
-        if len({path.resolve() for path in getattr(config, part)}) < len(getattr(config, part)):
+        if len(set(map(os.path.realpath, getattr(config, part)))) < len(getattr(config, part)):
             warnings.warn(f"`data.{part}` names a file twice; its text is read twice", stacklevel=3)
 
 

@@ -14,6 +14,10 @@ from jaxgen.errors import UserError
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 # Bounds the memory that a quotation mark which is never closed costs; no field is so long.
 _LONGEST_FIELD = 1 << 26
+_NO_HEADER = (
+    " (a number, counted from 0, where the file has no header), or name what separates its fields "
+    "with --data.separator"
+)
 _HEAD_CHARACTERS = 1 << 16
 _ROWS_COMPARED = 10
 
@@ -48,7 +52,7 @@ class CsvFile:
         """Yield the columns' fields of each row; empty lines are no rows.
 
         Raises:
-            UserError: a row has more or fewer fields than the first, or breaks the rules of quoting.
+            UserError: a row has more or fewer fields than the first, or breaks the quoting rules.
         """
         wanted = [self.header.index(column) for column in columns]
         where = f"{self.path} row"
@@ -113,14 +117,15 @@ class CsvFile:
         first = "the first row has" if self.numbered else "the header has"
         names = "" if self.numbered else f" ({', '.join(self.header[:5])})"
         way_out = (
-            f"put texts that hold {_name(self.separator)} in quotation marks"
+            f"put texts that hold {_name(self.separator)} in quotation marks, or name another "
+            "separator with --data.separator"
             if self.quoted
-            else "a tsv file has no quoting, so take tabs out of the texts or make it a csv file"
+            else "a tsv file has no quoting: take tabs out of its texts, or let its name end in "
+            ".csv where they are quoted"
         )
         return UserError(
             f"{self.path} row {number} (line {line}) has {len(fields)} fields and {first} "
-            f"{len(self.header)}{names}: {shown}; {way_out}, or name another separator with "
-            "--data.separator"
+            f"{len(self.header)}{names}: {shown}; {way_out}"
         )
 
 
@@ -143,7 +148,7 @@ def open_csv(path: Path, columns: Sequence[str], separator: str | None, errors: 
         written = _find_separator(written, columns)
     written = written.with_header(columns)
     for column in columns:
-        check_column(column, written.header, str(path))
+        check_column(column, written.header, str(path), _NO_HEADER)
     return written
 
 

@@ -53,9 +53,7 @@ class Documents:
         """Consecutive parts with these shares of the documents."""
         count = sum(1 for _ in self)
         ends = [0, *(round(share * count) for share in accumulate(shares[:-1])), count]
-        return [
-            replace(self, start=self.start + a, stop=self.start + b) for a, b in pairwise(ends)
-        ]
+        return [replace(self, start=self.start + a, stop=self.start + b) for a, b in pairwise(ends)]
 
     def __iter__(self) -> Iterator[str | list[int]]:
         """Yield the documents.

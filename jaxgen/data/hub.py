@@ -30,7 +30,8 @@ class HubTable:
         try:
             for batch in self.dataset.iter(batch_size=_BATCH_ROWS):
                 values = [batch[column] for column in self.columns]
-                for number, row in enumerate(zip(*values, strict=True), number + 1):
+                for row in zip(*values, strict=True):
+                    number += 1
                     yield Row(row, where, number)
         except Exception as error:  # Each format raises errors of its own library.
             raise UserError(f"cannot read {self.name}: {first_line(error)}") from error

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import TextIOWrapper
 from pathlib import Path
@@ -18,7 +19,24 @@ _LONGEST_ROW = 1 << 26
 _LONGEST_LITERAL = 16
 _STRINGS = "text"
 
-_decode = json.JSONDecoder().raw_decode
+
+class _Doubled(dict[str, Any]):
+    """An object that gives several values to one key."""
+
+    doubled: frozenset[str]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = dict(pairs)
+    if len(keys) == len(pairs):
+        return keys
+    doubled = _Doubled(keys)
+    counts = Counter(name for name, _ in pairs)
+    doubled.doubled = frozenset(name for name, count in counts.items() if count > 1)
+    return doubled
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_object).raw_decode
 _blanks = re.compile(r"[ \t\n\r]*").match
 
 
@@ -33,6 +51,11 @@ def json_rows(path: Path, columns: Sequence[str], errors: str) -> Iterator[Row]:
     """
     where = f"{path} line"
     for line, keys in json_objects(path, errors):
+        if isinstance(keys, _Doubled) and not keys.doubled.isdisjoint(columns):
+            name = min(keys.doubled.intersection(columns))
+            raise UserError(
+                f"the object in {where} {line} has the key `{name}` twice; keep one of its values"
+            )
         yield Row(tuple([keys.get(column) for column in columns]), where, line)
 
 
@@ -103,7 +126,9 @@ class _Values:
         """Read more where a value may only be cut off; UserError where it is wrong or ends."""
         left = len(self._buffer) - error.pos
         cut_off = error.msg.startswith("Unterminated string") or left < _LONGEST_LITERAL
-        if len(self._buffer) - self._position > _LONGEST_ROW or not (cut_off and self._fill()):
+        if len(self._buffer) - self._position > _LONGEST_ROW:
+            raise self._broken(f"it goes on for more than {_LONGEST_ROW:,} characters") from error
+        if not (cut_off and self._fill()):
             line = self._line + self._buffer.count("\n", self._position, error.pos)
             where = "" if line == self._line else f" in line {line}"
             raise self._broken(f"{error.msg}{where}, column {error.colno}") from error

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 PIECE_CHARACTERS = 1 << 20
 UNBROKEN_CHARACTERS = 256
-"""A run of visible characters, or of blanks, is cut into words of this length by BPE."""
+"""BPE cuts a run of visible characters, or of blanks, into chunks of this length."""
 
 # Words, BPE's pre-tokens and NFC's compositions all end between a visible character and a blank.
 _LAST_WORD_END = re.compile(r".*\S(?=[ \n\t\r])", re.DOTALL)
@@ -37,10 +37,6 @@ def repiece(texts: Iterable[str], size: int = PIECE_CHARACTERS) -> Iterator[str]
 
 
 def _end_of_chunk(text: str) -> int:
-    """Where BPE's last whole chunk of the run at the end ends."""
-    last = text[-1].isspace()
-    start = len(text)
-    while start and text[start - 1].isspace() == last:
-        start -= 1
-    whole = (len(text) - start) // UNBROKEN_CHARACTERS * UNBROKEN_CHARACTERS
-    return start + whole if whole else len(text)
+    """Where the last of BPE's chunks of unbroken text ends; without any, the end."""
+    chunk = rf"\S{{{UNBROKEN_CHARACTERS}}}|\s{{{UNBROKEN_CHARACTERS}}}"
+    return max((match.end() for match in re.finditer(chunk, text)), default=len(text))

@@ -49,16 +49,18 @@ class Table(Protocol):
         """Yield the rows; UserError where they cannot be read."""
 
 
-def check_column(column: str, known: Sequence[str], name: str) -> None:
-    """UserError where the data have no such column, naming those there are, or have it twice."""
+def check_column(column: str, known: Sequence[str], name: str, hint: str = "") -> None:
+    """UserError where the data have no such column, naming those there are, or have it twice.
+
+    The hint goes on from "choose one with --data.column".
+    """
     if not known:
         raise UserError(f"{name} has no rows; give a file with text")
     if column not in known:
         shown = ", ".join(f"{one:.40}" for one in known)
         raise UserError(
             f"{name} has no column `{column}`{nearest(column, known)}; there are: {shown}; "
-            "choose one with --data.column (a number, counted from 0, where a csv or tsv file has "
-            "no header), or name what separates its fields with --data.separator"
+            f"choose one with --data.column{hint}"
         )
     if known.count(column) > 1:
         raise UserError(

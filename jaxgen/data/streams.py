@@ -124,7 +124,9 @@ class TokenStream:
         cut = [windows(text, length + 1, length) for text in texts]
         batches = {"tokens": np.stack(cut, axis=1)}
         if self.reset_id is not None:
-            ends = [_before(self.tokens, start, count * length) == self.reset_id for start in starts]
+            ends = [
+                _before(self.tokens, start, count * length) == self.reset_id for start in starts
+            ]
             batches["resets"] = np.stack([end.reshape(count, -1) for end in ends], axis=1)
         return batches
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from jaxgen.data.csv_files import open_csv
@@ -100,15 +101,15 @@ def open_table(
     (kind,) = formats
     if kind == "csv":
         files = [open_csv(path, columns, separator, errors) for path in paths]
-        readers = [lambda file=file: file.rows(columns) for file in files]
+        readers = [partial(file.rows, columns) for file in files]
     elif kind == "json":
         _check_keys(paths, columns, errors)
-        readers = [lambda path=path: json_rows(path, columns, errors) for path in paths]
+        readers = [partial(json_rows, path, columns, errors) for path in paths]
     else:
         for path in paths:
             for column in columns:
                 check_column(column, _parquet_columns(path), str(path))
-        readers = [lambda path=path: _parquet_rows(path, columns) for path in paths]
+        readers = [partial(_parquet_rows, path, columns) for path in paths]
     read_as = "\n".join([*columns, separator or "", errors])
     return FileTable(
         tuple(paths), tuple(columns), f"{stamp(paths)} {read_as}", tuple(readers), stamps
@@ -133,6 +134,8 @@ def _parquet_columns(path: Path) -> list[str]:
     try:
         with open_bytes(path) as file:
             return list(pyarrow.parquet.read_schema(file).names)
+    except UserError:
+        raise
     except Exception as error:  # The library has many, some of them not its own.
         raise UserError(f"cannot read {path}: {first_line(error)}") from error
 
@@ -146,8 +149,11 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             table = pyarrow.parquet.ParquetFile(file)
             for batch in table.iter_batches(_BATCH_ROWS, columns=list(columns)):
                 values = [batch.column(column).to_pylist() for column in columns]
-                for number, row in enumerate(zip(*values, strict=True), number + 1):
+                for row in zip(*values, strict=True):
+                    number += 1
                     yield Row(row, where, number)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"cannot read {path}: {first_line(error)}") from error
 

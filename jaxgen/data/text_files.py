@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from io import BufferedIOBase, TextIOWrapper
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any, cast
 
 from jaxgen.data.pieces import repiece
 from jaxgen.errors import UserError
@@ -143,6 +144,12 @@ def check_files(paths: Sequence[Path]) -> None:
                 )
         if head.startswith(_GZIP) and not is_gzip(path):
             raise UserError(f"{path} is gzipped; let its name end in .gz, or uncompress it")
+        if max(head[::2].count(0), head[1::2].count(0)) > len(head) // 4:
+            encoding = "UTF-16LE" if head[1:2] == b"\0" else "UTF-16BE"
+            raise UserError(
+                f"{path} looks like UTF-16, not UTF-8; "
+                f"convert it: iconv -f {encoding} -t UTF-8 {path}"
+            )
         if b"\0" in head and ".parquet" not in map(str.lower, path.suffixes):
             raise UserError(
                 f"{path} is binary, not text (byte {head.index(0)} is NUL); "
@@ -179,7 +186,7 @@ def _stamp(path: Path) -> tuple[str, int, int]:
         stat = path.stat()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+    return os.path.realpath(path), stat.st_size, stat.st_mtime_ns
 
 
 def is_gzip(path: Path) -> bool:
@@ -210,7 +217,9 @@ def open_text(path: Path, errors: str, newline: str = "") -> Iterator[TextIOWrap
     try:
         with (
             open_bytes(path) as file,
-            TextIOWrapper(file, encoding="utf-8-sig", errors=errors, newline=newline) as text,
+            TextIOWrapper(
+                cast("Any", file), encoding="utf-8-sig", errors=errors, newline=newline
+            ) as text,
         ):
             yield text
     except UnicodeDecodeError:

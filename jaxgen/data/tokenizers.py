@@ -228,6 +228,29 @@ class Tokenizer:
         """A decoder for ids that come bit by bit."""
         return StreamingDecoder(self)
 
+    def token_texts(self, after_word: bool) -> list[tuple[bytes, bool]]:
+        """What each id adds to a text in UTF-8, and whether a word then ends the text.
+
+        Words stand apart by blanks, so that what one adds depends on what is before it; for the
+        other kinds no word ever ends a text. Byte-level pieces may hold half a character.
+        """
+        return self._token_texts[int(after_word)]
+
+    @cached_property
+    def _token_texts(self) -> tuple[list[tuple[bytes, bool]], list[tuple[bytes, bool]]]:
+        silent = {self.pad_id, self.bos_id}
+        apart = self.kind in ("word", "integer")
+
+        def after(word: bool) -> list[tuple[bytes, bool]]:
+            return [
+                (text, word)
+                if not apart or token in silent
+                else (b" " + text if word and token != self.eos_id else text, token != self.eos_id)
+                for token, text in enumerate(self._text_of)
+            ]
+
+        return after(False), after(True)
+
     def normalize(self, text: object) -> str:
         """The text as the vocabulary sees it: lower-cased and composed (NFC) where that is set."""
         if not isinstance(text, str):
@@ -271,9 +294,7 @@ class Tokenizer:
 
     def _encode_words(self, words: Sequence[str], unknown: Counter[str]) -> Ids:
         ids = np.array([self._vocabulary.get(word, -1) for word in words], np.int32)
-        unknown.update(
-            words[index].replace(MARK, "") for index in np.flatnonzero(ids < 0).tolist()
-        )
+        unknown.update(words[index].replace(MARK, "") for index in np.flatnonzero(ids < 0).tolist())
         return np.where(ids < 0, np.int32(self.unk_id or 0), ids)
 
     @cached_property

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxgen.data.corpora import Corpus, Source
+from jaxgen.data.corpora import Corpus, Source, readable
 from jaxgen.data.progress import Progress
 from jaxgen.data.streams import TokenArray, Tokens
 from jaxgen.data.tokenizers import Tokenizer, warn_unknown
@@ -112,7 +112,7 @@ def encode_source(
     dtype = small_type(tokenizer)
     eos = np.array([] if tokenizer.eos_id is None else [tokenizer.eos_id], dtype)
     progress, read = Progress(f"encoding {source.name}"), 0
-    for texts in _batches(source):
+    for texts in _batches(readable(source, tokenizer.kind)):
         progress.say(f"{read / 1e6:.1f} million characters read")
         read += sum(map(len, texts))
         encoded, strange = tokenizer.encode_many(texts)

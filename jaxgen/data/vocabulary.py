@@ -152,8 +152,8 @@ def _plain(
         literal = (PAD, BOS, EOS) if kind == "word" else (PAD, BOS, EOS, UNK)
         steps = [*steps, *(normalizers.Replace(token, marked(token)) for token in literal)]
         if kind == "word":
-            lines = [(Regex(BARE_RETURN), "\n"), ("\n", f" {EOS} ")]
-            steps = [*steps, *(normalizers.Replace(*replaced) for replaced in lines)]
+            steps = [*steps, normalizers.Replace(Regex(BARE_RETURN), "\n")]
+            steps = [*steps, normalizers.Replace("\n", f" {EOS} ")]
     if steps:
         backend.normalizer = normalizers.Sequence(list(steps))
     return backend

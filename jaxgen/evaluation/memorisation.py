@@ -72,7 +72,7 @@ class CorpusIndex:
         return np.concatenate([[np.uint64(0)], np.cumsum(terms, dtype=np.uint64)]), inverses
 
     @staticmethod
-    def _windows(prefix: np.ndarray, inverse: np.ndarray, n: int, begin: int, end: int) -> Any:
+    def _ngram_hashes(prefix: np.ndarray, inverse: np.ndarray, n: int, begin: int, end: int) -> Any:
         """Hashes of the n-grams that begin in [begin, end), wherever they stand."""
         return (prefix[begin + n : end + n] - prefix[begin:end]) * inverse[begin:end]
 
@@ -85,7 +85,7 @@ class CorpusIndex:
         found = np.full(max(count, 0), -1)
         if count <= 0 or n > len(self.corpus):
             return found
-        wanted = self._windows(*self._hash(known), n, 0, count)
+        wanted = self._ngram_hashes(*self._hash(known), n, 0, count)
         unique, members = np.unique(wanted, return_inverse=True)
         first = np.full(len(unique), -1)
         example = np.zeros(len(unique), np.int64)
@@ -96,7 +96,7 @@ class CorpusIndex:
         total = len(self.corpus) - n + 1
         for begin in range(0, total, _BLOCK):
             end = min(begin + _BLOCK, total)
-            hashes = self._windows(self._prefix, self._inverse, n, begin, end)
+            hashes = self._ngram_hashes(self._prefix, self._inverse, n, begin, end)
             places = np.flatnonzero(sieve[hashes >> shift])
             slots = np.minimum(np.searchsorted(unique, hashes[places]), len(unique) - 1)
             hits = (unique[slots] == hashes[places]) & (first[slots] < 0)

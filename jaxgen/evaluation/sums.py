@@ -76,7 +76,11 @@ def make_sums(
             carry, row = compiled((params, carry), stacked, np.int32(len(group)))
             rows.append(row)
         totals = [jax.tree.map(total, row) for row in rows]
-        return jax.tree.map(lambda *parts: np.asarray(np.sum(parts, axis=0)), *totals) if totals else {}
+        return (
+            jax.tree.map(lambda *parts: np.asarray(np.sum(parts, axis=0)), *totals)
+            if totals
+            else {}
+        )
 
     return sums
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxgen.errors import UserError
 from jaxgen.generation.checks import as_array, check_prompt, check_step_fn
-from jaxgen.generation.decoding import PrefillFn, StepFn, prepared, read, start
+from jaxgen.generation.decoding import PrefillFn, StepFn, init_state, prefill, prepared
 from jaxgen.generation.draw import top_k
 from jaxgen.generation.sampling import SamplingParams
 from jaxgen.types import Array, Float, Int, PyTree
@@ -136,7 +136,7 @@ def _search(
 ) -> BeamOutput:
     groups, width, count = shape
     batch, beams = tokens.shape[0], groups * width
-    carry, last = read_and_fork(step_fn, params, carry, tokens, lengths, prefill_fn, beams)
+    carry, last = prefill_beams(step_fn, params, carry, tokens, lengths, prefill_fn, beams)
     params = prepared(step_fn, params)
 
     def blank(logprob: Float[Array, "K"]) -> _Texts:
@@ -151,11 +151,11 @@ def _search(
     def score(logprob: Array, length: Array | int) -> Array:
         return logprob / jnp.asarray(length, jnp.float32) ** length_penalty
 
-    def goes_on(state: _State) -> Array:
+    def cond(state: _State) -> Array:
         best = state.running.logprob.max(axis=-1)
         # The best that a running text can come to, with no more loss and the kinder length.
-        hope = jnp.maximum(score(best, count), score(best, state.step + 1))
-        return (state.step < count) & (hope > state.ended.score.min(axis=-1)).any()
+        bound = jnp.maximum(score(best, count), score(best, state.step + 1))
+        return (state.step < count) & (bound > state.ended.score.min(axis=-1)).any()
 
     def advance(state: _State) -> _State:
         carry, logits = step_fn(params, state.carry, state.last)
@@ -169,10 +169,10 @@ def _search(
         go_on = partial(_go_on, step=state.step, penalty=diversity_penalty)
         running, parent = jax.vmap(go_on)(state.running, logprobs)
         last = jax.lax.dynamic_index_in_dim(running.tokens, state.step, 3, keepdims=False)
-        carry = take_rows(carry, parent.reshape(batch, beams))
+        carry = take_beams(carry, parent.reshape(batch, beams))
         return _State(state.step + 1, carry, last.reshape(-1), running, ended)
 
-    state = jax.lax.while_loop(goes_on, advance, state)
+    state = jax.lax.while_loop(cond, advance, state)
     running = state.running._replace(score=score(state.running.logprob, state.running.length))
     pool = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=2), state.ended, running)
     best = jax.vmap(jax.vmap(partial(_best, width=width)))(pool)
@@ -225,7 +225,7 @@ def _best(pool: _Texts, width: int) -> _Texts:
     return jax.tree.map(lambda x: x[order], pool)
 
 
-def read_and_fork(
+def prefill_beams(
     step_fn: StepFn,
     params: PyTree,
     carry: PyTree,
@@ -235,8 +235,8 @@ def read_and_fork(
     count: int,
 ) -> tuple[PyTree, Int[Array, "BK"]]:
     """The carry after each prompt and its last token, `count` times a row."""
-    state = start(step_fn, params, carry, lengths, SamplingParams(), 0)
-    state = read(step_fn, params, state, tokens, lengths, prefill_fn, fresh=True)
+    state = init_state(step_fn, params, carry, lengths, SamplingParams(), 0)
+    state = prefill(step_fn, params, state, tokens, lengths, prefill_fn, fresh=True)
     batch = tokens.shape[0]
 
     def repeat(x: Array) -> Array:
@@ -245,7 +245,7 @@ def read_and_fork(
     return jax.tree.map(repeat, state.carry), repeat(state.token)
 
 
-def take_rows(carry: PyTree, parents: Int[Array, "B K"]) -> PyTree:
+def take_beams(carry: PyTree, parents: Int[Array, "B K"]) -> PyTree:
     """The rows [B * K] of a carry that the new beams continue."""
     batch, beams = parents.shape
     rows = (parents + jnp.arange(batch)[:, None] * beams).reshape(-1)

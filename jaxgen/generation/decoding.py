@@ -1,8 +1,8 @@
-"""A text in the making, and the loop that lengthens it.
+"""The state of decoding, the prefill of prompts and the loop that generates tokens.
 
-`read` gives a `Decoding` more prompt, `decode` more text, as often as one likes. The randomness of
-a token is a function of its row's key and its place in the text, so that any way of cutting a text
-into calls gives the same text.
+`prefill` reads more prompt into a `DecodeState`, `decode` generates more tokens; both may be called
+any number of times. The randomness of a token is a function of its row's key and of its place in
+the text, so that any division of a text into calls gives the same text.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ import jax.numpy as jnp
 from jaxgen.generation.draw import Noise, draw, noise, top_k
 from jaxgen.generation.one_kernel import one_kernel
 from jaxgen.generation.penalties import (
-    Memory,
-    empty_memory,
+    PenaltyState,
+    init_penalty_state,
     make_bans,
     penalise,
-    remember,
-    remember_prompt,
+    update_penalty_state,
+    update_with_prompt,
 )
 from jaxgen.generation.sampling import SamplingParams
 from jaxgen.types import Array, Bool, Float, Int, PyTree
@@ -30,8 +30,8 @@ StepFn = Callable[[Any, Any, Array], tuple[Any, Array]]
 PrefillFn = Callable[[Any, Any, Array, Array], tuple[Any, Array]]
 
 
-class Decoding(NamedTuple):
-    """A batch of texts in the making."""
+class DecodeState(NamedTuple):
+    """A batch of texts that are being generated."""
 
     carry: PyTree
     """The model's state after all tokens but the last."""
@@ -43,12 +43,12 @@ class Decoding(NamedTuple):
     """Rows that met a stop token, or have no token left that is not banned."""
     step: Int[Array, ""]
     """Place of the next token in the text, counted from the end of the prompt."""
-    memory: Memory
-    """What penalties and bans know of the text."""
+    penalties: PenaltyState
+    """What penalties and bans need to know of the text."""
 
 
-class Emitted(NamedTuple):
-    """What the loop gives out."""
+class DecodeOutput(NamedTuple):
+    """The tokens that the loop generated."""
 
     tokens: Int[Array, "B N"]
     """Generated tokens, the stop token included, `pad_id` after it."""
@@ -70,15 +70,15 @@ def can_end(sampling: SamplingParams) -> bool:
     return sampling.can_stop or sampling.no_repeat_ngram is not None or unchecked
 
 
-def start(
+def init_state(
     step_fn: StepFn,
     params: PyTree,
     carry: PyTree,
     like: Int[Array, "B"],
     sampling: SamplingParams,
     window: int,
-) -> Decoding:
-    """Texts that have not begun.
+) -> DecodeState:
+    """The state before the first token of the prompts.
 
     Args:
         step_fn: the model.
@@ -88,31 +88,31 @@ def start(
         sampling: tells what has to be remembered of the text.
         window: tokens that `no_repeat_ngram` looks back on.
     """
-    zero = vary_as(jnp.zeros(like.shape, jnp.int32), like)
-    carry = jax.tree.map(lambda x: vary_as(x, like), carry)
+    zero = pvary_like(jnp.zeros(like.shape, jnp.int32), like)
+    carry = jax.tree.map(lambda x: pvary_like(x, like), carry)
     _, logits = jax.eval_shape(step_fn, params, carry, zero)
-    memory = empty_memory(sampling, logits.shape[1], window, like.shape[0])
-    memory = jax.tree.map(lambda x: vary_as(x, like), memory)
-    return Decoding(carry, zero - 1, zero, zero > 0, jnp.int32(0), memory)
+    penalties = init_penalty_state(sampling, logits.shape[1], window, like.shape[0])
+    penalties = jax.tree.map(lambda x: pvary_like(x, like), penalties)
+    return DecodeState(carry, zero - 1, zero, zero > 0, jnp.int32(0), penalties)
 
 
-def read(
+def prefill(
     step_fn: StepFn,
     params: PyTree,
-    state: Decoding,
+    state: DecodeState,
     tokens: Int[Array, "B P"],
     lengths: Int[Array, "B"],
     prefill_fn: PrefillFn | None = None,
     *,
     fresh: bool = False,
-) -> Decoding:
+) -> DecodeState:
     """Texts with a stretch of prompt appended; rows of any length from 0 to P, right-padded.
 
     Only the carry is computed: nobody asks for the logits inside a prompt. `fresh` promises that
     the texts have just begun and that no row is empty, which saves a step.
     """
     places = jnp.arange(tokens.shape[1])
-    memory = remember_prompt(state.memory, tokens, places < lengths[:, None])
+    penalties = update_with_prompt(state.penalties, tokens, places < lengths[:, None])
     line = tokens if fresh else jnp.concatenate([state.token[:, None], tokens], axis=1)
     end = lengths - 1 if fresh else lengths
     last = jnp.take_along_axis(line, end[:, None], axis=1)[:, 0]
@@ -121,7 +121,7 @@ def read(
     carry = state.carry
     if line.shape[1]:
         carry = _read_all(step_fn, params, carry, jnp.maximum(line, 0), mask, prefill_fn)
-    return state._replace(carry=carry, token=last, memory=memory)
+    return state._replace(carry=carry, token=last, penalties=penalties)
 
 
 def _read_all(
@@ -138,7 +138,7 @@ def _read_all(
 
     def step(carry: PyTree, now: tuple[Array, Array]) -> tuple[PyTree, None]:
         token, real = now
-        return freeze(~real, step_fn(params, carry, token)[0], carry), None
+        return select_rows(~real, carry, step_fn(params, carry, token)[0]), None
 
     return jax.lax.scan(step, carry, (tokens.T, mask.T))[0]
 
@@ -146,7 +146,7 @@ def _read_all(
 def decode(
     step_fn: StepFn,
     params: PyTree,
-    state: Decoding,
+    state: DecodeState,
     keys: Array,
     sampling: SamplingParams,
     *,
@@ -156,7 +156,7 @@ def decode(
     num_logprobs: int | None = None,
     ends: bool = True,
     fused: bool = False,
-) -> tuple[Decoding, Emitted]:
+) -> tuple[DecodeState, DecodeOutput]:
     """Texts with `max_new_tokens` more tokens, or with `num_steps` of them where given (traced).
 
     With `ends` the loop stops with the last row, and a finished row's carry stays as it is. With
@@ -170,29 +170,29 @@ def decode(
     steps = state.step + jnp.arange(max_new_tokens, dtype=jnp.int32)
     all_noise = noise(keys, steps, sampling)
 
-    def advance(state: Decoding, noise: Noise) -> tuple[Decoding, Emitted]:
+    def advance(state: DecodeState, noise: Noise) -> tuple[DecodeState, DecodeOutput]:
         carry, logits = step_fn(params, state.carry, state.token)
         logits = logits.astype(jnp.float32)
-        changed = jax.vmap(penalise)(logits, sampling, state.memory, bans, state.length)
+        changed = jax.vmap(penalise)(logits, sampling, state.penalties, bans, state.length)
         token = draw(changed, sampling, noise)
         if sampling.forced_tokens is not None:
             token = jax.vmap(_force)(token, sampling.forced_tokens, state.length)
         return _append(state, carry, token, logits, sampling, pad_id, num_logprobs, ends)
 
-    def run(state: Decoding, all_noise: Noise) -> tuple[Decoding, Emitted]:
+    def run(state: DecodeState, all_noise: Noise) -> tuple[DecodeState, DecodeOutput]:
         if not ends and num_steps is None:
             return jax.lax.scan(advance, state, all_noise)
         limit = jnp.int32(max_new_tokens) if num_steps is None else num_steps
         return _while(advance, state, all_noise, limit, pad_id, ends)
 
-    state, emitted = (one_kernel(run) if fused else run)(state, all_noise)
-    return state, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), emitted)
+    state, output = (one_kernel(run) if fused else run)(state, all_noise)
+    return state, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), output)
 
 
 def _while(
-    advance: Callable, state: Decoding, all_noise: Noise, limit: Array, pad_id: int, ends: bool
-) -> tuple[Decoding, Emitted]:
-    """As a scan of `advance`, but only for `limit` steps and while a row goes on."""
+    advance: Callable, state: DecodeState, all_noise: Noise, limit: Array, pad_id: int, ends: bool
+) -> tuple[DecodeState, DecodeOutput]:
+    """As a scan of `advance`, but only for `limit` steps and until all rows have finished."""
 
     def noise_at(index: Any) -> Noise:
         take = partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
@@ -201,27 +201,27 @@ def _while(
     shapes = jax.eval_shape(advance, state, noise_at(0))[1]
     count = all_noise.uniforms.shape[0]
     blank = jax.tree.map(lambda of: jnp.zeros((count, *of.shape), of.dtype), shapes)
-    buffers = jax.tree.map(lambda x: vary_as(x, state.token), blank)
+    buffers = jax.tree.map(lambda x: pvary_like(x, state.token), blank)
     buffers = buffers._replace(tokens=buffers.tokens + pad_id)
 
-    def goes_on(loop: tuple) -> Array:
+    def cond(loop: tuple) -> Array:
         index, state, _ = loop
         more = index < limit
         return more & ~state.finished.all() if ends else more
 
     def body(loop: tuple) -> tuple:
         index, state, buffers = loop
-        state, emitted = advance(state, noise_at(index))
+        state, output = advance(state, noise_at(index))
         put = jax.lax.dynamic_update_index_in_dim
-        buffers = jax.tree.map(lambda b, x: put(b, x, index, 0), buffers, emitted)
+        buffers = jax.tree.map(lambda b, x: put(b, x, index, 0), buffers, output)
         return index + 1, state, buffers
 
-    _, state, buffers = jax.lax.while_loop(goes_on, body, (jnp.int32(0), state, buffers))
+    _, state, buffers = jax.lax.while_loop(cond, body, (jnp.int32(0), state, buffers))
     return state, buffers
 
 
 def _append(
-    state: Decoding,
+    state: DecodeState,
     carry: PyTree,
     token: Array,
     logits: Array,
@@ -229,7 +229,7 @@ def _append(
     pad_id: int,
     num_logprobs: int | None,
     ends: bool,
-) -> tuple[Decoding, Emitted]:
+) -> tuple[DecodeState, DecodeOutput]:
     """The texts with one more token each; finished rows stay as they are."""
     exhausted = token < 0
     silent = state.finished | exhausted if ends else exhausted
@@ -239,29 +239,30 @@ def _append(
         finished |= exhausted
         if sampling.stop_tokens is not None:
             finished |= (sampling.stop_tokens == token[:, None]).any(axis=1)
-        carry = freeze(state.finished, carry, state.carry)
+        carry = select_rows(state.finished, state.carry, carry)
         length = jnp.where(silent, state.length, length)
-    memory = state.memory
-    if any(part is not None for part in memory):
+    penalties = state.penalties
+    if any(part is not None for part in penalties):
         spoken = jnp.where(silent, -1, token)
-        memory = jax.vmap(lambda m, t: remember(m, t, generated=True))(memory, spoken)
-    after = Decoding(carry, token, length, finished, state.step + 1, memory)
+        update = partial(update_penalty_state, generated=True)
+        penalties = jax.vmap(update)(penalties, spoken)
+    after = DecodeState(carry, token, length, finished, state.step + 1, penalties)
     shown = jnp.where(silent, pad_id, token)
-    return after, _emit(shown, token, silent, logits, num_logprobs)
+    return after, _output(shown, token, silent, logits, num_logprobs)
 
 
-def _emit(
+def _output(
     shown: Array, token: Array, silent: Array, logits: Array, num_logprobs: int | None
-) -> Emitted:
+) -> DecodeOutput:
     if num_logprobs is None:
-        return Emitted(shown)
+        return DecodeOutput(shown)
     normaliser = jax.nn.logsumexp(logits, axis=1)
     chosen = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0] - normaliser
     chosen = jnp.where(silent, 0, chosen)
     if num_logprobs == 0:
-        return Emitted(shown, chosen)
+        return DecodeOutput(shown, chosen)
     values, tokens = jax.vmap(lambda row: top_k(row, num_logprobs))(logits)
-    return Emitted(shown, chosen, tokens, values - normaliser[:, None])
+    return DecodeOutput(shown, chosen, tokens, values - normaliser[:, None])
 
 
 def _force(token: Array, forced: Array, length: Array) -> Array:
@@ -291,19 +292,19 @@ def prepared(step_fn: StepFn, params: PyTree) -> PyTree:
     return params if prepare is None else prepare(params)
 
 
-def freeze(rows: Bool[Array, "B"], new: PyTree, old: PyTree) -> PyTree:
-    """`old` in these rows, `new` in the others; a leaf without rows is always the new one."""
+def select_rows(mask: Bool[Array, "B"], old: PyTree, new: PyTree) -> PyTree:
+    """The rows of `old` where the mask is True, else of `new`; a leaf without rows is the new one."""
 
-    def choose(new: Array, old: Array) -> Array:
-        if jnp.ndim(new) == 0 or jnp.shape(new)[0] != rows.shape[0]:
+    def select(old: Array, new: Array) -> Array:
+        if jnp.ndim(new) == 0 or jnp.shape(new)[0] != mask.shape[0]:
             return new
-        return jnp.where(rows.reshape(-1, *[1] * (new.ndim - 1)), old, new)
+        return jnp.where(mask.reshape(-1, *[1] * (new.ndim - 1)), old, new)
 
-    return jax.tree.map(choose, new, old)
+    return jax.tree.map(select, old, new)
 
 
-def vary_as(x: Any, like: Array) -> Any:
-    """`x` as varying over the mesh axes that `like` varies over: what `shard_map` asks of a loop.
+def pvary_like(x: Any, like: Array) -> Any:
+    """`x` as varying over the mesh axes that `like` varies over, which `shard_map` asks of a loop.
 
     The choice between `x` and `x` is one that no compiler keeps.
     """

@@ -7,14 +7,22 @@ import jax
 
 from jaxgen.errors import UserError
 from jaxgen.generation.checks import as_array, check_key, check_prompt, check_step_fn, row_keys
-from jaxgen.generation.decoding import Decoding, PrefillFn, StepFn, can_end, decode, read, start
+from jaxgen.generation.decoding import (
+    DecodeState,
+    PrefillFn,
+    StepFn,
+    can_end,
+    decode,
+    init_state,
+    prefill,
+)
 from jaxgen.generation.one_kernel import fits, fused_where_it_pays
 from jaxgen.generation.sampling import SamplingParams
 from jaxgen.types import Array, Bool, Float, Int, PyTree
 
 
 class GenerateOutput(NamedTuple):
-    """Texts and where they left off; the fields of `Emitted` and `Decoding` are described there."""
+    """Generated texts and the state to continue from; see `DecodeOutput` and `DecodeState`."""
 
     tokens: Int[Array, "B N"]
     lengths: Int[Array, "B"]
@@ -22,18 +30,18 @@ class GenerateOutput(NamedTuple):
     logprobs: Float[Array, "B N"] | None
     top_tokens: Int[Array, "B N n"] | None
     top_logprobs: Float[Array, "B N n"] | None
-    decoding: Decoding
-    """To go on: `decode(step_fn, params, out.decoding, ...)` gives the text one call would have."""
+    state: DecodeState
+    """`decode(step_fn, params, out.state, ...)` continues as one longer call would have."""
 
     @property
     def carry(self) -> PyTree:
         """The model's state after all tokens but the last one of each row."""
-        return self.decoding.carry
+        return self.state.carry
 
     @property
     def last_tokens(self) -> Int[Array, "B"]:
         """The last token of each row: the one-token prompt that continues from `carry`."""
-        return self.decoding.token
+        return self.state.token
 
 
 def generate(
@@ -142,9 +150,9 @@ def _generate(
     fused: bool,
 ) -> GenerateOutput:
     window = tokens.shape[1] + max_new_tokens
-    state = start(step_fn, params, carry, tokens[:, 0], sampling, window)
-    state = read(step_fn, params, state, tokens, lengths, prefill_fn, fresh=True)
-    state, emitted = decode(
+    state = init_state(step_fn, params, carry, tokens[:, 0], sampling, window)
+    state = prefill(step_fn, params, state, tokens, lengths, prefill_fn, fresh=True)
+    state, output = decode(
         step_fn,
         params,
         state,
@@ -157,11 +165,11 @@ def _generate(
         fused=fused,
     )
     return GenerateOutput(
-        emitted.tokens,
+        output.tokens,
         state.length,
         state.finished,
-        emitted.logprobs,
-        emitted.top_tokens,
-        emitted.top_logprobs,
+        output.logprobs,
+        output.top_tokens,
+        output.top_logprobs,
         state,
     )

@@ -1,11 +1,12 @@
-"""From token ids to texts: samples, beams, and lines of text that grow piece by piece."""
+"""From token ids to texts: samples, beams, and lines of text that grow chunk by chunk."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgen.generation.programs import Piece
+from jaxgen.errors import UserError
+from jaxgen.generation.programs import DecodedChunk
 from jaxgen.generation.stop_strings import StopStrings
 
 
@@ -15,7 +16,9 @@ class Sample(NamedTuple):
     text: str
     """Without the prompt and without the stop string."""
     tokens: list[int]
-    """All tokens generated, also those of a stop string."""
+    """Its tokens, a stop token included. Where a stop string ended it, the fewest that hold all of
+    the text: a token in which the stop string begins is the last of them if text stands before the
+    stop string in it, and is left out otherwise."""
     logprobs: list[float] | None
     """Natural log-probability of each token under the model itself, before any setting."""
     finished: bool
@@ -26,22 +29,25 @@ class Beam(NamedTuple):
     """One text that a beam search found."""
 
     text: str
-    """Without the prompt."""
+    """Without the prompt and without the stop string."""
     tokens: list[int]
-    """The stop token included."""
+    """Its tokens, as those of a `Sample`."""
     logprob: float
-    """Natural log-probability of all tokens together."""
+    """Natural log-probability of these tokens together."""
     score: float
-    """What it is ranked by: the log-probability over the length penalty, or, sampled, the
-    log-probability with its Gumbel noise."""
+    """What it is ranked by: the log-probability of the tokens, those of a stop string included,
+    over the length penalty, or, sampled, with its Gumbel noise."""
 
 
 class Line:
-    """A text that grows by pieces of tokens."""
+    """A text that grows by chunks of tokens."""
 
     def __init__(self, tokenizer: Any, context: np.ndarray, stop: str | Sequence[str] | None):
+        """A text that follows the tokens of a context; UserError for a bad stop string."""
+        self._tokenizer, self._context = tokenizer, context
         self._decoder, self._stops = tokenizer.decoder(), StopStrings(stop)
         self._decoder.push(context)
+        self._length = 0
         self.finished = False
         self.forget()
 
@@ -51,17 +57,27 @@ class Line:
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
 
-    def push(self, made: Piece, row: int) -> str:
-        """One piece more; the text that it makes certain."""
+    def push(self, chunk: DecodedChunk, row: int) -> str:
+        """One chunk more; the text that it makes certain.
+
+        Raises:
+            UserError: the model's logits were NaN, and no stop string had ended the text before.
+        """
         if self.finished:
             return ""
-        length = int(made.lengths[row])
-        tokens = made.tokens[row, :length].tolist()
+        length = int(chunk.lengths[row])
+        tokens = chunk.tokens[row, :length].tolist()
         self._tokens += tokens
-        if made.logprobs is not None:
-            self._logprobs += made.logprobs[row, :length].tolist()
+        self._length += length
+        if chunk.logprobs is not None:
+            self._logprobs += chunk.logprobs[row, :length].tolist()
         self._texts.append(self._stops.push(self._decoder.push(tokens)))
-        self.finished = bool(made.finished[row]) or self._stops.found
+        if not self._stops.found and chunk.tokens[row, length : length + 1].tolist() == [-1]:
+            raise UserError(
+                f"the model's logits must be numbers, got NaN at step {self._length + 1} of the "
+                "text; look for NaN or infinite values in its parameters and in its carry"
+            )
+        self.finished = bool(chunk.finished[row]) or self._stops.found
         return self._texts[-1]
 
     def close(self) -> str:
@@ -72,14 +88,36 @@ class Line:
     def sample(self, logprobs: bool) -> Sample:
         """All there is."""
         text = "".join(self._texts) + self.close()
-        return Sample(text, self._tokens, self._logprobs if logprobs else None, self.finished)
+        count = len(self._tokens)
+        if self._stops.found:
+            count = tokens_of_text(self._tokenizer, self._context, self._tokens, text)
+        known = self._logprobs[:count] if logprobs else None
+        return Sample(text, self._tokens[:count], known, self.finished)
 
 
-def continuation(tokenizer: Any, context: np.ndarray, tokens: Sequence[int]) -> str:
-    """What some tokens add to the text of a context."""
+def tokens_of_text(tokenizer: Any, context: np.ndarray, tokens: Sequence[int], text: str) -> int:
+    """How many of the tokens it takes to say a text that they begin with."""
     decoder = tokenizer.decoder()
     decoder.push(context)
-    return decoder.push(tokens) + decoder.finish()
+    said = 0
+    for count, token in enumerate(tokens):
+        if said >= len(text):
+            return count
+        said += len(decoder.push([token]))
+    return len(tokens)
+
+
+def text_before_stop(
+    tokenizer: Any, context: np.ndarray, tokens: Sequence[int], stop: Sequence[str]
+) -> tuple[str, int]:
+    """What tokens add to the text of a context before the first stop string, and by how many."""
+    decoder, stops = tokenizer.decoder(), StopStrings(stop)
+    decoder.push(context)
+    text = stops.push(decoder.push(tokens))
+    text += stops.push(decoder.finish()) + stops.finish()
+    if not stops.found:
+        return text, len(tokens)
+    return text, tokens_of_text(tokenizer, context, tokens, text)
 
 
 def texts_of(samples: Any) -> Any:

@@ -1,5 +1,6 @@
-"""What is done to the logits before the temperature: penalties on what was said, and bans."""
+"""What is done to the logits before the temperature: penalties on earlier tokens, and bans."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,8 +10,8 @@ from jaxgen.generation.sampling import SamplingParams
 from jaxgen.types import Array, Bool, Float, Int
 
 
-class Memory(NamedTuple):
-    """What penalties and bans know about the text so far; None where no setting asks."""
+class PenaltyState(NamedTuple):
+    """What penalties and bans need to know of the text so far; None where no setting asks."""
 
     seen: Bool[Array, "*B V"] | None = None
     """Tokens of the prompt and the text."""
@@ -29,15 +30,17 @@ class Bans(NamedTuple):
     stops: Bool[Array, "*B V"] | None = None
 
 
-def empty_memory(sampling: SamplingParams, vocab_size: int, window: int, batch_size: int) -> Memory:
-    """The memory of texts that have not begun; it looks `window` tokens back for n-grams."""
+def init_penalty_state(
+    sampling: SamplingParams, vocab_size: int, window: int, batch_size: int
+) -> PenaltyState:
+    """The state of texts that have not begun; it looks `window` tokens back for n-grams."""
 
     def full(size: int, value: int) -> Array:
         return jnp.full((batch_size, size), value, jnp.int32)
 
     penalised = sampling.presence_penalty is not None or sampling.frequency_penalty is not None
     ngrams = sampling.no_repeat_ngram is not None
-    return Memory(
+    return PenaltyState(
         seen=full(vocab_size, 0) > 0 if sampling.repetition_penalty is not None else None,
         counts=full(vocab_size, 0) if penalised else None,
         history=full(window, -1) if ngrams else None,
@@ -45,9 +48,11 @@ def empty_memory(sampling: SamplingParams, vocab_size: int, window: int, batch_s
     )
 
 
-def remember(memory: Memory, token: Int[Array, ""], generated: bool) -> Memory:
-    """One row's memory after one more token; a negative token changes nothing."""
-    seen, counts, history, runs = memory
+def update_penalty_state(
+    state: PenaltyState, token: Int[Array, ""], generated: bool
+) -> PenaltyState:
+    """One row's state after one more token; a negative token changes nothing."""
+    seen, counts, history, runs = state
     real = token >= 0
     if seen is not None:
         seen = seen.at[jnp.where(real, token, seen.shape[0])].set(True, mode="drop")
@@ -60,26 +65,28 @@ def remember(memory: Memory, token: Int[Array, ""], generated: bool) -> Memory:
         # grows out of that one's, stays where it is.
         grown = jnp.where(before == token, runs + 1, 0)
         history, runs = jnp.where(real, shifted, history), jnp.where(real, grown, runs)
-    return Memory(seen, counts, history, runs)
+    return PenaltyState(seen, counts, history, runs)
 
 
-def remember_prompt(memory: Memory, tokens: Int[Array, "B P"], real: Bool[Array, "B P"]) -> Memory:
-    """The memory after a stretch of prompt; `real` is False at padding."""
-    seen = memory.seen
+def update_with_prompt(
+    state: PenaltyState, tokens: Int[Array, "B P"], real: Bool[Array, "B P"]
+) -> PenaltyState:
+    """The state after a stretch of prompt; `real` is False at padding."""
+    seen = state.seen
     tokens = jnp.where(real, tokens, -1)
     if seen is not None:
         rows = jnp.arange(tokens.shape[0])[:, None]
         seen = seen.at[rows, jnp.where(real, tokens, seen.shape[1])].set(True, mode="drop")
-    memory = memory._replace(seen=seen)
-    if memory.history is None:
-        return memory
+    state = state._replace(seen=seen)
+    if state.history is None:
+        return state
 
-    def one(ngrams: Memory, token: Array) -> tuple[Memory, None]:
-        return jax.vmap(lambda m, t: remember(m, t, generated=False))(ngrams, token), None
+    def one(ngrams: PenaltyState, token: Array) -> tuple[PenaltyState, None]:
+        return jax.vmap(partial(update_penalty_state, generated=False))(ngrams, token), None
 
-    ngrams = Memory(history=memory.history, runs=memory.runs)
+    ngrams = PenaltyState(history=state.history, runs=state.runs)
     ngrams, _ = jax.lax.scan(one, ngrams, tokens.T)
-    return memory._replace(history=ngrams.history, runs=ngrams.runs)
+    return state._replace(history=ngrams.history, runs=ngrams.runs)
 
 
 def make_bans(sampling: SamplingParams, vocab_size: int) -> Bans:
@@ -100,7 +107,7 @@ def _mask(tokens: Int[Array, "K"], vocab_size: int) -> Bool[Array, "V"]:
 def penalise(
     logits: Float[Array, "V"],
     sampling: SamplingParams,
-    memory: Memory,
+    state: PenaltyState,
     bans: Bans,
     length: Int[Array, ""],
 ) -> Float[Array, "V"]:
@@ -109,23 +116,23 @@ def penalise(
     Args:
         logits: of the next token.
         sampling: the row's settings, scalars.
-        memory: the row's text so far.
+        state: the row's text so far.
         bans: the row's masks.
         length: tokens generated so far.
     """
-    if memory.seen is not None:
+    if state.seen is not None:
         factor = jnp.where(logits < 0, sampling.repetition_penalty, 1 / sampling.repetition_penalty)
-        logits = jnp.where(memory.seen, logits * factor, logits)
-    if memory.counts is not None:
-        counts = memory.counts.astype(logits.dtype)
+        logits = jnp.where(state.seen, logits * factor, logits)
+    if state.counts is not None:
+        counts = state.counts.astype(logits.dtype)
         if sampling.frequency_penalty is not None:
             logits = logits - sampling.frequency_penalty * counts
         if sampling.presence_penalty is not None:
             logits = logits - sampling.presence_penalty * (counts > 0).astype(logits.dtype)
-    if memory.history is not None and memory.runs is not None:
+    if state.history is not None and state.runs is not None:
         ngram = sampling.no_repeat_ngram
-        repeats = (memory.runs >= ngram - 1) & (ngram > 0)
-        ended = _mask(jnp.where(repeats, memory.history, -1), logits.shape[0])
+        repeats = (state.runs >= ngram - 1) & (ngram > 0)
+        ended = _mask(jnp.where(repeats, state.history, -1), logits.shape[0])
         logits = jnp.where(ended, -jnp.inf, logits)
     if bans.banned is not None:
         logits = jnp.where(bans.banned, -jnp.inf, logits)

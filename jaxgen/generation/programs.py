@@ -13,13 +13,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.generation.carry import Reading
+from jaxgen.generation.carry import PromptState
 from jaxgen.generation.checks import row_keys
-from jaxgen.generation.decoding import Decoding, PrefillFn, Prepared, StepFn, decode, read, start
+from jaxgen.generation.decoding import (
+    DecodeState,
+    PrefillFn,
+    Prepared,
+    StepFn,
+    decode,
+    init_state,
+    prefill,
+)
 from jaxgen.generation.one_kernel import fits, fused_where_it_pays, is_small
 from jaxgen.generation.sampling import TOKEN_LISTS, SamplingParams
 from jaxgen.types import Array, Bool, Float, Int, PyTree
 
+InitialCarry = Callable[[PyTree, int, PyTree], PyTree]
+"""`initial_carry(params, batch_size, condition)`: the carry before the first token."""
 PROMPTS = (16, 128, 512)
 """Padded lengths of prompts; to read a little padding costs less than another program."""
 LARGEST_PROMPT = PROMPTS[-1]
@@ -60,36 +70,36 @@ def pad_settings(sampling: SamplingParams, rows: int, batch: int) -> SamplingPar
 
 
 def pad_tree(tree: PyTree, rows: int) -> PyTree:
-    """`pad_rows` of each leaf."""
-    return jax.tree.map(lambda x: pad_rows(np.asarray(x), rows), tree)
+    """`pad_rows` of each leaf; a scalar is shared by all rows and stays."""
+    return jax.tree.map(lambda x: pad_rows(np.asarray(x), rows) if np.ndim(x) else x, tree)
 
 
-def windows(
+def prompt_segments(
     prompts: Sequence[np.ndarray], batch: int, overlap: int = 0
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Prompts as padded tokens [B, P] and lengths [B], in stretches of at most `LARGEST_PROMPT`.
+    """Prompts as padded tokens [B, P] and lengths [B], in segments of at most `LARGEST_PROMPT`.
 
-    `overlap` tokens end one stretch and begin the next.
+    `overlap` tokens end one segment and begin the next.
     """
     longest = max(map(len, prompts))
-    stretches = []
+    segments = []
     for begin in range(0, max(longest - overlap, 1), LARGEST_PROMPT - overlap):
         parts = [prompt[begin : begin + LARGEST_PROMPT] for prompt in prompts]
         lengths = np.array([len(part) for part in parts], np.int32)
         tokens = np.zeros((len(parts), prompt_bucket(int(lengths.max()))), np.int32)
         for row, part in zip(tokens, parts, strict=True):
             row[: len(part)] = part
-        stretches.append((pad_rows(tokens, batch), pad_rows(lengths, batch)))
-    return stretches
+        segments.append((pad_rows(tokens, batch), pad_rows(lengths, batch)))
+    return segments
 
 
-class Prompt(NamedTuple):
-    """What a program reads first."""
+class PromptBatch(NamedTuple):
+    """Prompts as a program reads them."""
 
-    after: Reading | Decoding | None
+    after: PromptState | DecodeState | None
     """What was read before; None is nothing."""
-    labels: Any
-    """Int[B], or None."""
+    condition: PyTree
+    """What the model is conditioned on: any tree with the batch first, or None."""
     tokens: Any
     """Int[B, P]."""
     lengths: Any
@@ -102,53 +112,48 @@ class Model:
 
     step_fn: StepFn
     prefill_fn: PrefillFn | None
-    initial_carry: Callable
+    initial_carry: InitialCarry
 
 
 @partial(jax.jit, static_argnames=("model",))
-def begin(params: PyTree, prompt: Prompt, sampling: SamplingParams, *, model: Model) -> Decoding:
-    """Texts with a stretch of their prompts read. The settings tell what is to be remembered."""
-    after, labels, tokens, lengths = prompt
+def prefill_prompts(
+    params: PyTree, prompt: PromptBatch, sampling: SamplingParams, *, model: Model
+) -> DecodeState:
+    """The state after a segment of the prompts. The settings tell what is to be remembered."""
+    after, condition, tokens, lengths = prompt
     step_fn, prefill_fn = model.step_fn, model.prefill_fn
-    if isinstance(after, Decoding):
-        return read(step_fn, params, after, tokens, lengths, prefill_fn)
+    if isinstance(after, DecodeState):
+        return prefill(step_fn, params, after, tokens, lengths, prefill_fn)
     if after is not None:
         carry = after.carry
-    elif labels is None:
-        carry = model.initial_carry(tokens.shape[0])
     else:
-        carry = model.initial_carry(tokens.shape[0], labels)
-    state = start(step_fn, params, carry, lengths, sampling, NGRAM_WINDOW)
+        carry = model.initial_carry(params, tokens.shape[0], condition)
+    state = init_state(step_fn, params, carry, lengths, sampling, NGRAM_WINDOW)
     if after is not None:
         state = state._replace(token=after.token)
-    return read(step_fn, params, state, tokens, lengths, prefill_fn, fresh=after is None)
+    return prefill(step_fn, params, state, tokens, lengths, prefill_fn, fresh=after is None)
 
 
-class Piece(NamedTuple):
-    """A stretch of text of each row."""
+class DecodedChunk(NamedTuple):
+    """The tokens that one program decoded."""
 
     tokens: Int[Array, "B N"]
     lengths: Int[Array, "B"]
-    """Real tokens of this piece."""
+    """Real tokens of this chunk."""
     finished: Bool[Array, "B"]
     logprobs: Float[Array, "B N"] | None
 
 
-def _fork(state: Decoding, rows: Int[Array, "N"], count: Int[Array, ""]) -> Decoding:
-    """Row `rows[i]` of a state as row i; rows from `count` on are done."""
-    batch_size = state.token.shape[0]
-
-    def take(x: Array) -> Array:
-        return x[rows] if jnp.ndim(x) and x.shape[0] == batch_size else x
-
-    forked = jax.tree.map(take, state)
+def _fork(state: DecodeState, rows: Int[Array, "N"], count: Int[Array, ""]) -> DecodeState:
+    """Row `rows[i]` of a state as row i; rows from `count` on are finished."""
+    forked = jax.tree.map(lambda x: x[rows] if jnp.ndim(x) else x, state)
     padding = jnp.arange(rows.shape[0]) >= count
     return forked._replace(finished=forked.finished | padding)
 
 
 @dataclass(frozen=True)
-class Extent:
-    """What a program that makes text is compiled for, beside shapes and the model."""
+class StaticOptions:
+    """What a program that decodes is compiled for, beside shapes and the model."""
 
     num_logprobs: int | None
     ends: bool
@@ -167,18 +172,18 @@ def devices_for(batch: int, params: PyTree) -> int:
     return count if jax.default_backend() == "cpu" and small and batch % (16 * count) == 0 else 1
 
 
-def _by_rows(lengthen: Callable, devices: int) -> Callable:
-    """`lengthen` with the rows divided over devices, which need not wait for each other."""
+def _by_rows(decode_rows: Callable, devices: int) -> Callable:
+    """`decode_rows` with the rows divided over devices, which need not wait for each other."""
     kind = jax.sharding.AxisType.Auto
     mesh = jax.make_mesh((devices,), ("rows",), axis_types=(kind,))
     whole, rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("rows")
 
     def divided(
-        params: PyTree, state: Decoding, keys: Array, sampling: SamplingParams, num_steps: Array
-    ) -> tuple[Decoding, Piece]:
+        params: PyTree, state: DecodeState, keys: Array, sampling: SamplingParams, num_steps: Array
+    ) -> tuple[DecodeState, DecodedChunk]:
         places = jax.tree.map(lambda x: rows if jnp.ndim(x) else whole, state)
         run = jax.shard_map(
-            lengthen,
+            decode_rows,
             mesh=mesh,
             in_specs=(whole, places, rows, rows, whole),
             out_specs=(places, rows),
@@ -188,27 +193,27 @@ def _by_rows(lengthen: Callable, devices: int) -> Callable:
     return divided
 
 
-_STATIC: Any = {"static_argnames": ("model", "extent")}
+_STATIC: Any = {"static_argnames": ("model", "static")}
 
 
 @partial(jax.jit, **_STATIC, donate_argnames=("state",))
-def extend(
+def decode_chunk(
     params: PyTree,
-    state: Decoding,
+    state: DecodeState,
     keys: Array,
     sampling: SamplingParams,
     num_steps: Int[Array, ""],
     *,
     model: Model,
-    extent: Extent,
-) -> tuple[Decoding, Piece]:
+    static: StaticOptions,
+) -> tuple[DecodeState, DecodedChunk]:
     """Texts with `num_steps` more tokens. `params` went through `prepare`."""
 
-    def lengthen(
-        params: PyTree, state: Decoding, keys: Array, sampling: SamplingParams, num_steps: Array
-    ) -> tuple[Decoding, Piece]:
+    def decode_rows(
+        params: PyTree, state: DecodeState, keys: Array, sampling: SamplingParams, num_steps: Array
+    ) -> tuple[DecodeState, DecodedChunk]:
         before = state.length
-        state, emitted = decode(
+        state, output = decode(
             Prepared(model.step_fn),
             params,
             state,
@@ -216,23 +221,23 @@ def extend(
             sampling,
             max_new_tokens=LARGEST_TEXT,
             num_steps=num_steps,
-            num_logprobs=extent.num_logprobs,
-            ends=extent.ends,
-            fused=extent.fused,
+            num_logprobs=static.num_logprobs,
+            ends=static.ends,
+            fused=static.fused,
         )
         lengths = state.length - before
-        return state, Piece(emitted.tokens, lengths, state.finished, emitted.logprobs)
+        return state, DecodedChunk(output.tokens, lengths, state.finished, output.logprobs)
 
-    if extent.devices > 1:
-        lengthen = _by_rows(lengthen, extent.devices)
-    return lengthen(params, state, keys, sampling, num_steps)
+    if static.devices > 1:
+        decode_rows = _by_rows(decode_rows, static.devices)
+    return decode_rows(params, state, keys, sampling, num_steps)
 
 
 @partial(jax.jit, **_STATIC)
-def begin_and_extend(
+def prefill_and_decode(
     params: PyTree,
     prepared: PyTree,
-    prompt: Prompt,
+    prompt: PromptBatch,
     rows: Int[Array, "N"],
     count: Int[Array, ""],
     key: Array,
@@ -240,9 +245,9 @@ def begin_and_extend(
     num_steps: Int[Array, ""],
     *,
     model: Model,
-    extent: Extent,
-) -> tuple[Decoding, Array, Piece]:
-    """All that a short question takes: read, fork and make the first piece, in one dispatch.
+    static: StaticOptions,
+) -> tuple[DecodeState, Array, DecodedChunk]:
+    """Read the prompts, fork them and decode the first chunk, in one dispatch.
 
     Args:
         params: the parameters.
@@ -252,31 +257,33 @@ def begin_and_extend(
         count: rows that are no padding.
         key: a seed, a key, or one key a row.
         sampling: one value a row.
-        num_steps: tokens to make.
+        num_steps: tokens to decode.
         model: static.
-        extent: static.
+        static: static.
 
     Returns:
-        The state, the keys of the rows, and the piece.
+        The state, the keys of the rows, and the chunk.
     """
-    state = _fork(begin(params, prompt, sampling, model=model), rows, count)
+    state = _fork(prefill_prompts(params, prompt, sampling, model=model), rows, count)
     keys = row_keys(key, rows.shape[0])
-    state, piece = extend(prepared, state, keys, sampling, num_steps, model=model, extent=extent)
-    return state, keys, piece
+    state, chunk = decode_chunk(
+        prepared, state, keys, sampling, num_steps, model=model, static=static
+    )
+    return state, keys, chunk
 
 
 def call(
     program: Callable,
     *arguments: Any,
     model: Model,
-    extent: Extent,
+    static: StaticOptions,
     sampling: SamplingParams,
     vocab_size: int,
 ) -> Any:
     """Call a program, with its loop in one kernel where that pays."""
-    place = (model, extent, jax.tree.structure(sampling))
+    place = (model, static, jax.tree.structure(sampling))
     return fused_where_it_pays(
-        lambda fused: program(*arguments, model=model, extent=replace(extent, fused=fused)),
+        lambda fused: program(*arguments, model=model, static=replace(static, fused=fused)),
         place,
         sampling.temperature.shape[0],
         fits(arguments[0], vocab_size),

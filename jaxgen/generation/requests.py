@@ -1,18 +1,92 @@
-"""From prompts, settings and counts to rows: who continues which prompt under which settings."""
+"""What is asked of a text model: options checked, prompts and settings aligned to rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypedDict, TypeVar
 
 import jax
 import numpy as np
 
 from jaxgen.errors import UserError
-from jaxgen.generation.carry import Reading
+from jaxgen.generation.carry import PromptState
 from jaxgen.generation.sampling import TOKEN_LISTS, SamplingParams
+from jaxgen.types import PyTree
 
 Prompt = str | Sequence[int]
-Prompts = Prompt | Sequence[Prompt]
+"""One text, or the integers of an integer tokenizer."""
+Prompts = list[str] | tuple[str, ...] | list[list[int]]
+"""Several of them."""
+Tokens = Sequence[int] | Sequence[Sequence[int]] | np.ndarray | None
+"""Token ids for all rows, or a list of them a row."""
+Value = TypeVar("Value")
+
+
+class SharedOptions(TypedDict, Generic[Value], total=False):
+    """What every way of continuing a prompt takes. `Value`: a number, or also one a row."""
+
+    max_new_tokens: int
+    """Tokens to generate at most."""
+    key: int | jax.Array
+    """A seed or a jax key; the text is a function of it. Each text of a list has its own, folded
+    from it by the place in the list."""
+    stop: str | Sequence[str] | None
+    """End a text before the first of these strings."""
+    label: Value | None
+    """What a conditioned model writes about; one, or one a prompt."""
+    after: PromptState | None
+    """Continue from a state (see `TextModel.prefill`), one row for all prompts or one each.
+    Penalties know only the text from there on."""
+    allow_special: bool
+    """Let the special tokens besides the end (`<unk>`, `<pad>`, `<bos>`) be generated too."""
+    no_repeat_ngram: Value | None
+    """This and the others here: see `SamplingParams`."""
+    min_new_tokens: Value | None
+    banned_tokens: Tokens
+    stop_tokens: Tokens
+
+
+class Options(SharedOptions[Value], Generic[Value], total=False):
+    """What `TextModel.generate` and `stream` take; all besides the above is `SamplingParams`."""
+
+    temperature: Value
+    top_k: Value | None
+    top_p: Value | None
+    min_p: Value | None
+    typical_p: Value | None
+    repetition_penalty: Value | None
+    presence_penalty: Value | None
+    frequency_penalty: Value | None
+    forced_tokens: Tokens
+    max_top_k: int | None
+
+
+class SampleOptions(Options[Value], Generic[Value], total=False):
+    """What `TextModel.sample` takes."""
+
+    logprobs: bool
+    """Whether to give log-probabilities."""
+
+
+OneOrEach = float | Sequence[float] | np.ndarray
+
+
+class One(Options[float], total=False):
+    """One value a setting."""
+
+
+class Each(Options[OneOrEach], total=False):
+    """One value a setting, or one a row."""
+
+
+class SampleOne(SampleOptions[float], total=False):
+    """One value a setting."""
+
+
+class SampleEach(SampleOptions[OneOrEach], total=False):
+    """One value a setting, or one a row."""
+
+
+SETTINGS = tuple(SamplingParams.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -20,16 +94,16 @@ class Request:
     """What is asked of a model: prompts to read, and rows that continue them."""
 
     prompts: list[np.ndarray]
-    """Token ids to read, one array a prompt; may be empty after a reading."""
+    """Token ids to read, one array a prompt; may be empty after a state."""
     context: list[np.ndarray]
     """Token ids that the new text follows, one array a prompt."""
     rows: np.ndarray
     """The prompt that each row continues."""
     sampling: SamplingParams
     """Settings of each row."""
-    labels: np.ndarray | None
-    """One a prompt."""
-    after: Reading | None
+    condition: PyTree
+    """What the model is conditioned on, one row a prompt; None where it is not."""
+    after: PromptState | None
     """One row a prompt."""
     single: bool
     """One prompt and one value a setting: the answer is not in a list."""
@@ -37,23 +111,37 @@ class Request:
 
 def make_request(
     tokenizer: Any,
-    prompt: Prompts,
-    settings: dict[str, Any],
+    prompt: Prompt | Sequence[Prompt],
+    options: Mapping[str, Any],
+    *,
     n: int | None = None,
-    labels: Any = None,
-    after: Reading | None = None,
+    num_labels: int = 0,
 ) -> Request:
-    """Check and align what was asked; UserError where it does not fit together."""
+    """Check and align what was asked; UserError where it does not fit together.
+
+    Args:
+        tokenizer: see `TextModel`.
+        prompt: one or several.
+        options: of the request: `label`, `after`, `allow_special` and settings; others are not
+            looked at.
+        n: texts a prompt, or None.
+        num_labels: labels of the model.
+    """
     if n is not None and n < 1:
         raise UserError(f"`n` must be at least 1, got {n}")
-    sampling = _settings(settings)
+    special = () if options.get("allow_special") else getattr(tokenizer, "special_ids", ())
+    settings = {name: options[name] for name in SETTINGS if name in options}
+    sampling = _sampling(settings, tuple(special))
+    label, after = options.get("label"), options.get("after")
+    if label is not None and after is not None:
+        raise UserError("`label` is part of the state that `after` gives; leave one of the two out")
+    labels = None if label is None else _checked_labels(label, num_labels)
     single = is_one(prompt)
     prompts: list[Any] = [prompt] if single else list(prompt)
     if not prompts:
         raise UserError("`prompt` must hold at least one text, got an empty list")
-    labels = None if labels is None else np.asarray(labels, np.int32)
     several = {
-        "labels": labels.shape[0] if labels is not None and labels.ndim else 1,
+        "label": labels.shape[0] if labels is not None and labels.ndim else 1,
         "after": 1 if after is None else after.token.shape[0],
         **{name: _values(name, value) for name, value in sampling.items()},
     }
@@ -65,7 +153,7 @@ def make_request(
             raise UserError(
                 f"`{name}` must hold one value or one for each of the {count} texts, got {size}"
             )
-    shared = len(prompts) == 1 and max(several["labels"], several["after"]) == 1
+    shared = len(prompts) == 1 and max(several["label"], several["after"]) == 1
     if len(prompts) == 1 and not shared:
         prompts = prompts * count
     sampling.check(count, tokenizer.vocab_size)
@@ -77,7 +165,7 @@ def make_request(
         last = np.broadcast_to(np.asarray(after.token), (len(prompts),))
         context = [np.append(token, x) for token, x in zip(last, encoded, strict=True)]
         times = len(prompts) // after.token.shape[0]
-        after = jax.tree.map(lambda x: np.repeat(np.asarray(x), times, 0), after)
+        after = jax.tree.map(lambda x: np.repeat(x, times, axis=0) if np.ndim(x) else x, after)
     if labels is not None:
         labels = np.broadcast_to(labels, (len(prompts),))
     rows = np.zeros(count, np.int32) if shared else np.arange(count, dtype=np.int32)
@@ -88,18 +176,43 @@ def make_request(
     return Request(encoded, context, np.repeat(rows, repeats), sampling, labels, after, single)
 
 
-def is_one(prompt: Prompts) -> bool:
+def is_one(prompt: Prompt | Sequence[Prompt]) -> bool:
     """Whether this is one prompt, not a list of them."""
     if isinstance(prompt, str):
         return True
     return len(prompt) > 0 and all(isinstance(token, int | np.integer) for token in prompt)
 
 
-def _settings(settings: dict[str, Any]) -> SamplingParams:
-    known = list(SamplingParams.__annotations__)
-    if wrong := sorted(set(settings) - set(known)):
-        raise UserError(f"there is no setting `{wrong[0]}`; there are {', '.join(known)}")
-    return SamplingParams(**settings)
+def check_options(options: Iterable[str], known: Iterable[str]) -> None:
+    """UserError for an option that is not known."""
+    if wrong := sorted(set(options) - set(known)):
+        raise UserError(f"there is no option `{wrong[0]}`; there are {', '.join(known)}")
+
+
+def _sampling(settings: Mapping[str, Any], special: tuple[int, ...]) -> SamplingParams:
+    """The settings, with the special tokens banned that no list of the user's names."""
+    sampling = SamplingParams(**settings)
+    named = [sampling.stop_tokens, sampling.forced_tokens]
+    asked = {int(token) for tokens in named if tokens is not None for token in tokens.flat}
+    special = tuple(token for token in special if token not in asked)
+    if not special:
+        return sampling
+    banned = np.asarray(special, np.int32)
+    if (given := sampling.banned_tokens) is not None:
+        banned = np.broadcast_to(banned, (*given.shape[:-1], banned.size))
+        banned = np.concatenate([given, banned], axis=-1)
+    return SamplingParams(**{**settings, "banned_tokens": banned})
+
+
+def _checked_labels(label: Any, num_labels: int) -> np.ndarray:
+    """Labels as int32; UserError where the model has no such label."""
+    labels = np.asarray(label)
+    if not num_labels:
+        raise UserError(f"`label` must be left out: this model has no labels, got {label}")
+    whole = labels.size > 0 and labels.dtype.kind in "iu" and labels.ndim <= 1
+    if not whole or not ((labels >= 0) & (labels < num_labels)).all():
+        raise UserError(f"`label` must be in [0, {num_labels}), one or one a prompt, got {label}")
+    return labels.astype(np.int32)
 
 
 def _values(name: str, value: np.ndarray) -> int:

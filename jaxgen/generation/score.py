@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.generation.checks import as_array, check_prompt, check_step_fn
-from jaxgen.generation.decoding import PrefillFn, StepFn, freeze, prepared
+from jaxgen.generation.decoding import PrefillFn, StepFn, prepared, select_rows
 from jaxgen.types import Array, Float, PyTree
 
 
@@ -79,7 +79,7 @@ def score_checked(
     def step(carry: PyTree, now: tuple[Array, Array, Array]) -> tuple[PyTree, Array]:
         token, target, real = now
         after, logits = step_fn(params, carry, token)
-        return freeze(~real, after, carry), jnp.where(real, of(logits, target), 0)
+        return select_rows(~real, carry, after), jnp.where(real, of(logits, target), 0)
 
     carry, logprobs = jax.lax.scan(step, carry, (inputs.T, targets.T, mask.T))
     return Score(logprobs.T, carry)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.errors import UserError
-from jaxgen.generation.beam import read_and_fork, take_rows
+from jaxgen.generation.beam import prefill_beams, take_beams
 from jaxgen.generation.checks import as_array, check_key, check_prompt, check_step_fn, row_keys
 from jaxgen.generation.decoding import PrefillFn, StepFn, prepared
 from jaxgen.generation.draw import top_k
@@ -116,7 +116,7 @@ def _search(
     width, count = shape
     batch = tokens.shape[0]
     keys = row_keys(key, batch)
-    carry, last = read_and_fork(step_fn, params, carry, tokens, lengths, prefill_fn, width)
+    carry, last = prefill_beams(step_fn, params, carry, tokens, lengths, prefill_fn, width)
     params = prepared(step_fn, params)
     root = jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, 0)))(keys)
     first = jnp.arange(width) == 0
@@ -138,7 +138,7 @@ def _search(
         beam, parent, last = jax.vmap(partial(_expand, stops=stops, step=step))(
             beam, logprobs, noise
         )
-        return (take_rows(after, parent), last.reshape(-1), beam), None
+        return (take_beams(after, parent), last.reshape(-1), beam), None
 
     (_, _, beam), _ = jax.lax.scan(advance, (carry, last, beam), jnp.arange(count))
     drawn = beam.gumbel > -jnp.inf

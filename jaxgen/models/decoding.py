@@ -101,6 +101,24 @@ class LanguageModelStep:
         )
 
 
+@dataclass(frozen=True)
+class LanguageModelInitialCarry:
+    """`initial_carry(params, batch_size, condition)` of a language model."""
+
+    model: LanguageModel
+
+    def __call__(
+        self, params: PyTree, batch_size: int, condition: Int[Array, "B"] | None = None
+    ) -> LanguageModelCarry:
+        """The carry before the first token; the condition is a label a row, or None."""
+        return self.model.initial_carry(batch_size, condition)
+
+
+def initial_carry_of(model: LanguageModel) -> LanguageModelInitialCarry:
+    """The initial carry of a model, as generation asks for it."""
+    return LanguageModelInitialCarry(model)
+
+
 def step_fn_of(model: LanguageModel) -> LanguageModelStep:
     """The step function of a model, as generation takes it."""
     return LanguageModelStep(model)

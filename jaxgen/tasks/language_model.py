@@ -1,6 +1,5 @@
 """The language model's task: text to tokens, tokens to windows, windows to a trained model."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,10 +22,11 @@ from jaxgen.evaluation.perplexity import Nll, bits, perplexity
 from jaxgen.evaluation.sums import make_sums
 from jaxgen.evaluation.windows import window_nll
 from jaxgen.generation.text import TextModel
-from jaxgen.models.decoding import step_fn_of
+from jaxgen.models.decoding import initial_carry_of, step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
+from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.tasks.task import Files, Task, check_options
-from jaxgen.training.optimizers import optimizer_of
+from jaxgen.training.optimizers import optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.seeds import SeedLayout, over_seeds
 from jaxgen.training.step import TrainState, init_state, make_train_step
@@ -95,12 +95,7 @@ def build(
     return Trainable(
         init_state=first_state,
         train_step_on=lambda axis_name: make_train_step(
-            loss_fn,
-            tx,
-            accumulate=config.accumulate_steps,
-            averaging=config.averaging,
-            ema_decay=config.ema_decay,
-            axis_name=axis_name,
+            loss_fn, tx, axis_name=axis_name, **step_options(config)
         ),
         batches=batches,
         initial_carry=initial_carry,
@@ -247,7 +242,8 @@ def _text_model(
         tokenizer=tokenizer,
         step_fn=step_fn_of(model),
         prefill_fn=prefill_fn_of(model),
-        initial_carry=model.initial_carry,
+        initial_carry=initial_carry_of(model),
+        num_labels=model.num_labels,
     )
 
 
@@ -321,6 +317,21 @@ def _window_nll(model: LanguageModel, params: PyTree, tokens: Tokens) -> Nll:
     )
 
 
+def recurrence(experiment: LanguageModelExperiment) -> tuple[str, RecurrenceSpec]:
+    """The backend asked for, and the recurrence of a training step."""
+    model, training = experiment.model, experiment.training
+    spec = RecurrenceSpec(
+        T=training.sequence_length,
+        B=training.batch_size,
+        H=model.hidden_size,
+        dtype=model.dtype,
+        resets=experiment.data.reset_documents,
+        conditioned=model.num_labels > 0,
+        cell=model.cell,
+    )
+    return model.backend, spec
+
+
 def facts(experiment: LanguageModelExperiment, files: Files) -> dict[str, Any]:
     """Kind and size of the vocabulary."""
     tokenizer = tokenizer_of(files)
@@ -348,5 +359,6 @@ LANGUAGE_MODEL = Task(
     facts=facts,
     objective=objective,
     command="generate",
+    recurrence=recurrence,
     card=CARD,
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jaxgen.errors import UserError
+from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.training.seeds import SeedLayout
 from jaxgen.training.trainable import Objective, Trainable
 from jaxgen.types import PyTree
@@ -64,7 +65,9 @@ class Task:
     objective: Callable[[Any, Files], Objective]
     command: str
     """The command that uses a trained model: "generate"."""
-    card: str
+    recurrence: Callable[[Any], tuple[str, RecurrenceSpec]] | None = None
+    """(experiment): the backend asked for and what it has to run, for `info --backend`."""
+    card: str = "# {name}\n\nA model made with jaxgen, of {parameters} parameters.\n"
     """The model card of an export; {name}, {parameters} and the names of `facts` are filled in."""
 
 

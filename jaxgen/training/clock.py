@@ -13,7 +13,7 @@ class Clock:
         self._ticks = 0
 
     def tick(self, steps: int, count: float) -> None:
-        """So many steps, of so many tokens or examples, have ended since the last tick or restart."""
+        """So many steps, of so many tokens or examples, ended since the last tick or restart."""
         now = time.perf_counter()
         self._ticks += 1
         if self._ticks > 1:  # the first one compiled

@@ -57,6 +57,7 @@ def candidate_devices(devices: int | Literal["auto"], batch_size: int) -> tuple[
 
 def choose_devices(
     trainable: Trainable,
+    init: Callable[[jax.Array], TrainState],
     schedule: StepSchedule,
     config: TrainingConfig,
     run: Run,
@@ -66,7 +67,7 @@ def choose_devices(
 
     That is measured once in the life of a run and noted there, because another number of devices
     draws other dropout masks and adds in another order. What an evaluation takes is compiled
-    meanwhile.
+    meanwhile. `init` is `jitted_init(trainable)`.
     """
     counts = candidate_devices(run.notes.get("devices", config.devices), config.batch_size)
     accumulate = config.accumulate_steps
@@ -75,7 +76,6 @@ def choose_devices(
         layout = make_layout(count)
         train_step = trainable.train_step_on(layout.axis_name)
         candidates[count] = layout, jit_multi_step(train_step, layout, accumulate=accumulate)
-    init = jitted_init(trainable)
 
     def first_state() -> TrainState:
         return init(jax.random.key(config.seed))

@@ -1,4 +1,4 @@
-"""Reading run.json and seeds.json, the indexes of runs: checked before anything is taken from them."""
+"""Reading run.json and seeds.json, the indexes of runs, checked and in the present format."""
 
 import json
 from pathlib import Path

@@ -32,6 +32,7 @@ DISPATCH_SECONDS = 0.5
 SAVE_SECONDS = 60.0
 """At most so much work is lost by a kill, besides what evaluations save."""
 
+
 @dataclass(frozen=True)
 class Result:
     """How a training ended."""
@@ -132,7 +133,17 @@ def open_loop(
     step = int(states[progress.index(furthest)].step)
     started = time.perf_counter() - furthest.progress.seconds
     loop = Loop(
-        trainable, config, schedule, layout, multi_step, progress, display, log, state, step, started
+        trainable,
+        config,
+        schedule,
+        layout,
+        multi_step,
+        progress,
+        display,
+        log,
+        state,
+        step,
+        started,
     )
     place_states(loop, states)
     return loop

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import optax
 
-from jaxgen.config import OptimizerConfig
+from jaxgen.config import OptimizerConfig, TrainingConfig
 
 Schedule = Callable[[Any], Any]
 """Learning rate before the update numbered by its argument, counted from zero."""
@@ -40,6 +40,15 @@ def optimizer_of(
         b2=config.b2,
     )
     return tx, schedule
+
+
+def step_options(config: TrainingConfig) -> dict[str, Any]:
+    """What the settings of the loop say to `make_train_step`."""
+    return {
+        "accumulate": config.accumulate_steps,
+        "averaging": config.averaging,
+        "ema_decay": config.ema_decay,
+    }
 
 
 def make_schedule(

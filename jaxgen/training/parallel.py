@@ -136,7 +136,9 @@ def jit_multi_step(train_step: TrainStep, layout: Layout, *, accumulate: int = 1
             is not finite changes no more, alone.
         accumulate: Batches a step.
     """
-    return jax.jit(layout.divide(multi_step_of(train_step), accumulate=accumulate), donate_argnums=0)
+    return jax.jit(
+        layout.divide(multi_step_of(train_step), accumulate=accumulate), donate_argnums=0
+    )
 
 
 def _batch_spec(accumulate: int) -> P:

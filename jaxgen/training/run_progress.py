@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from jaxgen.training.step import Metrics, TrainState
 from jaxgen.training.trainable import Objective, Trainable
 from jaxgen.types import Sum
 
-EARLY_STOPPING = "early stopping"
+EARLY_STOPPING: Literal["early stopping"] = "early stopping"
 
 
 @dataclass
@@ -28,13 +28,15 @@ class Row:
         for name, new in metrics.sums.items():
             added = [np.asarray(x)[:length].sum(axis=0, dtype=np.float64) for x in new]
             old = self.sums.get(name, [0.0, 0.0])
-            self.sums[name] = [(np.asarray(a) + b).tolist() for a, b in zip(old, added, strict=True)]
+            self.sums[name] = [
+                (np.asarray(a) + b).tolist() for a, b in zip(old, added, strict=True)
+            ]
         self.grad_norm += float(metrics.grad_norm[:length].sum(dtype=np.float64))
         self.steps += length
 
     def as_sums(self) -> dict[str, Sum]:
         """The sums as arrays."""
-        return {name: Sum(*map(np.asarray, pair)) for name, pair in self.sums.items()}
+        return {name: Sum(np.asarray(a), np.asarray(b)) for name, (a, b) in self.sums.items()}
 
 
 @dataclass

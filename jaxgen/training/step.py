@@ -1,8 +1,8 @@
 """One optimizer step, and many of them in one compiled call.
 
 Models are known only through their loss, ``loss_fn(params, carry, batch, key) -> (loss, aux)``,
-where ``loss`` is the mean to differentiate, penalties included, and ``aux`` a `jaxgen.LossAux`. ``carry``
-is ``()`` for a model without memory between batches.
+where ``loss`` is the mean to differentiate, penalties included, and ``aux`` a `jaxgen.LossAux`.
+``carry`` is ``()`` for a model without memory between batches.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import optax
 
 from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Sum
-
 
 LossFn = Callable[[Any, Any, Any, Any], tuple[Array, LossAux]]
 Averaging = Literal["none", "ema", "nt_asgd"]
@@ -210,7 +209,6 @@ def multi_step_of(train_step: TrainStep) -> MultiStep:
         same program as a full one, so where the steps are divided into calls changes neither the
         result nor what is compiled.
     """
-
     train_step = jax.jit(train_step, inline=True)  # traced once for its shapes and its body
 
     def multi_step(

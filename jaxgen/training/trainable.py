@@ -25,7 +25,7 @@ class BatchSource(Protocol):
         """Batches of one shape from `first` on."""
 
     def read(self, epoch: int, first: int, count: int, rows: slice = slice(None)) -> PyTree:
-        """NumPy arrays [count, B, ...] of consecutive batches of one shape, or some rows of them."""
+        """NumPy arrays [count, B, ...] of consecutive batches of one shape, or of some rows."""
 
 
 class Objective(NamedTuple):
@@ -62,7 +62,7 @@ class Objective(NamedTuple):
 class Evaluation(NamedTuple):
     """How parameters are measured on held-out data."""
 
-    warm_up: Callable[[PyTree], None]
+    warm_up: Callable[[PyTree], Any]
     """Compiles what measuring takes, given parameters (zeros will do)."""
     sums: Callable[[PyTree], dict[str, Sum]]
     """Of some parameters; of several runs stacked, every leaf has the runs first."""

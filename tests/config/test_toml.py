@@ -129,3 +129,9 @@ def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="cannot read the configuration"):
         read_toml(tmp_path / "broken.toml")
+
+
+def test_a_byte_order_mark_of_an_editor_is_no_statement(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_bytes("[model]\nhidden_size = 7\n".encode("utf-8-sig"))
+    assert read_toml(path).model.hidden_size == 7

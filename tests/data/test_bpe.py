@@ -1,6 +1,7 @@
 """BPE: long runs cost no more than other text, Ctrl-C is heard, and what is slow says so."""
 
 import json
+import math
 import random
 import signal
 import threading
@@ -81,9 +82,11 @@ def test_control_c_is_heard_while_the_library_works() -> None:
 def test_what_takes_long_says_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(progress, "_FIRST_SECONDS", math.inf)
     build_tokenizer(CONFIG, [GENOME])
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(progress, "_FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_EVERY_SECONDS", math.inf)
     build_tokenizer(CONFIG, [GENOME])
     err = capsys.readouterr().err
     assert err.startswith("learning the pieces of the bpe tokenizer: 0.0 million characters read")

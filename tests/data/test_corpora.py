@@ -70,7 +70,9 @@ def test_unknown_characters_of_held_out_text_warn_once(tmp_path: Path) -> None:
     path.write_text("a" * 80 + "ab" * 10)
     corpus = load_corpus(CorpusConfig(files=(path,), validation_fraction=0.2, test_fraction=0))
     tokenizer = fit_tokenizer(TokenizerConfig(), corpus)
-    with pytest.warns(UnknownTokenWarning, match=r"the validation text has 'b' U\+0062 \(10x\)") as caught:
+    with pytest.warns(
+        UnknownTokenWarning, match=r"the validation text has 'b' U\+0062 \(10x\)"
+    ) as caught:
         encode_corpus(corpus, tokenizer)
     assert len(caught) == 1
 

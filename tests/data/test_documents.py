@@ -18,12 +18,6 @@ from jaxgen.errors import UserError
 ROWS = ['He said, "NA".', "한글\nzwei Zeilen", "null", "12", "été 'quoted"]
 NO_HOLD_OUT = {"validation_fraction": 0.0, "test_fraction": 0.0}
 
-pytestmark = [
-    # A table that fails half-way leaves its file to be closed by the garbage collector.
-    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +222,9 @@ def test_unknown_split_and_column(folder: Path, streaming: bool) -> None:
     with pytest.raises(
         UserError, match=r"no split `valid`, did you mean `validation`\?; there are: train, valid"
     ):
-        load_corpus(CorpusConfig(dataset=str(folder), streaming=streaming, validation_split="valid"))
+        load_corpus(
+            CorpusConfig(dataset=str(folder), streaming=streaming, validation_split="valid")
+        )
     with pytest.raises(UserError, match=r"no column `body`; there are: text, id"):
         load_corpus(CorpusConfig(dataset=str(folder), streaming=streaming, column="body"))
 

@@ -1,5 +1,6 @@
 """Pieces join to the whole, stay small, and end where words end."""
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -17,10 +18,14 @@ def test_pieces_join_to_the_whole_and_end_at_blanks(texts: list[str], size: int)
         patch.setattr("jaxgen.data.pieces.UNBROKEN_CHARACTERS", 4)
         pieces = list(repiece(texts, size))
     assert "".join(pieces) == "".join(texts)
+    rest = "".join(texts)
     for piece, following in pairwise(pieces):
         at_blank = not piece[-1].isspace() and following[0] in " \n\t\r"
-        assert at_blank or len(piece) > 16 * size - 4
+        # Cut elsewhere only where a long stretch offers no such place.
+        assert at_blank or not re.search(r"\S[ \n\t\r]", rest[: 16 * size])
+        assert at_blank or len(rest) >= 16 * size
         assert len(piece) <= 17 * size
+        rest = rest.removeprefix(piece)
 
 
 def test_short_texts_are_joined() -> None:

@@ -36,7 +36,8 @@ def test_rows_are_contiguous_text(
     assert whole.max() < count
     # Chunks of any size give the same windows: resuming needs (epoch, window) only.
     pieces = [
-        stream.read(epoch, window, min(size, total - window))["tokens"] for window in range(0, total, size)
+        stream.read(epoch, window, min(size, total - window))["tokens"]
+        for window in range(0, total, size)
     ]
     np.testing.assert_array_equal(np.concatenate(pieces), whole)
 

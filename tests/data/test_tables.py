@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,10 +13,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jaxgen.config import CorpusConfig
+from jaxgen.config import CorpusConfig, TokenizerConfig
 from jaxgen.data import csv_files, json_files
-from jaxgen.data.corpora import Corpus, load_corpus
+from jaxgen.data.corpora import Corpus, fit_tokenizer, load_corpus
 from jaxgen.data.tables import open_table
+from jaxgen.data.tokens import encode_corpus
+from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.errors import UserError
 
 FIELD = st.text(st.sampled_from("ab ,;\t|\"'\n\ré\ufeff\0\\"), max_size=8)
@@ -58,10 +61,10 @@ def test_columns_of_several_files_with_their_places(tmp_path: Path) -> None:
         ((None, "c"), f"{lines} line 3"),
         (("y", "d"), f"{other} line 2"),
     ]
-    pairs = write(tmp_path, "pairs.tsv", "Go.\tVa !\tCC\n\nRun \"!\tCours\r!\tCC\r\n")
-    assert [(row.values, row.number) for row in open_table([pairs], ["1", "0"]).rows()] == [
-        (("Va !", "Go."), 1),
-        (("Cours\r!", 'Run "!'), 2),
+    pairs = write(tmp_path, "pairs.tsv", 'Go.\tVa !\tCC\n\nRun "!\tCours\r!\tCC\r\n')
+    assert [(row.values, row.number) for row in open_table([pairs], ["1", "0", "2"]).rows()] == [
+        (("Va !", "Go.", "CC"), 1),
+        (("Cours\r!", 'Run "!', "CC"), 2),
     ]
     pq.write_table(pa.table({"id": [1, 2], "text": ["a", None]}), tmp_path / "a.parquet")
     parquet = open_table([tmp_path / "a.parquet"], ["text", "id"])
@@ -151,7 +154,7 @@ def test_separators_that_are_none(tmp_path: Path) -> None:
     for separator in ("", "ab", '"', "\n"):
         with pytest.raises(ValueError, match=r"`data.separator` must be one character"):
             CorpusConfig(files=(table,), separator=separator)
-    with pytest.raises(ValueError, match="is for csv and tsv files, and `data.files` has none"):
+    with pytest.raises(ValueError, match=r"is for csv and tsv files, and `data.files` has none"):
         CorpusConfig(files=(text,), separator=";")
 
 
@@ -186,7 +189,7 @@ def test_rows_without_text_do_not_move_what_is_held_out(tmp_path: Path) -> None:
         first = parts()
     assert len(caught) == 1
     assert list(map(len, first)) == [14, 4, 2]
-    assert sum(first, []) == [str(number) for number in range(30) if number % 3]
+    assert list(chain.from_iterable(first)) == [str(number) for number in range(30) if number % 3]
     with pytest.warns(UserWarning, match=r"10 of 30 rows"):
         assert parts() == first
 
@@ -207,6 +210,7 @@ def test_rows_without_text_do_not_move_what_is_held_out(tmp_path: Path) -> None:
         ('[{"text": "a"},', r"is not JSON"),
         ('[{"text": "a"}', r"the list is not closed"),
         ('{"text": "a"}\n{"text": "\\ud800"}\n', r"line 2 has '\\ud800', half a surrogate pair"),
+        ('{"text": "a", "text": "b"}\n', r"line 1 has the key `text` twice; keep one"),
         ("[" + "[" * 100_000, r"too many lists or objects|where a row must be an object"),
     ],
 )
@@ -233,6 +237,41 @@ def test_json_in_any_layout_and_any_reads(
     assert [row.values for row in read] == [(row,) for row in rows]
     if layout == 1:
         assert [row.number for row in read] == list(range(1, len(rows) + 1))
+
+
+def test_an_unclosed_string_costs_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_files, "_READ_CHARACTERS", 100)
+    monkeypatch.setattr(json_files, "_LONGEST_ROW", 1000)
+    assert texts(write(tmp_path, "a.jsonl", json.dumps({"text": "a" * 900}))) == ["a" * 900]
+    path = write(tmp_path, "b.jsonl", '\n{"text": "' + "a" * 100_000)
+    with pytest.raises(UserError, match=r"starts in line 2 .* goes on for more than 1,000 char"):
+        texts(path)
+
+
+def test_nothing_but_nulls(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", '{"text": null}\n')
+    with (
+        pytest.warns(UserWarning, match="1 of 1 rows"),
+        pytest.raises(UserError, match="for train holds nothing; give more text"),
+    ):
+        load_corpus(CorpusConfig(files=(path,)))
+
+
+def test_keys_given_twice_matter_only_where_they_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", '{"text": "a", "id": 1, "id": {"x": 1, "x": 2}}\n')
+    assert texts(path) == ["a"]
+
+
+def test_lists_where_text_is_read_name_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", '{"text": [1, 2]}\n')
+    corpus = load_corpus(CorpusConfig(files=(path,), validation_fraction=0, test_fraction=0))
+    with pytest.raises(UserError, match=r"char tokenizer reads text, but .*a.jsonl holds .*\[1, 2"):
+        fit_tokenizer(TokenizerConfig(), corpus)
+    tokenizer = build_tokenizer(TokenizerConfig(kind="byte"), [])
+    with pytest.raises(UserError, match=r"byte tokenizer reads text, but .*a.jsonl holds"):
+        encode_corpus(corpus, tokenizer)
 
 
 def test_a_list_of_strings(tmp_path: Path) -> None:

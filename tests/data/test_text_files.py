@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxgen.config import DataConfig
 from jaxgen.data import text_files
+from jaxgen.data.corpora import load_corpus
 from jaxgen.data.text_files import TextFiles
 from jaxgen.errors import UserError
 
@@ -137,8 +139,18 @@ def test_other_encodings_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path = tmp_path / "text.txt"
     for encoding in ("utf-32", "utf-16"):
         path.write_bytes("text".encode(encoding))
-        with pytest.raises(UserError, match=rf"is {encoding.upper()}.* iconv -f {encoding.upper()}"):
+        with pytest.raises(
+            UserError, match=rf"is {encoding.upper()}.* iconv -f {encoding.upper()}"
+        ):
             TextFiles.open([path])
+    path.write_bytes("text".encode("utf-16-be"))
+    with pytest.raises(UserError, match=r"looks like UTF-16, .* iconv -f UTF-16BE"):
+        TextFiles.open([path])
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(UserError, match=r"no file .*text.txt"):
+        load_corpus(DataConfig(files=(path,)))
+    path.unlink()
     path.write_bytes(gzip.compress(b"text"))
     with pytest.raises(UserError, match=r"text.txt is gzipped; let its name end in .gz"):
         TextFiles.open([path])

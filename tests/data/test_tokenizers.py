@@ -309,7 +309,7 @@ def test_special_ids() -> None:
 
 def test_word_tokenizers_of_earlier_files() -> None:
     """Without marks a text's `<pad>` is a word of it; all other ids are as they are now."""
-    tokenizer = build("word", PROSE + "<pad> <pad>\n")
+    tokenizer = build("word", PROSE + "<pad> " * 50)
     spec = json.loads(tokenizer.backend.to_str())
     first, last = spec["normalizer"]["normalizers"][0], spec["normalizer"]["normalizers"][-1]
     spec["normalizer"]["normalizers"] = [first, last]
@@ -329,6 +329,5 @@ def test_every_line_end_ends_a_line_of_words() -> None:
     assert tokenizer.decode(tokenizer.encode("a b\rc\r\nd\n\re")) == "a b\nc\nd\n\ne"
     library = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
     assert library.encode("a\r\rb\r\n\rc").ids == tokenizer.encode("a\r\rb\r\n\rc").tolist()
-    assert "a b\rc\r\nd" == build("char", "abcd \r\n").decode(
-        build("char", "abcd \r\n").encode("a b\rc\r\nd")
-    )
+    character = build("char", "abcd \r\n")
+    assert character.decode(character.encode("a b\rc\r\nd")) == "a b\rc\r\nd"

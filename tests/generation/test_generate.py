@@ -88,11 +88,11 @@ def test_any_cut_into_calls_gives_the_same_text():
     whole = run(sampling=sampling, count=12)
     keys = jax.vmap(lambda row: jax.random.fold_in(KEY, row))(jnp.arange(3))
     first = run(sampling=sampling, count=5)
-    state = first.decoding
+    state = first.state
     tokens = [first.tokens]
     for count in (1, 6):
-        state, emitted = decode(lstm_step, PARAMS, state, keys, sampling, max_new_tokens=count)
-        tokens.append(emitted.tokens)
+        state, output = decode(lstm_step, PARAMS, state, keys, sampling, max_new_tokens=count)
+        tokens.append(output.tokens)
     assert jnp.concatenate(tokens, 1).tolist() == whole.tokens.tolist()
     assert state.length.tolist() == whole.lengths.tolist()
 

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from jaxgen.generation.draw import filtered
-from jaxgen.generation.penalties import Memory, empty_memory, make_bans, penalise, remember_prompt
+from jaxgen.generation.penalties import (
+    PenaltyState,
+    init_penalty_state,
+    make_bans,
+    penalise,
+    update_with_prompt,
+)
 from jaxgen.generation.sampling import SamplingParams
 
 pytestmark = pytest.mark.peers("torch", "transformers")
@@ -81,12 +87,12 @@ def test_equals_transformers(peers, options, chain):
     @jax.jit
     def process(logits, sampling):
         sampling = sampling.rows(B)
-        memory = empty_memory(sampling, V, T + 3, B)
-        memory = remember_prompt(memory, jnp.asarray(said, jnp.int32), jnp.ones((B, T), bool))
-        assert isinstance(memory, Memory)
+        state = init_penalty_state(sampling, V, T + 3, B)
+        state = update_with_prompt(state, jnp.asarray(said, jnp.int32), jnp.ones((B, T), bool))
+        assert isinstance(state, PenaltyState)
         bans = make_bans(sampling, V)
         length = jnp.zeros(B, jnp.int32)
-        logits = jax.vmap(penalise)(logits, sampling, memory, bans, length)
+        logits = jax.vmap(penalise)(logits, sampling, state, bans, length)
         return filtered(logits, sampling)
 
     got = process(logits, SamplingParams(**options))

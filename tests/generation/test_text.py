@@ -1,26 +1,23 @@
-"""Strings in, strings out: shapes of answers, buckets, streams, stop strings, readings, scores."""
+"""Strings in, strings out: shapes of answers, buckets, streams, stop strings, states, scores."""
 
 import string
+from dataclasses import replace
 from itertools import pairwise
 
 import jax
 import numpy as np
 import pytest
-from generation.toy_models import log_softmax, lstm_carry, lstm_params, lstm_prefill, lstm_step
+from generation.text_models import make_model
+from generation.toy_models import log_softmax, lstm_carry, lstm_step
 
 from jaxgen.config import TokenizerConfig
 from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.errors import UserError
 from jaxgen.generation import carry as carries
 from jaxgen.generation import programs
+from jaxgen.generation.lines import text_before_stop
+from jaxgen.generation.requests import make_request
 from jaxgen.generation.stop_strings import StopStrings
-from jaxgen.generation.text import TextModel
-
-
-def make_model(kind="char", text=string.ascii_lowercase + " ", prefill_fn=lstm_prefill):
-    tokenizer = build_tokenizer(TokenizerConfig(kind=kind), [text])
-    params = lstm_params(jax.random.key(5), tokenizer.vocab_size)
-    return TextModel(params, None, tokenizer, lstm_step, prefill_fn, lstm_carry)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +85,7 @@ def test_long_prompts_and_texts_take_several_calls(lm):
 
 
 def test_a_session_compiles_a_handful_of_programs(lm):
-    counted = (programs.begin, programs.begin_and_extend, programs.extend)
+    counted = (programs.prefill_prompts, programs.prefill_and_decode, programs.decode_chunk)
     for program in counted:
         program.clear_cache()
     for call in range(100):
@@ -127,6 +124,92 @@ def test_a_stop_string_ends_the_text_and_the_stream(lm):
     assert two[0] == first
 
 
+def test_tokens_end_where_the_text_ends(lm):
+    """Whole tokens before the stop string; the one it begins inside counts where text is in it."""
+    for seed in range(3):
+        whole = lm.sample("abc", max_new_tokens=200, key=seed)
+        for stop in (whole.text[100:103], whole.text[:2], whole.text[150]):
+            sample = lm.sample("abc", max_new_tokens=200, key=seed, stop=stop)
+            count = whole.text.find(stop)
+            assert sample.text == whole.text[:count]
+            assert sample.tokens == whole.tokens[:count]
+            np.testing.assert_array_equal(sample.logprobs, whole.logprobs[:count])
+
+
+@pytest.mark.parametrize(
+    ("kind", "tokens", "stop", "count"),
+    [
+        ("bpe", ["the", " cat"], " c", 1),
+        ("bpe", ["the", " cat"], "c", 2),
+        ("bpe", ["the", " cat"], "the", 0),
+        ("bpe", ["the", " cat"], "x", 2),
+        ("byte", [*"aé", "b"], "b", 3),
+        ("byte", [*"aé", "b"], "é", 1),
+        ("word", ["the", "cat", "sat"], " cat", 1),
+        ("word", ["the", "cat", "sat"], "cat", 2),
+    ],
+)
+def test_how_many_tokens_hold_the_text(kind, tokens, stop, count):
+    config = TokenizerConfig(kind=kind, vocab_size=262 if kind == "bpe" else None)
+    tokenizer = build_tokenizer(config, ["the cat sat " * 9])
+    text = " ".join(tokens) if kind == "word" else "".join(tokens)
+    ids = tokenizer.encode(text)
+    if kind == "bpe":
+        assert [tokenizer.decode([token]) for token in ids] == tokens
+    nothing = np.zeros(0, np.int32)
+    said, found = text_before_stop(tokenizer, nothing, ids.tolist(), [stop])
+    assert said == text.partition(stop)[0]
+    assert found == count
+
+
+class WithSpecial:
+    """A tokenizer with special ids of the test's choice."""
+
+    def __init__(self, tokenizer, ids):
+        self.tokenizer, self.special_ids = tokenizer, ids
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
+
+def test_special_tokens_are_not_generated(lm):
+    unknown, other = int(lm.tokenizer.unk_id), 3
+    plain = replace(lm, tokenizer=WithSpecial(lm.tokenizer, (unknown, other)))
+    options = {"max_new_tokens": 120, "n": 8, "temperature": 2.0}
+    samples = plain.sample("abc", **options)
+    said = {token for sample in samples for token in sample.tokens}
+    assert not said & {unknown, other}
+    free = plain.sample("abc", allow_special=True, **options)
+    assert {unknown, other} <= {token for sample in free for token in sample.tokens}
+    own = replace(lm, tokenizer=WithSpecial(lm.tokenizer, ()))
+    assert [sample.tokens for sample in free] == [
+        sample.tokens for sample in own.sample("abc", **options)
+    ]
+    ended = plain.sample("abc", stop_tokens=[other], banned_tokens=[5], **options)
+    assert any(sample.tokens[-1] == other for sample in ended)
+    assert not {unknown, 5} & {token for sample in ended for token in sample.tokens}
+    scores = lm.score(samples[0].text, prompt="abc")
+    np.testing.assert_allclose(samples[0].logprobs, scores, rtol=1e-4)
+
+
+def test_tokenizers_without_special_tokens_ban_nothing():
+    """So that nothing is added to their loop."""
+    byte = build_tokenizer(TokenizerConfig(kind="byte"), [""])
+    assert make_request(byte, "a", {}).sampling.banned_tokens is None
+
+
+def test_labels_are_checked(lm):
+    request = make_request(lm.tokenizer, ["a", "b"], {"label": 2}, num_labels=3)
+    assert request.condition.tolist() == [2, 2]
+    for label, message in ((3, r"must be in \[0, 3\)"), (-1, "got -1"), (0.5, "got 0.5")):
+        with pytest.raises(UserError, match=message):
+            make_request(lm.tokenizer, "a", {"label": label}, num_labels=3)
+    with pytest.raises(UserError, match="this model has no labels"):
+        lm.generate("a", label=0)
+    with pytest.raises(UserError, match="`label` is part of the state"):
+        make_request(lm.tokenizer, "a", {"label": 1, "after": lm.prefill("a")}, num_labels=3)
+
+
 def test_streams_never_split_a_character():
     lm = make_model("byte", "한글 emoji 👩‍👩‍👧 é")
     ids = [[b] for b in "글👩é".encode()]
@@ -135,33 +218,52 @@ def test_streams_never_split_a_character():
     assert pieces == list("글👩é")
 
 
-def test_a_reading_continues_as_the_prompt_would(lm, tmp_path):
-    reading = lm.read("there", after=lm.read("hello "))
+def test_a_state_continues_as_the_prompt_would(lm, tmp_path):
+    state = lm.prefill("there", after=lm.prefill("hello "))
     wanted = lm.generate("hello there", max_new_tokens=12, key=2)
-    assert lm.generate("", after=reading, max_new_tokens=12, key=2) == wanted
-    forked = lm.generate("", after=carries.fork(reading, 3), max_new_tokens=12, key=2)
+    assert lm.generate("", after=state, max_new_tokens=12, key=2) == wanted
+    forked = lm.generate("", after=carries.fork(state, 3), max_new_tokens=12, key=2)
     assert forked[0] == wanted
-    assert lm.generate("", after=reading, n=3, max_new_tokens=12, key=2) == forked
-    carries.save(tmp_path / "a.npz", reading)
-    loaded = carries.load(tmp_path / "a.npz", like=lm.read("x"))
+    assert lm.generate("", after=state, n=3, max_new_tokens=12, key=2) == forked
+    carries.save(tmp_path / "a.npz", state)
+    loaded = carries.load(tmp_path / "a.npz", like=lm.prefill("x"))
     assert lm.generate("", after=loaded, max_new_tokens=12, key=2) == wanted
-    other = lm.read("zzz")
-    assert lm.generate("", after=carries.interpolate(reading, other, 0.0), key=2)[:12] == wanted
-    both = carries.join([reading, other])
+    other = lm.prefill("zzz")
+    assert lm.generate("", after=carries.interpolate(state, other, 0.0), key=2)[:12] == wanted
+    both = carries.join([state, other])
     half = carries.interpolate(both, carries.take(both, [1, 0]), np.array([0.5, 1.0]))
     np.testing.assert_allclose(
-        half.carry[0][0], (reading.carry[0][0] + other.carry[0][0]) / 2, rtol=1e-6
+        half.carry[0][0], (state.carry[0][0] + other.carry[0][0]) / 2, rtol=1e-6
     )
-    assert half.token.tolist() == [int(other.token[0]), int(reading.token[0])]
+    assert half.token.tolist() == [int(other.token[0]), int(state.token[0])]
     with pytest.raises(UserError, match="of another model"):
-        carries.load(tmp_path / "a.npz", like=(reading.carry,))
-    with pytest.raises(UserError, match="no saved reading"):
-        carries.load(tmp_path / "b.npz", like=reading)
+        carries.load(tmp_path / "a.npz", like=(state.carry,))
+    with pytest.raises(UserError, match="no saved state"):
+        carries.load(tmp_path / "b.npz", like=state)
     (tmp_path / "c.npz").write_bytes(b"PK no")
-    with pytest.raises(UserError, match="is not a saved reading"):
-        carries.load(tmp_path / "c.npz", like=reading)
+    with pytest.raises(UserError, match="is not a saved state"):
+        carries.load(tmp_path / "c.npz", like=state)
     with pytest.raises(UserError, match="as many rows"):
-        carries.interpolate(reading, both, 0.5)
+        carries.interpolate(state, both, 0.5)
+
+
+def test_scalars_of_a_carry_are_shared_by_all_rows(tmp_path):
+    a = carries.PromptState({"count": np.float32(2), "h": np.ones((1, 2))}, np.array([1]))
+    b = carries.PromptState({"count": np.float32(4), "h": np.zeros((1, 2))}, np.array([2]))
+    assert carries.fork(a, 3).carry["count"].shape == ()
+    assert carries.take(carries.fork(a, 3), [0, 2]).carry["h"].shape == (2, 2)
+    assert carries.join([a, a]).carry["count"] == 2
+    assert carries.interpolate(a, b, 0.25).carry["count"] == 2.5
+    carries.save(tmp_path / "a.npz", a)
+    assert carries.load(tmp_path / "a.npz", like=carries.fork(b, 2)).carry["count"] == 2
+    for wrong, message in (
+        (lambda: carries.join([a, b]), "must agree in the scalars"),
+        (lambda: carries.join([]), "at least one state"),
+        (lambda: carries.join([a, carries.PromptState((), a.token)]), "of one model"),
+        (lambda: carries.interpolate(a, b, np.array([0.5])), "one number where the rows share"),
+    ):
+        with pytest.raises(UserError, match=message):
+            wrong()
 
 
 def test_score_and_perplexity(lm):
@@ -175,7 +277,7 @@ def test_score_and_perplexity(lm):
     np.testing.assert_allclose(scores[0], wanted, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(scores[1], wanted[:4], rtol=1e-4, atol=1e-4)
     prompted = make_model(prefill_fn=None).score(" you", prompt="hello" * 130)
-    whole = lm.score("hello" * 130 + " you", after=lm.read(""))
+    whole = lm.score("hello" * 130 + " you", after=lm.prefill(""))
     np.testing.assert_allclose(whole[:650], scores[0], rtol=1e-4, atol=1e-4)
     assert prompted.shape == (4,)
     sure = lm.score("lo you", prompt="hel")
@@ -214,7 +316,7 @@ def test_integers_and_words(lm):
         ({"prompt": []}, "`prompt` must hold at least one text"),
         ({"max_new_tokens": 0}, "`max_new_tokens` must be at least 1, got 0"),
         ({"n": 0}, "`n` must be at least 1, got 0"),
-        ({"temprature": 1}, "there is no setting `temprature`; there are temperature"),
+        ({"temprature": 1}, "there is no option `temprature`; there are max_new_tokens"),
         ({"prompt": ["a", "b"], "top_p": [0.1] * 3}, "`top_p` must hold one value or one for each"),
         ({"stop": ""}, "`stop` must hold strings that are not empty"),
         ({"top_k": 99}, "`top_k` must be at most the vocabulary"),

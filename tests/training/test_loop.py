@@ -273,7 +273,9 @@ def test_samples_and_figures_are_shown_and_kept(toy: Any, tmp_path: Path) -> Non
     assert row["validation_accuracy"] == 0.5
     assert train["learning_rate"] == pytest.approx(1.1)
     text = shown.getvalue()
-    expected = "validation_nll 1.0000  validation_perplexity 2.7183  validation_accuracy 0.5000  best"
+    expected = (
+        "validation_nll 1.0000  validation_perplexity 2.7183  validation_accuracy 0.5000  best"
+    )
     assert expected in text
     assert "temperature 0.5:\na [b] c\n" in text
 

@@ -96,9 +96,7 @@ def test_local_is_the_whole_of_a_replicated_tree(toy: Any) -> None:
 
 def test_only_long_trainings_are_measured(toy: Any) -> None:
     tx = optax.sgd(0.5)
-    candidates = {
-        n: (layout := make_layout(n), steps_of(toy.loss_fn, tx, layout)) for n in (1, 2)
-    }
+    candidates = {n: (layout := make_layout(n), steps_of(toy.loss_fn, tx, layout)) for n in (1, 2)}
 
     def make_state() -> Any:
         return init_state(toy.init_params(), tx, jax.random.key(1), carry=toy.carry())

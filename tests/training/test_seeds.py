@@ -20,7 +20,7 @@ from jaxgen.training.progress import Display
 from jaxgen.training.runs import Run
 from jaxgen.training.seed_runs import SeedRuns, seed_group_of, seeds_history
 from jaxgen.training.step import init_state
-from jaxgen.training.trainable import Evaluation, Objective
+from jaxgen.training.trainable import Objective
 from jaxgen.types import Sum
 
 pytestmark = pytest.mark.slow

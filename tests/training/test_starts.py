@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
-import jax
 from jaxgen.directories import kind_of
 from jaxgen.errors import UserError
 from jaxgen.training.runs import Run, locked
@@ -61,7 +61,12 @@ def trained_seeds(directory: Path, seeds: range = range(2)) -> Path:
 
 def start_run(directory: Path, *, overwrite: bool = False) -> None:
     with locked(directory):
-        Run.create(directory, {"config.toml": "seed = 2\n", "tokenizer.json": "[]"}, {}, overwrite=overwrite)
+        Run.create(
+            directory,
+            {"config.toml": "seed = 2\n", "tokenizer.json": "[]"},
+            {},
+            overwrite=overwrite,
+        )
 
 
 def start_seeds(directory: Path, *, overwrite: bool = False) -> None:

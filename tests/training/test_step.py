@@ -10,11 +10,11 @@ import pytest
 
 from jaxgen.training.step import (
     TrainState,
-    multi_step_of,
     evaluation_params,
     init_state,
     is_averaging,
     make_train_step,
+    multi_step_of,
     start_averaging,
 )
 from jaxgen.types import LossAux, Sum

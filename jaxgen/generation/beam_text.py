@@ -1,0 +1,153 @@
+"""Beam search over texts: options checked, stop strings obeyed, tokens made texts."""
+
+from collections.abc import Sequence
+from typing import Any, Generic
+
+import jax
+import numpy as np
+
+from jaxgen.errors import UserError
+from jaxgen.generation import programs
+from jaxgen.generation.beam import beam_search
+from jaxgen.generation.decoding import Prepared
+from jaxgen.generation.lines import Beam, text_before_stop
+from jaxgen.generation.requests import (
+    OneOrEach,
+    Options,
+    Request,
+    SharedOptions,
+    Value,
+    check_options,
+)
+from jaxgen.generation.runner import Runner, padded_key
+from jaxgen.generation.score_text import score_rows
+from jaxgen.generation.stochastic_beam import stochastic_beam_search
+from jaxgen.generation.stop_automaton import StopAutomaton, StopParams, StopStep, stop_automaton
+from jaxgen.generation.stop_strings import StopStrings
+
+
+class BeamOptions(SharedOptions[Value], Generic[Value], total=False):
+    """What `TextModel.beam_search` takes."""
+
+    num_beams: int
+    """Width of the beam."""
+    sampled: bool
+    """Draw without replacement (`stochastic_beam_search`) instead."""
+    length_penalty: float
+    """As in `jaxgen.generation.beam.beam_search`, and so are the two below."""
+    num_groups: int
+    diversity_penalty: float
+
+
+class BeamOne(BeamOptions[float], total=False):
+    """One value an option."""
+
+
+class BeamEach(BeamOptions[OneOrEach], total=False):
+    """One value an option, or one a prompt."""
+
+
+_RANDOM = sorted(set(Options.__annotations__) - set(BeamOptions.__annotations__))
+_UNSAMPLED = ("length_penalty", "num_groups", "diversity_penalty")
+_ARRAY_OPTIONS = (*_UNSAMPLED, "stop_tokens", "min_new_tokens", "no_repeat_ngram")
+
+
+def check_beam_options(options: dict[str, Any], n: int | None) -> None:
+    """UserError for an option that is unknown, or that the search has no use for."""
+    if wrong := [name for name in _RANDOM if name in options]:
+        raise UserError(
+            f"`{wrong[0]}` shapes a random choice, and a beam search ranks texts by the model's "
+            "own probabilities; leave it out, or use `generate`"
+        )
+    check_options(options, BeamOptions.__annotations__)
+    sampled = options.get("sampled", False)
+    if sampled and (wrong := [name for name in _UNSAMPLED if name in options]):
+        raise UserError(f"`{wrong[0]}` is not for `sampled` texts; leave one of the two out")
+    if not sampled and "key" in options:
+        raise UserError("`key` is for `sampled` texts, a beam search is not random; leave it out")
+    beams = options.get("num_beams", 4)
+    if n is not None and not 1 <= n <= beams:
+        raise UserError(f"`n` must be in [1, num_beams = {beams}], got {n}")
+
+
+def search(
+    runner: Runner, tokenizer: Any, request: Request, options: dict[str, Any], n: int
+) -> list[list[Beam]]:
+    """The `n` best texts of each prompt; fewer where the search finds fewer.
+
+    With stop strings a text ends in the search with the token that completes one, and is ranked by
+    the tokens so far. That last token is not held to `no_repeat_ngram`, and `min_new_tokens` puts
+    it off as it does stop tokens.
+    """
+    stops = StopStrings(options.get("stop")).stops
+    automaton = stop_automaton(tokenizer, stops) if stops else None
+    found = _found(runner, tokenizer, request, options, automaton)
+    tokens, lengths, logprobs, ranks = found
+    rows, cut = [], []
+    for row, context in enumerate(request.context):
+        beams: list[Beam] = []
+        for place in range(n):
+            length = int(lengths[row, place])
+            if length == 0:
+                break
+            ids = tokens[row, place, :length].tolist()
+            text, count = text_before_stop(tokenizer, context, ids, stops)
+            if count < length:
+                cut.append((row, place, ids[:count]))
+            logprob, rank = float(logprobs[row, place]), float(ranks[row, place])
+            beams.append(Beam(text, ids[:count], logprob, rank))
+        if not beams:
+            raise UserError(
+                f"the search found no text for prompt {row + 1}: every token is banned, or the "
+                "model's logits are not numbers"
+            )
+        rows.append(beams)
+    if cut:
+        state = runner.prompt_state(request)
+        index = np.array([row for row, _, _ in cut])
+        state = jax.tree.map(lambda x: np.asarray(x)[index] if np.ndim(x) else x, state)
+        scores = score_rows(runner, state, [np.array(ids, np.int32) for _, _, ids in cut])
+        for (row, place, _), score in zip(cut, scores, strict=True):
+            rows[row][place] = rows[row][place]._replace(logprob=float(score.sum()))
+    return rows
+
+
+def _found(
+    runner: Runner,
+    tokenizer: Any,
+    request: Request,
+    options: dict[str, Any],
+    automaton: StopAutomaton | None,
+) -> Sequence[np.ndarray]:
+    """Tokens [B, K, N], lengths, log-probabilities and ranks [B, K] that the search finds."""
+    state = runner.prefill(request)
+    step_fn: Any = Prepared(runner.model.step_fn)
+    params, carry = runner.prepared, state.carry
+    given = {name: options[name] for name in _ARRAY_OPTIONS if name in options}
+    given |= dict(request.sampling.items())
+    given.pop("temperature")
+    batch = state.token.shape[0]
+    if automaton is not None:
+        states = [automaton.start(tokenizer, context) for context in request.context]
+        starts = programs.pad_rows(np.array(states, np.int32), batch)
+        params = StopParams(params, automaton.table, automaton.completing)
+        step_fn, carry = StopStep(step_fn), (carry, starts)
+        seconds = automaton.stop_tokens()
+        stop_tokens = given.get("stop_tokens")
+        if stop_tokens is not None:
+            seconds = np.concatenate([automaton.doubles(stop_tokens), seconds])
+        given["stop_tokens"] = seconds
+        if "banned_tokens" in given:
+            given["banned_tokens"] = automaton.doubles(given["banned_tokens"])
+    place = (step_fn, params, carry, state.token[:, None], None)
+    given["max_new_tokens"] = options.get("max_new_tokens", 100)
+    width = options.get("num_beams", 4)
+    if options.get("sampled"):
+        key = padded_key(options.get("key", 0), len(request.prompts), batch)
+        drawn = stochastic_beam_search(*place, key, num_samples=width, **given)
+        found = (drawn.tokens, drawn.lengths, drawn.logprobs, drawn.gumbels)
+    else:
+        best = beam_search(*place, num_beams=width, **given)
+        found = (best.tokens, best.lengths, best.logprobs, best.scores)
+    tokens, *rest = (np.asarray(x) for x in jax.device_get(found))
+    return [tokens if automaton is None else automaton.real(tokens), *rest]
