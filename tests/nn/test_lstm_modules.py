@@ -149,13 +149,14 @@ def test_one_hot_tokens_equal_one_hot_vectors():
 
 @pytest.mark.parametrize("cell", ["lstm", "layernorm_lstm"])
 def test_padding_in_both_directions_equals_each_row_alone(cell):
-    x, lengths = inputs(), jnp.asarray([5, 2, 3])
+    x, lengths = inputs(), jnp.asarray([5, 2, 2])
     mask = jnp.arange(T) < lengths[:, None]
     module = LSTM((H, H), bidirectional=True, residual=True, cell=cell)
-    variables = module.init(jax.random.key(0), x)
-    carry, outputs = module.apply(variables, x, mask=mask)
+    variables = jax.jit(module.init)(jax.random.key(0), x)
+    apply = jax.jit(module.apply)
+    carry, outputs = apply(variables, x, mask=mask)
     for row, length in enumerate(lengths.tolist()):
-        alone_carry, alone = module.apply(variables, x[row : row + 1, :length])
+        alone_carry, alone = apply(variables, x[row : row + 1, :length])
         np.testing.assert_allclose(outputs[row, :length], alone[0], rtol=1e-5, atol=1e-6)
         for a, b in zip(jax.tree.leaves(carry), jax.tree.leaves(alone_carry), strict=True):
             np.testing.assert_allclose(a[row], b[0], rtol=1e-5, atol=1e-6)

@@ -63,9 +63,9 @@ def test_values_and_gradients_match_the_written_out_loop(masked, reset, reverse)
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10_000), cut=st.integers(1, 7))
+@given(seed=st.integers(0, 10_000), cut=st.integers(1, 4))
 def test_two_halves_through_the_carry_equal_the_whole(seed, cut):
-    pre_activations, kernel, carry, mask, resets = problem(seed, 8, 2, 4, True, True)
+    pre_activations, kernel, carry, mask, resets = problem(seed, 5, 2, 4, True, True)
     end, outputs = lstm(pre_activations, kernel, carry, mask=mask, resets=resets)
     middle, first = lstm(pre_activations[:cut], kernel, carry, mask=mask[:cut], resets=resets[:cut])
     last, second = lstm(pre_activations[cut:], kernel, middle, mask=mask[cut:], resets=resets[cut:])
@@ -74,10 +74,10 @@ def test_two_halves_through_the_carry_equal_the_whole(seed, cut):
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10_000), length=st.integers(0, 6))
+@given(seed=st.integers(0, 10_000), length=st.integers(0, 4))
 def test_padding_changes_nothing(seed, length):
-    pre_activations, kernel, carry, _, _ = problem(seed, 6, 2, 4, False, False)
-    mask = jnp.broadcast_to(jnp.arange(6)[:, None] < length, (6, 2))
+    pre_activations, kernel, carry, _, _ = problem(seed, 4, 2, 4, False, False)
+    mask = jnp.broadcast_to(jnp.arange(4)[:, None] < length, (4, 2))
     end, outputs = lstm(pre_activations, kernel, carry, mask=mask)
     short_end, short = (
         lstm(pre_activations[:length], kernel, carry) if length else (carry, outputs[:0])
