@@ -3,25 +3,32 @@
 All that is known here are run directories and exports; what a model is, its task knows.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, overload
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.config import EXPERIMENTS, Experiment, changes
-from jaxgen.config.toml import DEFAULT_TASK, parse_toml, read_toml, to_toml
+from jaxgen.config.toml import DEFAULT_TASK, read_toml
 from jaxgen.directories import kind_of
 from jaxgen.errors import UserError
-from jaxgen.exports import check_export, read_export, read_export_settings, write_export
+from jaxgen.exports import check_export, write_export
+from jaxgen.saved import (
+    CheckpointName,
+    files_of_run,
+    load_saved,
+    read_saved,
+    settings_of,
+    settings_of_run,
+)
 from jaxgen.tasks import task_of
-from jaxgen.training.checkpoints import restore_like
 from jaxgen.training.devices import candidate_devices, choose_devices, jitted_init
 from jaxgen.training.loop import Result
 from jaxgen.training.loop import train as train_runs
 from jaxgen.training.memory import check_memory, tree_bytes
+from jaxgen.training.open_runs import open_run, open_seeds
 from jaxgen.training.parallel import jit_multi_step
 from jaxgen.training.progress import Display
 from jaxgen.training.run_progress import history
@@ -38,19 +45,8 @@ from jaxgen.training.seeds import SeedLayout, first_states, make_seed_layout, se
 from jaxgen.training.starts import check_start
 from jaxgen.training.step import TrainState
 from jaxgen.training.trainable import Trainable
-from jaxgen.types import PyTree
 
-CheckpointName = Literal["best", "last"]
 Split = Literal["train", "validation", "test"]
-
-
-class Saved(NamedTuple):
-    """A trained model as it lies on the disk."""
-
-    experiment: Experiment
-    files: Mapping[str, str]
-    """What its task keeps beside the parameters, name to text."""
-    params: PyTree
 
 
 @overload
@@ -133,7 +129,7 @@ def train(
     data = task.open_data(experiment)
     with locked(out):
         if resume:
-            files = _files_of(Run.open(first_run_of(out)))
+            files = files_of_run(Run.open(first_run_of(out)))
         else:
             files = dict(task.fit_files(experiment, data))
         trainable = task.build(experiment, files, data, out / "tokens", seeds=layout)
@@ -141,9 +137,9 @@ def train(
         shapes = jax.eval_shape(init, jax.random.key(0))
         check_memory((tree_bytes(shapes) + tree_bytes(shapes.params)) * len(numbers))
         if layout is None:
-            run = _open_run(out, experiment, files, trainable, resume, overwrite)
+            run = open_run(out, experiment, files, trainable, resume, overwrite)
             return _train_one(trainable, init, experiment, run, display)
-        home = _open_seeds(out, experiment, numbers, files, trainable, layout, resume, overwrite)
+        home = open_seeds(out, experiment, numbers, files, trainable, layout, resume, overwrite)
         return _train_seeds(trainable, experiment, home, layout, display)
 
 
@@ -187,81 +183,6 @@ def _train_seeds(
     )
 
 
-def _open_run(
-    out: Path,
-    experiment: Experiment,
-    files: Mapping[str, str],
-    trainable: Trainable,
-    resume: bool,
-    overwrite: bool,
-) -> Run:
-    """The run directory, made or gone on with."""
-    written = {"config.toml": _config_toml(experiment), **files}
-    if not resume:
-        return Run.create(out, written, _notes(files, trainable), overwrite=overwrite)
-    run = Run.open(out)
-    _check_corpus([run], experiment, trainable)
-    run.write_file("config.toml", written["config.toml"])
-    return run
-
-
-def _open_seeds(
-    out: Path,
-    experiment: Experiment,
-    numbers: Sequence[int],
-    files: Mapping[str, str],
-    trainable: Trainable,
-    layout: SeedLayout,
-    resume: bool,
-    overwrite: bool,
-) -> SeedRuns:
-    """The directory of several seeds, made or gone on with."""
-
-    def written(seed: int) -> dict[str, str]:
-        own = experiment.updated(training={"seed": seed})
-        return {"config.toml": _config_toml(own), **files}
-
-    if not resume:
-        notes = _notes(files, trainable)
-        return SeedRuns.create(out, numbers, layout.devices, written, notes, overwrite=overwrite)
-    home = SeedRuns.open(out)
-    _check_corpus(home.runs, experiment, trainable)
-    home.write_file("config.toml", written(numbers[0])["config.toml"])
-    for run, seed in zip(home.runs, numbers, strict=True):
-        run.write_file("config.toml", written(seed)["config.toml"])
-    return home
-
-
-def _config_toml(experiment: Experiment) -> str:
-    """The settings to keep. That a changed corpus was accepted once is not accepted for ever."""
-    return to_toml(experiment.updated(data={"changed": "refuse"}))
-
-
-def _notes(files: Mapping[str, str], trainable: Trainable) -> dict[str, Any]:
-    return {"files": list(files), "corpus": dict(trainable.digests)}
-
-
-def _check_corpus(runs: Sequence[Run], experiment: Experiment, trainable: Trainable) -> None:
-    """UserError where the corpus is not the one that the runs began with, unless that is accepted.
-
-    Where it is, the best checkpoints are found anew: figures of two corpora do not compare.
-    """
-    now = dict(trainable.digests)
-    for run in runs:
-        before = run.notes.get("corpus", now)  # earlier versions noted none
-        changed = sorted(p for p in now.keys() | before.keys() if now.get(p) != before.get(p))
-        if changed and experiment.data.changed == "refuse":
-            raise UserError(
-                f"the {' and '.join(changed)} data are not those that {run.directory} began with; "
-                "give it the same corpus, start a new run with another --out, or go on with "
-                "--data.changed accept (the best checkpoint is then found anew)"
-            )
-        if changed:
-            run.forget_best()
-        if run.notes.get("corpus") != now:
-            run.note(corpus=now)
-
-
 def _resumed(out: Path, wanted: Experiment | None) -> Experiment:
     """The settings of a run, with those of `wanted` that a resumed run may set anew."""
     path = out / "config.toml"
@@ -296,59 +217,6 @@ def load(path: str | Path, which: CheckpointName | None = None) -> Any:
         UserError: It is missing, half-written, damaged or of a newer format.
     """
     return load_saved(read_saved(path, which), str(path))
-
-
-def load_saved(saved: Saved, where: str) -> Any:
-    """As `load`, from what `read_saved` gave; `where` names it in errors."""
-    experiment, files, params = saved
-    task = task_of(experiment)
-    params = restore_like(task.init_shapes(experiment, files), params, where=where)
-    return task.load(experiment, files, jax.tree.map(jnp.asarray, params))
-
-
-def read_saved(path: str | Path, which: CheckpointName | None = None) -> Saved:
-    """Settings, files and parameters (NumPy arrays) of a run or an export, unchecked.
-
-    Raises:
-        UserError: As in `load`.
-    """
-    directory = Path(path)
-    if kind_of(directory) == "export":
-        return Saved(*read_export(directory))
-    run = Run.open(directory)
-    return Saved(_settings_of(run), _files_of(run), run.load_params(which))
-
-
-def settings_of(path: str | Path) -> Experiment:
-    """The settings of a run, of several seeds (those of the first) or of an export.
-
-    Raises:
-        UserError: As in `load`.
-    """
-    directory = Path(path)
-    if kind_of(directory) == "export":
-        return read_export_settings(directory)
-    return _settings_of(Run.open(first_run_of(directory)))
-
-
-def check_command(path: str | Path, command: str) -> None:
-    """UserError where a model is of a task that another command uses; the error names it."""
-    experiment = settings_of(path)
-    wanted = task_of(experiment).command
-    if wanted != command:
-        raise UserError(
-            f"{path} is of task {experiment.task}, which has no `jaxgen {command}`; use "
-            f"`jaxgen {wanted} {path}`"
-        )
-
-
-def _settings_of(run: Run) -> Experiment:
-    return parse_toml(run.read_file("config.toml"), str(run.directory / "config.toml"))
-
-
-def _files_of(run: Run) -> dict[str, str]:
-    """The files of a run's task."""
-    return {name: run.read_file(name) for name in run.notes["files"]}
 
 
 def evaluate(
@@ -413,7 +281,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     facts: dict[str, Any] = {"path": str(path)}
     if SeedRuns.exists(directory):
         first = Run.open(first_run_of(directory))
-        experiment, files = _settings_of(first), _files_of(first)
+        experiment, files = settings_of_run(first), files_of_run(first)
         objective = task_of(experiment).objective(experiment, files)
         history_of_seeds = seeds_history(directory, objective)
         return facts | {"kind": "seeds", "task": experiment.task, **history_of_seeds}

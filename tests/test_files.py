@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
-import jax
 from jaxgen.files import replacing, sync_directory, write_atomically
 from jaxgen.training.runs import Run
 from jaxgen.training.step import init_state

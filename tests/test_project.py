@@ -25,7 +25,8 @@ PACKAGES: dict[str, set[str]] = {
     "tasks": {"config", "ops", "nn", "models", "generation", "data", "evaluation", "training"},
     "exports": {"config"},
 }
-PACKAGES["experiment"] = {"config", "tasks", "training", "exports"}
+PACKAGES["saved"] = {"config", "exports", "tasks", "training"}
+PACKAGES["experiment"] = {*PACKAGES["saved"], "saved"}
 PACKAGES["cli"] = {*PACKAGES}
 
 # The packages that research code imports: they run where only these four are installed.

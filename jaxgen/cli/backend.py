@@ -35,8 +35,8 @@ def backend_facts(run: Path | None, shapes: Shapes) -> dict[str, Any]:
     """
     from jaxgen.config import EXPERIMENTS
     from jaxgen.config.toml import DEFAULT_TASK, validate
-    from jaxgen.experiment import settings_of
     from jaxgen.ops.backends import BACKENDS, choose_backend, platform_here, unsupported_reason
+    from jaxgen.saved import settings_of
     from jaxgen.tasks import task_of
 
     experiment = EXPERIMENTS[DEFAULT_TASK]() if run is None else settings_of(run)

@@ -99,7 +99,8 @@ class Generate:
             check_table(self.out)
         command = self._with_prompts()
 
-        from jaxgen.experiment import check_command, load
+        from jaxgen.experiment import load
+        from jaxgen.saved import check_command
         from jaxgen.training.parallel import request_host_devices
 
         check_command(self.run, "generate")

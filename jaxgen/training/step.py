@@ -179,9 +179,7 @@ def make_train_step(
         count = jnp.maximum(weight, 1.0)
         grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
         grad_norm = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(grads)))
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes int and float scalars
-            updates, opt_state = tx.update(grads, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
+        params, opt_state = _updated(tx, grads, state)
         finite = state.finite & jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
         new = state._replace(
             step=state.step + 1,
@@ -196,6 +194,15 @@ def make_train_step(
         return jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, kept), metrics
 
     return train_step
+
+
+def _updated(
+    tx: optax.GradientTransformation, grads: PyTree, state: TrainState
+) -> tuple[PyTree, PyTree]:
+    """The next parameters and optimizer state."""
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes int and float scalars
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        return optax.apply_updates(state.params, updates), opt_state
 
 
 def multi_step_of(train_step: TrainStep) -> MultiStep:
