@@ -12,13 +12,20 @@ from jaxgen.errors import UserError
 Rows = list[dict[str, Any]]
 
 
-def check_table(path: Path) -> None:
-    """UserError where `write_table` could not write; so that nobody waits for texts in vain."""
+def check_table(path: Path, replace: bool = False) -> None:
+    """UserError where `write_table` could not or should not write, before any text is generated.
+
+    Args:
+        path: the file.
+        replace: whether a file that is there already, and not empty, may be replaced.
+    """
     if path.suffix not in _WRITERS:
         raise UserError(f"--out must end in {', '.join(_WRITERS)}, got {path}")
     if path.is_dir() or not path.parent.is_dir():
         rule = "a file, not a directory" if path.is_dir() else "in a directory that exists"
         raise UserError(f"--out must be {rule}, got {path}")
+    if not replace and path.is_file() and path.stat().st_size:
+        raise UserError(f"--out {path} is there already; name another file, or add --force")
 
 
 def write_table(path: Path, rows: Rows) -> None:
@@ -51,7 +58,7 @@ def _write_markdown(file: TextIO, rows: Rows) -> None:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = html.escape(str(value), quote=False)
+    text = "" if value is None else html.escape(str(value), quote=False)
     for mark in "\\`*_[]|#~":
         text = text.replace(mark, "\\" + mark)
     return text.replace("\n", "<br>")

@@ -43,6 +43,10 @@ def test_out_that_cannot_be_written(run: Path, tmp_path: Path, fail: Fail) -> No
     (tmp_path / "folder.csv").mkdir()
     message = fail("generate", run, "--out", tmp_path / "folder.csv")
     assert "--out must be a file, not a directory" in message
+    (tmp_path / "mine.md").write_text("notes")
+    message = fail("generate", run, "--out", tmp_path / "mine.md")
+    assert "is there already; name another file, or add --force" in message
+    assert (tmp_path / "mine.md").read_text() == "notes"
     (tmp_path / "loop.csv").symlink_to("loop.csv")  # unwritable even to the superuser
     message = fail("generate", run, "--max-new-tokens", 2, "--out", tmp_path / "loop.csv")
     assert f"cannot write --out {tmp_path / 'loop.csv'}: " in message
