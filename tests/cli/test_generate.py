@@ -69,9 +69,11 @@ def test_lists_of_training_are_refused_too(
     options: tuple[object, ...], message: str, fail: Fail
 ) -> None:
     assert message in fail("train", *options)
-    files = [str(option).replace("data.files", "files") for option in options]
-    if "--files" in files:
-        assert message.replace("data.", "") in fail("evaluate", "r", *files)
+
+
+def test_lists_of_other_commands_are_refused_too(fail: Fail) -> None:
+    assert "--files needs a value" in fail("evaluate", "r", "--files", "--json")
+    assert "--files is given 2 times" in fail("evaluate", "r", "--files", "a", "--files=b")
 
 
 @pytest.mark.filterwarnings("default")
