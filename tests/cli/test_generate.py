@@ -165,4 +165,4 @@ def test_an_output_that_cannot_say_a_character(run: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown, "cp1252", write_through=True))
     assert main(["generate", str(run), "--prompt", "한1", "--max-new-tokens", "2"]) == 0
     sys.stdout.flush()
-    assert shown.getvalue().startswith(b"?1")
+    assert shown.getvalue().startswith(b"\\ud55c1")
