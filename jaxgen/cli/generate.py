@@ -89,6 +89,8 @@ class Generate:
     """Print one JSON object."""
     out: Annotated[Path | None, DisallowNone, said] = None
     """Write the texts to this file instead, a line each: .jsonl, .csv or .md."""
+    force: Flag = False
+    """Replace the file that --out names where it is there already."""
     checkpoint: Checkpoint = None
     """Which parameters of a run (default: the best, or the last where none was evaluated)."""
 
@@ -96,7 +98,7 @@ class Generate:
         """Generate and print."""
         check_options_together(self)
         if self.out is not None:
-            check_table(self.out)
+            check_table(self.out, overwrite=self.force)
         command = self._with_prompts()
 
         from jaxgen.experiment import load

@@ -73,7 +73,7 @@ def _write_markdown(file: TextIO, rows: Rows) -> None:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = html.escape(str(value), quote=False)
+    text = "" if value is None else html.escape(str(value), quote=False)
     for mark in "\\`*_[]|#~":
         text = text.replace(mark, "\\" + mark)
     return re.sub("\r\n|\r|\n", "<br>", text)
