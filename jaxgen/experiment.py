@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -20,7 +21,7 @@ from jaxgen.errors import UserError
 from jaxgen.evaluation.perplexity import Nll
 from jaxgen.evaluation.windows import window_nll
 from jaxgen.directories import kind_of
-from jaxgen.exports import check_export, read_export, write_export
+from jaxgen.exports import LANGUAGE_MODEL_CARD, check_export, read_export, write_export
 from jaxgen.generation.text import TextModel
 from jaxgen.models.decoding import step_fn_of
 from jaxgen.models.language_model import LanguageModel, prefill_fn_of
@@ -152,11 +153,8 @@ def train(
             run = Run.open(out) if resume else Run.create(out, files(), overwrite=overwrite)
             run.write_file("config.toml", files()["config.toml"])
             return training.run(run, _sampler(training), display)
-        home = (
-            SeedRuns.open(out)
-            if resume
-            else SeedRuns.create(out, numbers, devices, files, overwrite=overwrite)
-        )
+        make = partial(SeedRuns.create, overwrite=overwrite)
+        home = SeedRuns.open(out) if resume else make(out, numbers, devices, files)
         home.write_file("config.toml", files()["config.toml"])
         for run, seed in zip(home.runs, numbers, strict=True):
             run.write_file("config.toml", files(seed)["config.toml"])
@@ -387,8 +385,7 @@ def export(
         overwrite: Replace an export that is there.
 
     Raises:
-        UserError: The run cannot be read, or the directory not be written: it is or lies inside a
-            run, or holds an export (without `overwrite`) or other files.
+        UserError: The run cannot be read, or `check_export` refuses the directory.
     """
     check_export(directory, overwrite=overwrite)
     experiment, tokenizer, params = _read(Path(path), which)
@@ -398,23 +395,5 @@ def export(
         "experiment": experiment.model_dump(mode="json", exclude_defaults=True),
     }
     files = {"tokenizer.json": tokenizer.backend.to_str(pretty=True) + "\n"}
-    card = _CARD.replace("{vocab_size}", f"{tokenizer.vocab_size:,}")
+    card = LANGUAGE_MODEL_CARD.replace("{vocab_size}", f"{tokenizer.vocab_size:,}")
     write_export(directory, params, files, config, card, overwrite=overwrite)
-
-
-_CARD = """---
-library_name: jaxgen
-pipeline_tag: text-generation
-tags: [jax, lstm]
----
-# {name}
-
-An LSTM language model made with jaxgen ({parameters} parameters, {vocab_size} tokens).
-
-```python
-import jaxgen
-
-lm = jaxgen.load("path/to/this/directory")
-print(lm.generate("", max_new_tokens=400, temperature=0.7, key=0))
-```
-"""

@@ -36,6 +36,23 @@ FORMAT = 1
 """Version of the layout above."""
 WEIGHTS, CARD = "model.safetensors", "README.md"
 
+LANGUAGE_MODEL_CARD = """---
+library_name: jaxgen
+pipeline_tag: text-generation
+tags: [jax, lstm]
+---
+# {name}
+
+An LSTM language model made with jaxgen ({parameters} parameters, {vocab_size} tokens).
+
+```python
+import jaxgen
+
+lm = jaxgen.load("path/to/this/directory")
+print(lm.generate("", max_new_tokens=400, temperature=0.7, key=0))
+```
+"""
+
 
 def check_export(
     directory: Path | str, *, files: Mapping[str, str] | None = None, overwrite: bool = False

@@ -35,7 +35,7 @@ ROOMS: dict[str, set[str]] = {
 ROOMS["exports"] = SETTINGS
 ROOMS["experiment"] = {*ROOMS, *SETTINGS}
 ROOMS["cli"] = {*ROOMS, *SETTINGS}
-ROOMS |= {"config_files": {"config"}, "config": set(), "errors": set(), "types": set()}
+ROOMS |= {"config_files": {"config"}, "config": set()} | {name: set() for name in BOTTOM}
 
 # The rooms that research code imports: they run where only these four are installed.
 CORE = ("ops", "nn", "models", "generation")
