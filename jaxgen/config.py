@@ -80,11 +80,11 @@ class TokenizerConfig(Config):
 class ModelConfig(Config):
     """An LSTM language model."""
 
-    hidden_size: Positive = 128
+    hidden_size: Annotated[int, Field(ge=1, le=2**28)] = 128
     """Units of each LSTM layer."""
     num_layers: Positive = 1
     """LSTM layers."""
-    embedding_size: NonNegative = 0
+    embedding_size: Annotated[int, Field(ge=0, le=2**28)] = 0
     """Size of the token embedding; 0 feeds one-hot tokens to the first layer."""
     cell: Literal["lstm", "layernorm_lstm"] = "lstm"
     """Recurrent cell."""

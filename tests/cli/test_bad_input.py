@@ -123,6 +123,7 @@ def test_no_network(config: Path, tmp_path: Path, fail: Fail) -> None:
     ("options", "message"),
     [
         (("--model.hidden-size", 0), "`model.hidden_size` must be at least 1, got 0"),
+        (("--model.hidden-size", 10**15), "`model.hidden_size` must be at most 268435456, got 10"),
         (("--model.dropout", 1.0), "`model.dropout` must be less than 1.0, got 1.0"),
         (("--optimizer.learning-rate", -1), "`optimizer.learning_rate` must be more than 0.0"),
         (("--optimizer.learning-rate", "nan"), "must be a finite number"),
