@@ -85,8 +85,10 @@ def is_seeds_index(content: Any) -> bool:
 
 def is_export_index(content: Any) -> bool:
     """The same of an export's config.json."""
-    return isinstance(content, dict) and "format" in content and bool(
-        {"experiment", WRITTEN} & content.keys()
+    return (
+        isinstance(content, dict)
+        and "format" in content
+        and bool({"experiment", WRITTEN} & content.keys())
     )
 
 

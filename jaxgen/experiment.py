@@ -17,10 +17,10 @@ from jaxgen.config_files import parse_toml, read_toml, to_toml
 from jaxgen.data.corpora import fit_tokenizer, load_corpus
 from jaxgen.data.tokenizers import Tokenizer, warn_unknown
 from jaxgen.data.tokens import TokenArray, Tokens, encode_corpus, encode_source
+from jaxgen.directories import kind_of
 from jaxgen.errors import UserError
 from jaxgen.evaluation.perplexity import Nll
 from jaxgen.evaluation.windows import window_nll
-from jaxgen.directories import kind_of
 from jaxgen.exports import LANGUAGE_MODEL_CARD, check_export, read_export, write_export
 from jaxgen.generation.text import TextModel
 from jaxgen.models.decoding import step_fn_of

@@ -122,7 +122,11 @@ def write_export(
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(params, ".").items()}
     card = card.replace("{name}", directory.absolute().name)
     card = card.replace("{parameters}", f"{sum(array.size for array in arrays.values()):,}")
-    contents: dict[str, str | bytes] = {**files, WEIGHTS: save(arrays, {"format": "np"}), CARD: card}
+    contents: dict[str, str | bytes] = {
+        **files,
+        WEIGHTS: save(arrays, {"format": "np"}),
+        CARD: card,
+    }
     for name, own in digests(contents).items():
         written[name] = written.get(name, []) + own
     try:
@@ -209,8 +213,8 @@ def push_to_hub(directory: str | Path, repo: str) -> str:
         return str(hub.upload_folder(repo_id=repo, folder_path=directory))
     except Exception as error:  # its own, and those of whichever HTTP library it uses
         raise UserError(
-            f"could not push {directory} to {repo}: {first_line(error)}; the export itself is complete: log "
-            "in with `hf auth login`, check the network, and push again"
+            f"could not push {directory} to {repo}: {first_line(error)}; the export itself is "
+            "complete: log in with `hf auth login`, check the network, and push again"
         ) from error
 
 

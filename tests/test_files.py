@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
-import jax
 from jaxgen.files import replacing, sync_directory, write_atomically
 from jaxgen.training.runs import Run
 from jaxgen.training.step import init_state
@@ -88,7 +88,9 @@ def test_a_failure_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monkey
         assert path.read_bytes() == b"old"
 
 
-def test_a_checkpoint_reaches_the_disk_before_the_index_names_it(tmp_path: Path, calls: Calls) -> None:
+def test_a_checkpoint_reaches_the_disk_before_the_index_names_it(
+    tmp_path: Path, calls: Calls
+) -> None:
     """Every file, every directory and the metrics, then run.json, then its directory."""
     run = Run.create(tmp_path, {})
     run.append_metrics({"step": 1})

@@ -1,4 +1,4 @@
-"""Reading run.json and seeds.json, the indexes of runs: checked before anything is taken from them."""
+"""Reading run.json and seeds.json, the indexes of runs, and checking what they hold."""
 
 import json
 from pathlib import Path

@@ -147,11 +147,11 @@ def _owned(directory: Path, more: Collection[str] = ()) -> dict[str, list[str]]:
     UserError where something else lies by such a name, or by one of `more`.
     """
     indexes = [read_json(directory / name) for name in (RUN_INDEX, SEEDS_INDEX)]
-    kept = [written for index in indexes if (written := written_of(index)) is not None]
+    kept = [own for index in indexes if (own := written_of(index)) is not None]
     written: dict[str, list[str]] = {}
     for names in kept:
-        for name, own in names.items():
-            written[name] = written.get(name, []) + own
+        for name, digests_kept in names.items():
+            written[name] = written.get(name, []) + digests_kept
     if any(last_of(index) for index in indexes):  # the loop has begun to write them
         for name in LOGS:
             written.setdefault(name, []).extend(filter(None, [file_digest(directory / name)]))

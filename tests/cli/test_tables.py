@@ -10,7 +10,18 @@ import pytest
 from jaxgen.cli.tables import check_table, write_table
 from jaxgen.errors import UserError
 
-TEXTS = ["a\rb", "a\r\nb", "\r", "a\nb", 'say "x", or\r"y"', " a ", "", "a,b", "\u2028 \x85 \x0b", "é"]
+TEXTS = [
+    "a\rb",
+    "a\r\nb",
+    "\r",
+    "a\nb",
+    'say "x", or\r"y"',
+    " a ",
+    "",
+    "a,b",
+    "\u2028 \x85 \x0b",
+    "é",
+]
 ROWS = [{"prompt": "x\r", "text": text, "tokens": 3} for text in TEXTS]
 
 

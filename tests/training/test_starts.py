@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
-import jax
 from jaxgen.directories import kind_of
 from jaxgen.errors import UserError
 from jaxgen.training.runs import Run, locked
@@ -61,7 +61,12 @@ def trained_seeds(directory: Path, seeds: range = range(2)) -> Path:
 
 def start_run(directory: Path, *, overwrite: bool = False) -> None:
     with locked(directory):
-        Run.create(directory, {"config.toml": "seed = 2\n", "tokenizer.json": "[]"}, {}, overwrite=overwrite)
+        Run.create(
+            directory,
+            {"config.toml": "seed = 2\n", "tokenizer.json": "[]"},
+            {},
+            overwrite=overwrite,
+        )
 
 
 def start_seeds(directory: Path, *, overwrite: bool = False) -> None:
@@ -260,7 +265,7 @@ def test_a_directory_in_the_place_of_a_seed_is_refused(tmp_path: Path) -> None:
 
 def test_a_directory_inside_a_run_is_refused(tmp_path: Path) -> None:
     out = trained_run(tmp_path / "p")
-    with pytest.raises(UserError, match="lies inside the run .*p; choose"):
+    with pytest.raises(UserError, match=r"lies inside the run .*p; choose"):
         check_start(out / "checkpoints" / "000000009")
     trained_seeds(tmp_path / "s")
     check_start(tmp_path / "s" / "other")
