@@ -310,7 +310,8 @@ def test_damaged_files(kind: str, name: str, tmp_path: Path, say: Say) -> None:
     """Truncated, of another type, not UTF-8, a directory in its place: an error or no matter."""
     copy = copy_of(FIXTURE / kind, tmp_path)
     commands = [("info",), ("info", "--backend"), ("train", "--resume", "--out"), ("export",)]
-    for content in DAMAGE:
+    empty_is_fine = name == "config.toml"  # every setting is the default
+    for content in DAMAGE[1:] if empty_is_fine else DAMAGE:
         (copy / name).unlink()
         if content is None:
             (copy / name).mkdir()
@@ -319,9 +320,8 @@ def test_damaged_files(kind: str, name: str, tmp_path: Path, say: Say) -> None:
         for command in commands:
             last = (tmp_path / "model",) if command == ("export",) else ()
             code, _, err = say(*command, copy, *last)
-            if name == "config.toml" and (kind == "seeds" or content == b""):
-                assert code in (0, 2)  # not needed, or every setting is the default
-                shutil.rmtree(tmp_path / "model", ignore_errors=True)
+            if (kind, name, command) == ("seeds", "config.toml", ("info",)):
+                assert code == 0  # it tells of the runs below
                 continue
             assert (code, err.count("error: ")) == (2, 1), (content, command, err)
             assert not (tmp_path / "model").exists()

@@ -179,7 +179,13 @@ def killed_everywhere(
     raise AssertionError("more operations than expected")
 
 
-@pytest.mark.parametrize("scene", SCENES)
+SLOW = {"seeds for a run", "a run for seeds", "seeds for seeds"}
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SCENES],
+)
 def test_a_start_that_is_killed_is_started_again(
     scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
