@@ -26,7 +26,9 @@ WRITTEN = "written"
 """Key of an index: digests of each file that was or is about to be written beside it. They decide
 whose a file is until the index is complete; from then on the names do."""
 
-RUN_FILES = ("config.toml", "tokenizer.json", "metrics.jsonl", "loss.png")
+LOGS = ("metrics.jsonl", "loss.png")
+"""What the training loop writes."""
+RUN_FILES = ("config.toml", "tokenizer.json", *LOGS)
 """What a run holds beside its index, its checkpoints and its token files; a directory of seeds
 holds the first two."""
 CHECKPOINT = re.compile(r"\d{9,}\+*(\.orbax-checkpoint-tmp.*)?")
@@ -41,9 +43,9 @@ def kind_of(directory: Path | str) -> Kind:
     """What a directory is.
 
     Returns:
-        "missing", "empty", "run" (with at least one checkpoint), "seeds", "export", "unfinished"
-        (jaxgen began to train there and was cut off before the first checkpoint: nothing is lost
-        by starting again) or "foreign". A run in which an export lies too is a run.
+        "missing", "empty", "run" (with a checkpoint after the first step), "seeds", "export",
+        "unfinished" (jaxgen began to train there and was cut off before the first step was saved:
+        nothing is lost by starting again) or "foreign". A run in which an export lies too is a run.
 
     Raises:
         UserError: It is a file, lies under one, or cannot be read.
@@ -186,9 +188,21 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def last_of(index: Any) -> dict[str, Any] | None:
+    """The entry of the last checkpoint in an index, if there is one."""
+    last = index.get("last") if isinstance(index, dict) else None
+    return last if isinstance(last, dict) else None
+
+
 def _begun(indexes: list[Any]) -> bool:
-    """Whether a checkpoint was saved, or the index is none that an unfinished start has."""
-    return any(not isinstance(index, dict) or index.get("last") for index in indexes)
+    """Whether a step was saved, or an index is none that an unfinished start has."""
+    for index in indexes:
+        if not isinstance(index, dict) or (index.get("last") and not last_of(index)):
+            return True
+        last = last_of(index)
+        if last is not None and last.get("step") != 0:
+            return True
+    return False
 
 
 def _is_damaged(directory: Path, index: str, companion: str) -> bool:

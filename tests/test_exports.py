@@ -92,14 +92,14 @@ def test_newer_format(export: Path) -> None:
 
 def test_unwritable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file is a file, so .*model cannot be a directory"):
+    with pytest.raises(UserError, match=r"file is a file, so .*model cannot be a directory"):
         write(tmp_path / "file" / "model")
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="cannot write the export .*: No space left on device"):
+    with pytest.raises(UserError, match=r"cannot write the export .*: No space left on device"):
         write(tmp_path / "model")
 
 
@@ -188,9 +188,10 @@ def test_an_export_that_is_killed_is_made_again(
             left[0] -= 1
             replace(*names)
 
-        with monkeypatch.context() as patch, pytest.raises(Killed):
+        with monkeypatch.context() as patch:
             patch.setattr(os, "replace", dying)
-            write(out, 2.0, overwrite=old)
+            with pytest.raises(Killed):
+                write(out, 2.0, overwrite=old)
         if number:
             with pytest.raises(UserError, match="was cut off; export the run again"):
                 read_export(out)

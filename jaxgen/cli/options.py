@@ -23,7 +23,7 @@ def print_facts(facts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(facts, default=str))
         return
-    width = max(map(len, facts))
+    width = max(map(len, facts), default=0)
     for name, value in facts.items():
         if isinstance(value, dict):
             print(f"{name}:")

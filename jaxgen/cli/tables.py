@@ -55,7 +55,7 @@ def _write_json_lines(file: TextIO, rows: Rows) -> None:
 
 
 def _write_csv(file: TextIO, rows: Rows) -> None:
-    for values in (rows[0].keys(), *(row.values() for row in rows)):
+    for values in (list(rows[0]), *(list(row.values()) for row in rows)):
         # Only what is in the line end of the writer is quoted, and readers end lines at both.
         line = io.StringIO(newline="")
         csv.writer(line, lineterminator="\r\n").writerow(values)

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1, le=2**28)]
+"""Units of a layer."""
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Fraction = Annotated[float, Field(ge=0.0, lt=0.5)]
 Seed = Annotated[int, Field(ge=-(2**31), lt=2**32)]

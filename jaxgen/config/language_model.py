@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from jaxgen.config.base import Config, NonNegative, Positive, Rate
+from jaxgen.config.base import Config, NonNegative, Positive, Rate, Size
 from jaxgen.config.data import CorpusConfig
 from jaxgen.config.experiment import Experiment
 from jaxgen.config.tokenizer import TokenizerConfig
@@ -21,11 +21,11 @@ class LanguageModelData(CorpusConfig):
 class LanguageModelConfig(Config):
     """An LSTM language model."""
 
-    hidden_size: Positive = 128
+    hidden_size: Size = 128
     """Units of each LSTM layer."""
     num_layers: Positive = 1
     """LSTM layers."""
-    embedding_size: NonNegative = 0
+    embedding_size: Annotated[int, Field(ge=0, le=2**28)] = 0
     """Size of the token embedding; 0 feeds one-hot tokens to the first layer."""
     cell: Literal["lstm", "layernorm_lstm"] = "lstm"
     """Recurrent cell."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from jaxgen.directories import (
     CHECKPOINT,
+    LOGS,
     RUN_FILES,
     RUN_INDEX,
     SEEDS_INDEX,
@@ -21,6 +22,7 @@ from jaxgen.directories import (
     digests,
     is_seeds_index,
     kind_of,
+    last_of,
     owned_files,
     read_json,
     refuse_inside_run,
@@ -28,7 +30,7 @@ from jaxgen.directories import (
     written_of,
 )
 from jaxgen.errors import UserError
-from jaxgen.files import reason, write_atomically
+from jaxgen.files import file_digest, reason, write_atomically
 
 
 def check_start(
@@ -145,11 +147,14 @@ def _owned(directory: Path, more: Collection[str] = ()) -> dict[str, list[str]]:
     UserError where something else lies by such a name, or by one of `more`.
     """
     indexes = [read_json(directory / name) for name in (RUN_INDEX, SEEDS_INDEX)]
-    kept = [written for index in indexes if (written := written_of(index)) is not None]
+    kept = [own for index in indexes if (own := written_of(index)) is not None]
     written: dict[str, list[str]] = {}
     for names in kept:
-        for name, own in names.items():
-            written[name] = written.get(name, []) + own
+        for name, digests_kept in names.items():
+            written[name] = written.get(name, []) + digests_kept
+    if any(last_of(index) for index in indexes):  # the loop has begun to write them
+        for name in LOGS:
+            written.setdefault(name, []).extend(filter(None, [file_digest(directory / name)]))
     kind = kind_of(directory)
     by_name = kind in ("run", "seeds") or (kind == "unfinished" and not kept)
     known = {*RUN_FILES, *written}

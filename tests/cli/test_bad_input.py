@@ -2,7 +2,10 @@
 
 import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,8 @@ import pytest
 
 from jaxgen.training.runs import Run, locked
 
+ROOT = Path(__file__).parents[2]
+FIXTURE = ROOT / "tests" / "fixtures" / "format_1"
 Fail = Callable[..., str]
 Say = Callable[..., tuple[int, str, str]]
 
@@ -118,6 +123,7 @@ def test_no_network(config: Path, tmp_path: Path, fail: Fail) -> None:
     ("options", "message"),
     [
         (("--model.hidden-size", 0), "`model.hidden_size` must be at least 1, got 0"),
+        (("--model.hidden-size", 10**15), "`model.hidden_size` must be at most 268435456, got 10"),
         (("--model.dropout", 1.0), "`model.dropout` must be less than 1.0, got 1.0"),
         (("--optimizer.learning-rate", -1), "`optimizer.learning_rate` must be more than 0.0"),
         (("--optimizer.learning-rate", "nan"), "must be a finite number"),
@@ -125,6 +131,9 @@ def test_no_network(config: Path, tmp_path: Path, fail: Fail) -> None:
         (("--model.tied",), "`model.tied` shares the embedding"),
         (("--tokenizer.kind", "bpe"), "needs `tokenizer.vocab_size`"),
         (("--training.accumulate-steps", 10000), "`training.accumulate_steps` must be at most"),
+        (("--training.seed", 99999999999999999999), "`training.seed` must be at most 92233720368"),
+        (("--samples.prompt", "the \udcff"), r"the argument `the \xff` is not text in utf-8"),
+        (("--model.hidden-size", 300000), "optimizer state would take 5.24 TiB of memory, and"),
     ],
 )
 def test_impossible_settings(
@@ -180,6 +189,85 @@ def test_bad_options_and_files(config: Path, tmp_path: Path, say: Say, fail: Fai
     assert "did you mean `model.hidden_size`?" in fail("train", config)
 
 
+# Bad directories
+
+
+def test_other_peoples_files_are_never_overwritten(
+    config: Path, tmp_path: Path, say: Say, fail: Fail
+) -> None:
+    """The user's own configuration and checkpoint, in the directory named by --out."""
+    out = tmp_path / "p"
+    (out / "checkpoints").mkdir(parents=True)
+    (out / "checkpoints" / "my.pt").write_text("x")
+    shutil.copy(config, out / "config.toml")
+    for extra in ((), ("--force",), ("--seeds", 2), ("--force", "--seeds", 2)):
+        message = fail("train", out / "config.toml", "--out", out, *extra)
+        assert "is not empty and not a run: it holds checkpoints, config.toml; choose" in message
+    assert {path.name for path in out.rglob("*")} == {"checkpoints", "my.pt", "config.toml"}
+    assert (out / "config.toml").read_text() == config.read_text()
+
+
+def test_out_that_is_no_directory(config: Path, tmp_path: Path, fail: Fail) -> None:
+    for out in (config, config / "run"):
+        assert "is a file, so" in fail("train", config, "--out", out)
+        assert "is a file, so" in fail("export", FIXTURE / "run", out)
+        assert "is a file" in fail("info", out)
+    (tmp_path / "gone").symlink_to("nowhere")
+    assert "is a symbolic link to a directory" in fail("train", config, "--out", tmp_path / "gone")
+    if Path("/proc").is_dir():  # where even the superuser makes no directory
+        assert "cannot make the directory /proc/x" in fail("train", config, "--out", "/proc/x")
+        assert "cannot write the export /proc/x" in fail("export", FIXTURE / "run", "/proc/x")
+
+
+def test_no_export_into_a_run(tmp_path: Path, say: Say, fail: Fail) -> None:
+    copy = copy_of(FIXTURE / "run", tmp_path)
+    assert "holds a run; choose another directory" in fail("export", copy, copy)
+    assert "lies inside the run" in fail("export", copy, copy / "model", "--force")
+    assert say("export", copy, tmp_path / "model")[0] == 0
+    assert "already holds an export; replace it with --force" in fail(
+        *("export", copy, tmp_path / "model")
+    )
+    assert say("export", copy, tmp_path / "model", "--force")[0] == 0
+
+
+# Bad terminals
+
+
+def test_output_that_cannot_be_written() -> None:
+    """A full device, and characters that the terminal cannot say."""
+    code = "import sys; from jaxgen.__main__ import main; sys.argv[0] = 'jaxgen'; sys.exit(main())"
+    command = [sys.executable, "-c", code, "info", str(FIXTURE / "run")]
+    if Path("/dev/full").exists():
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=ROOT, text=True)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "cannot write to standard output" in done.stderr
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command[3:] = ["generate", "--help"]
+    done = subprocess.run(command, capture_output=True, cwd=ROOT, env=environment, check=True)
+    assert b"usage: jaxgen generate" in done.stdout
+
+
+def test_an_error_of_the_system_is_one_line(fail: Fail, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jaxgen import experiment
+
+    errors = {
+        "config.toml: Input/output error": OSError(errno.EIO, "Input/output error", "config.toml"),
+        "out of memory: RESOURCE_EXHAUSTED: 9 GB": RuntimeError("RESOURCE_EXHAUSTED: 9 GB\nhere"),
+        "out of memory: MemoryError; lower": MemoryError(),
+    }
+    for message, error in errors.items():
+
+        def describe(*arguments: Any, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(experiment, "describe", describe)
+        assert message in fail("info", "run")
+    monkeypatch.setattr(experiment, "describe", lambda run: {}["jaxgen is at fault"])
+    with pytest.raises(KeyError):
+        fail("info", "run")
+
+
 # Bad runs
 
 
@@ -204,6 +292,39 @@ def test_truncated_run(run: Path, tmp_path: Path, fail: Fail) -> None:
     assert "is truncated" in fail("generate", copy)
     (copy / "run.json").write_text('{"format": 1,')
     assert "damaged" in fail("generate", copy)
+
+
+DAMAGE = [b"", b"{", b"[]", b"3", b"null", b"\xff\xfe", b'{"a": 1}', b"{}", None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(("run", name) for name in ("run.json", "config.toml", "tokenizer.json")),
+        *(("seeds", name) for name in ("seeds.json", "tokenizer.json", "config.toml")),
+        *(("export", name) for name in ("config.json", "tokenizer.json", "model.safetensors")),
+    ],
+)
+@pytest.mark.filterwarnings("default")
+def test_damaged_files(kind: str, name: str, tmp_path: Path, say: Say) -> None:
+    """Truncated, of another type, not UTF-8, a directory in its place: an error or no matter."""
+    copy = copy_of(FIXTURE / kind, tmp_path)
+    commands = [("info",), ("info", "--backend"), ("train", "--resume", "--out"), ("export",)]
+    empty_is_fine = name == "config.toml"  # every setting is the default
+    for content in DAMAGE[1:] if empty_is_fine else DAMAGE:
+        (copy / name).unlink()
+        if content is None:
+            (copy / name).mkdir()
+        else:
+            (copy / name).write_bytes(content)
+        for command in commands:
+            last = (tmp_path / "model",) if command == ("export",) else ()
+            code, _, err = say(*command, copy, *last)
+            if (kind, name, command) == ("seeds", "config.toml", ("info",)):
+                assert code == 0  # it tells of the runs below
+                continue
+            assert (code, err.count("error: ")) == (2, 1), (content, command, err)
+            assert not (tmp_path / "model").exists()
 
 
 def test_newer_run(run: Path, tmp_path: Path, fail: Fail) -> None:

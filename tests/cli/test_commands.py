@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import jaxgen
+from jaxgen.cli.options import print_facts
 from jaxgen.cli.tables import write_table
 from jaxgen.training.runs import Run
 
@@ -225,6 +226,12 @@ def test_evaluate_and_info(run: Path, say: Say) -> None:
     assert json.loads(say("info", run, "--json")[1])["steps"] == 4
     assert "model.hidden_size" in say("info", run)[1]
     assert "tokens" in say("evaluate", run, "--split", "train")[1]
+
+
+def test_facts_without_any_value(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of a run whose settings are all the defaults."""
+    print_facts({"path": "here", "settings": {}}, as_json=False)
+    assert capsys.readouterr().out == "path      here\nsettings:\n"
 
 
 def test_export(run: Path, tmp_path: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,11 +38,11 @@ def small_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jaxgen.training.runs.save_tree", save_tree)
 
 
-def train_a_little(run: Run) -> None:
+def train_a_little(run: Run, step: int = 1) -> None:
     """What a run has once it goes."""
     state = init_state({"w": jnp.ones(2)}, optax.sgd(0.1), jax.random.key(0))
-    run.append_metrics({"step": 0})
-    run.save(state, {"seconds": 1.0})
+    run.append_metrics({"step": step})
+    run.save(state._replace(step=jnp.int32(step)), {"seconds": 1.0})
     (run.directory / "loss.png").write_bytes(b"png")
 
 
@@ -179,7 +179,13 @@ def killed_everywhere(
     raise AssertionError("more operations than expected")
 
 
-@pytest.mark.parametrize("scene", SCENES)
+SLOW = {"seeds for a run", "a run for seeds", "seeds for seeds"}
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SCENES],
+)
 def test_a_start_that_is_killed_is_started_again(
     scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,14 +231,26 @@ def test_a_run_is_replaced_only_when_told_to(tmp_path: Path) -> None:
         assert strangers.items() <= contents(out).items()
 
 
+def test_a_run_before_its_first_step_is_started_again(tmp_path: Path) -> None:
+    """The loop saves before it makes a step; no work is lost."""
+    train_a_little(Run.create(tmp_path, OURS), step=0)
+    assert kind_of(tmp_path) == "unfinished"
+    (tmp_path / "config.toml").write_text("mine")
+    with pytest.raises(UserError, match=r"config\.toml was not written by jaxgen"):
+        start_run(tmp_path)
+    (tmp_path / "config.toml").write_text(OURS["config.toml"])
+    start_run(tmp_path)
+    assert set(contents(tmp_path)) == {"config.toml", "run.json", "tokenizer.json"}
+
+
 def test_saving_leaves_other_peoples_checkpoints(tmp_path: Path) -> None:
     run = Run.create(tmp_path, OURS)
     train_a_little(run)
-    (tmp_path / "checkpoints" / "000000000").rename(tmp_path / "checkpoints" / "keep-this")
+    (tmp_path / "checkpoints" / "000000001").rename(tmp_path / "checkpoints" / "keep-this")
     (tmp_path / "checkpoints" / "000000007.orbax-checkpoint-tmp").mkdir()
     train_a_little(run)
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
-        *("000000000+", "keep-this")
+        *("000000001+", "keep-this")
     }
 
 
@@ -253,7 +271,7 @@ def test_a_directory_in_the_place_of_a_seed_is_refused(tmp_path: Path) -> None:
 
 def test_a_directory_inside_a_run_is_refused(tmp_path: Path) -> None:
     out = trained_run(tmp_path / "p")
-    with pytest.raises(UserError, match="lies inside the run .*p; choose"):
+    with pytest.raises(UserError, match=r"lies inside the run .*p; choose"):
         check_start(out / "checkpoints" / "000000009")
     trained_seeds(tmp_path / "s")
     check_start(tmp_path / "s" / "other")
