@@ -293,7 +293,7 @@ def prepared(step_fn: StepFn, params: PyTree) -> PyTree:
 
 
 def select_rows(mask: Bool[Array, "B"], old: PyTree, new: PyTree) -> PyTree:
-    """The rows of `old` where the mask is True, else of `new`; a leaf without rows is the new one."""
+    """The rows of `old` where the mask is True, else of `new`; of a scalar the new one."""
 
     def select(old: Array, new: Array) -> Array:
         if jnp.ndim(new) == 0 or jnp.shape(new)[0] != mask.shape[0]:

@@ -108,7 +108,7 @@ def test_seeds_train_together(run: Path, tmp_path: Path) -> None:
 def test_commands_name_the_right_one(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", str(run)]) == 2
     assert "jaxgen evaluate" in capsys.readouterr().err
-    with pytest.raises(UserError, match="`model.symbols` is a setting of task alternation"):
+    with pytest.raises(UserError, match=r"`model\.symbols` is a setting of task alternation"):
         parse_toml("[model]\nsymbols = 3")
 
 

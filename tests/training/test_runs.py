@@ -135,9 +135,7 @@ def test_missing_file(run: Run) -> None:
 def test_newer_format(run: Run) -> None:
     index = json.loads((run.directory / "run.json").read_text())
     (run.directory / "run.json").write_text(json.dumps(index | {"format": runs.FORMAT + 1}))
-    with pytest.raises(
-        UserError, match=rf"newer than the {runs.FORMAT} that this jaxgen reads; upgrade"
-    ):
+    with pytest.raises(UserError, match=f"newer than the {runs.FORMAT} that this jaxgen reads"):
         Run.open(run.directory)
 
 
