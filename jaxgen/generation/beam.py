@@ -7,11 +7,26 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.errors import UserError
-from jaxgen.generation.checks import as_array, check_prompt, check_step_fn
-from jaxgen.generation.decoding import PrefillFn, StepFn, init_state, prefill, prepared
+from jaxgen.generation.checks import check_at_least_one, check_inputs
+from jaxgen.generation.decoding import (
+    DecodeState,
+    PrefillFn,
+    StepFn,
+    init_state,
+    prefill,
+    prepared,
+    take_rows,
+)
 from jaxgen.generation.draw import top_k
+from jaxgen.generation.penalties import (
+    Bans,
+    PenaltyState,
+    make_bans,
+    penalise,
+    update_penalty_state,
+)
 from jaxgen.generation.sampling import SamplingParams
-from jaxgen.types import Array, Float, Int, PyTree
+from jaxgen.types import Array, Bool, Float, Int, PyTree
 
 
 class BeamOutput(NamedTuple):
@@ -40,10 +55,14 @@ class _State(NamedTuple):
     step: Int[Array, ""]
     carry: PyTree
     last: Int[Array, "BGK"]
+    penalties: PenaltyState
+    """[B * G * K, ...], what the ban of n-grams needs to know."""
     running: _Texts
     """[B, G, K], longer by one token each step."""
     ended: _Texts
-    """[B, G, K], the best that met a stop token."""
+    """[B, G, K], the best that met a stop token, or that no token may continue."""
+    broken: Bool[Array, "B"]
+    """Rows in which a running text met logits without a softmax."""
 
 
 def beam_search(
@@ -56,6 +75,9 @@ def beam_search(
     num_beams: int,
     max_new_tokens: int,
     stop_tokens: Any = None,
+    min_new_tokens: Any = None,
+    banned_tokens: Any = None,
+    no_repeat_ngram: Any = None,
     length_penalty: Any = 1.0,
     num_groups: int = 1,
     diversity_penalty: Any = 0.0,
@@ -65,19 +87,26 @@ def beam_search(
 ) -> BeamOutput:
     """The most likely continuations of each prompt that a beam finds.
 
-    A text that meets a stop token leaves the beam and is kept if it is among the best; what runs
-    on at the end is ranked with those. The search ends when no running text can become better than
-    the worst that is kept.
+    A text that meets a stop token, or that no token may continue, leaves the beam and is kept if it
+    is among the best; what runs on at the end is ranked with those. The search ends when no running
+    text can become better than the worst that is kept. Bans choose among texts and leave their
+    probabilities as the model gives them, as in `transformers`. A row in which a running text meets
+    logits without a softmax (NaN or +inf among them) has lengths 0, and NaN for its scores and
+    log-probabilities.
 
     Args:
         step_fn: as in `generate`; it is called on B * num_beams rows.
         params: its parameters.
-        carry: the state before the prompt; leaves of leading size B.
+        carry: the state before the prompt, as in `generate`.
         prompt_tokens: Int[B, P], right-padded.
         prompt_lengths: Int[B]; None: all P.
         num_beams: width of the beam over all groups, and number of texts given back.
         max_new_tokens: static.
-        stop_tokens: token ids for all rows, -1 is none. Traced.
+        stop_tokens: token ids, one list for all rows or one a row; -1 is none. Traced.
+        min_new_tokens: no stop token before so many tokens; one number, or one a row. Traced.
+        banned_tokens: never chosen; one list for all rows or one a row. Traced.
+        no_repeat_ngram: no n-gram twice, prompt included; one number, or one a row; 0 allows it.
+            Traced.
         length_penalty: exponent of the length that the log-probability is divided by; above 0
             favours long texts, 0 ranks by probability. Traced.
         num_groups: groups searched in turn (Vijayakumar et al., 2016); divides `num_beams`.
@@ -91,25 +120,27 @@ def beam_search(
     Raises:
         UserError: for what `generate` refuses, or a width that the groups do not divide.
     """
-    for name, value in (("num_beams", num_beams), ("max_new_tokens", max_new_tokens)):
-        if value < 1:
-            raise UserError(f"`{name}` must be at least 1, got {value}")
+    check_at_least_one(num_beams=num_beams, max_new_tokens=max_new_tokens)
     if num_groups < 1 or num_beams % num_groups:
         raise UserError(
             f"`num_groups` must divide `num_beams`, {num_beams}, got {num_groups}; 1 is no groups"
         )
-    prompt_tokens = as_array(prompt_tokens)
-    batch_size = prompt_tokens.shape[0] if prompt_tokens.ndim else 1
-    vocab_size = check_step_fn(step_fn, params, carry, batch_size)
-    tokens, lengths = check_prompt(prompt_tokens, prompt_lengths, bos_id, vocab_size)
-    stops = SamplingParams(stop_tokens=[-1] if stop_tokens is None else stop_tokens)
-    stops.check(batch_size, vocab_size)
+    constraints = SamplingParams(
+        stop_tokens=[-1] if stop_tokens is None else stop_tokens,
+        min_new_tokens=min_new_tokens,
+        banned_tokens=banned_tokens,
+        no_repeat_ngram=no_repeat_ngram,
+    )
+    tokens, lengths, vocab_size = check_inputs(
+        step_fn, params, carry, prompt_tokens, prompt_lengths, bos_id
+    )
+    constraints.check(tokens.shape[0], vocab_size)
     return _search(
         params,
         carry,
         tokens,
         lengths,
-        jnp.asarray(stops.stop_tokens),
+        constraints,
         jnp.asarray(length_penalty, jnp.float32),
         jnp.asarray(diversity_penalty, jnp.float32),
         step_fn=step_fn,
@@ -125,7 +156,7 @@ def _search(
     carry: PyTree,
     tokens: Array,
     lengths: Array,
-    stops: Array,
+    constraints: SamplingParams,
     length_penalty: Array,
     diversity_penalty: Array,
     *,
@@ -136,8 +167,15 @@ def _search(
 ) -> BeamOutput:
     groups, width, count = shape
     batch, beams = tokens.shape[0], groups * width
-    carry, last = prefill_beams(step_fn, params, carry, tokens, lengths, prefill_fn, beams)
+    start = prefill_beams(
+        step_fn, params, carry, tokens, lengths, constraints, prefill_fn, beams, count
+    )
     params = prepared(step_fn, params)
+    vocab_size = jax.eval_shape(step_fn, params, start.carry, start.token)[1].shape[1]
+    mask = Constraints(constraints, batch, beams, vocab_size)
+    stops = constraints.rows(batch).stop_tokens
+    stop_mask = make_bans(SamplingParams(banned_tokens=stops), vocab_size).banned
+    can_die = constraints.no_repeat_ngram is not None or constraints.banned_tokens is not None
 
     def blank(logprob: Float[Array, "K"]) -> _Texts:
         logprob = jnp.broadcast_to(logprob, (batch, groups, width))
@@ -146,31 +184,49 @@ def _search(
 
     nothing = jnp.full((width,), -jnp.inf)
     # All beams begin alike, so that only the first may count.
-    state = _State(jnp.int32(0), carry, last, blank(nothing.at[0].set(0)), blank(nothing))
+    state = _State(
+        jnp.int32(0),
+        start.carry,
+        start.token,
+        start.penalties,
+        blank(nothing.at[0].set(0)),
+        blank(nothing),
+        jnp.zeros((batch,), bool),
+    )
 
     def score(logprob: Array, length: Array | int) -> Array:
         return logprob / jnp.asarray(length, jnp.float32) ** length_penalty
 
     def cond(state: _State) -> Array:
         best = state.running.logprob.max(axis=-1)
-        # The best that a running text can come to, with no more loss and the kinder length.
-        bound = jnp.maximum(score(best, count), score(best, state.step + 1))
-        return (state.step < count) & (bound > state.ended.score.min(axis=-1)).any()
+        # The best that a running text can come to: no more loss, and the length that favours it.
+        soonest = jnp.maximum(state.step, 1) if can_die else state.step + 1
+        bound = jnp.maximum(score(best, count), score(best, soonest))
+        better = (bound > state.ended.score.min(axis=-1)).any(axis=1) & ~state.broken
+        return (state.step < count) & better.any()
 
     def advance(state: _State) -> _State:
         carry, logits = step_fn(params, state.carry, state.last)
-        logprobs = jax.nn.log_softmax(logits.astype(jnp.float32))
-        logprobs = logprobs.reshape(batch, groups, width, -1)
-        end = partial(_end, stops=stops, step=state.step, score=score)
-        ended = jax.vmap(jax.vmap(end))(state.running, state.ended, logprobs)
-        logprobs = logprobs.at[..., jnp.where(stops < 0, logprobs.shape[-1], stops)].set(
-            -jnp.inf, mode="drop"
+        logprobs, broken = log_probabilities(logits)
+        allowed = mask(logprobs, state.penalties, state.step)
+        allowed = allowed.reshape(batch, groups, width, -1)
+        live = state.running.logprob > -jnp.inf
+        broken = state.broken | (broken.reshape(live.shape) & live).any(axis=(1, 2))
+        end = partial(_end, step=state.step, score=score, can_die=can_die)
+        ended = jax.vmap(jax.vmap(end, in_axes=(0, 0, 0, None)))(
+            state.running, state.ended, allowed, stops
         )
         go_on = partial(_go_on, step=state.step, penalty=diversity_penalty)
-        running, parent = jax.vmap(go_on)(state.running, logprobs)
+        rest = jnp.where(stop_mask[:, None, None], -jnp.inf, allowed)
+        running, parent = jax.vmap(go_on)(state.running, rest)
         last = jax.lax.dynamic_index_in_dim(running.tokens, state.step, 3, keepdims=False)
-        carry = take_beams(carry, parent.reshape(batch, beams))
-        return _State(state.step + 1, carry, last.reshape(-1), running, ended)
+        rows = parent_rows(parent.reshape(batch, beams))
+        carry, penalties = take_rows((carry, state.penalties), rows)
+        update = partial(update_penalty_state, generated=True)
+        penalties = jax.vmap(update)(penalties, last.reshape(-1))
+        return _State(
+            state.step + 1, carry, last.reshape(-1), penalties, running, ended, broken
+        )
 
     state = jax.lax.while_loop(cond, advance, state)
     running = state.running._replace(score=score(state.running.logprob, state.running.length))
@@ -178,23 +234,40 @@ def _search(
     best = jax.vmap(jax.vmap(partial(_best, width=width)))(pool)
     best = jax.tree.map(lambda x: x.reshape(batch, beams, *x.shape[3:]), best)
     best = jax.vmap(partial(_best, width=beams))(best)
-    length = jnp.where(best.score > -jnp.inf, best.length, 0)
+    broken = state.broken[:, None]
+    length = jnp.where((best.score > -jnp.inf) & ~broken, best.length, 0)
     tokens = jnp.where(jnp.arange(count) < length[..., None], best.tokens, pad_id)
-    return BeamOutput(tokens, length, best.score, best.logprob)
+    score_, logprob = (jnp.where(broken, jnp.nan, x) for x in (best.score, best.logprob))
+    return BeamOutput(tokens, length, score_, logprob)
 
 
 def _end(
-    running: _Texts, ended: _Texts, logprobs: Array, *, stops: Array, step: Array, score: Any
+    running: _Texts,
+    ended: _Texts,
+    logprobs: Array,
+    stops: Array,
+    *,
+    step: Array,
+    score: Any,
+    can_die: bool,
 ) -> _Texts:
-    """The ended texts of one group, with those that the stop tokens make."""
+    """The ended texts of one group, with those that the stop tokens make.
+
+    With `can_die` also the running texts that no token may continue, as they are.
+    """
     width, kinds = running.logprob.shape[0], stops.shape[0]
     logprob = running.logprob[:, None] + jnp.where(stops < 0, -jnp.inf, logprobs[:, stops])
     tokens = jnp.repeat(running.tokens, kinds, axis=0).at[:, step].set(jnp.tile(stops, width))
     logprob = logprob.reshape(-1)
     length = jnp.full(logprob.shape, step + 1)
-    new = _Texts(tokens, length, logprob, score(logprob, length))
-    pool = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ended, new)
-    return _best(pool, width)
+    pools = [ended, _Texts(tokens, length, logprob, score(logprob, length))]
+    if can_die:
+        dead = (logprobs.max(axis=1) == -jnp.inf) & (step > 0)
+        logprob = jnp.where(dead, running.logprob, -jnp.inf)
+        length = jnp.full(logprob.shape, step)
+        rank = score(logprob, jnp.maximum(length, 1))
+        pools.append(_Texts(running.tokens, length, logprob, rank))
+    return _best(jax.tree.map(lambda *xs: jnp.concatenate(xs), *pools), width)
 
 
 def _go_on(
@@ -225,32 +298,50 @@ def _best(pool: _Texts, width: int) -> _Texts:
     return jax.tree.map(lambda x: x[order], pool)
 
 
+def log_probabilities(logits: Float[Array, "N V"]) -> tuple[Array, Bool[Array, "N"]]:
+    """Natural log-probabilities, and which rows have none (NaN or +inf logits): -inf there."""
+    logits = logits.astype(jnp.float32)
+    broken = ~(logits.max(axis=1) < jnp.inf)
+    logprobs = jax.nn.log_softmax(jnp.where(broken[:, None], 0, logits))
+    return jnp.where(broken[:, None], -jnp.inf, logprobs), broken
+
+
+class Constraints:
+    """The bans of a search, one value for each of its B * K texts."""
+
+    def __init__(self, sampling: SamplingParams, batch: int, beams: int, vocab_size: int):
+        """Repeat the settings of each row for its beams; make the masks once."""
+        spread = jnp.repeat(jnp.arange(batch), beams)
+        self.sampling: SamplingParams = take_rows(sampling.rows(batch), spread)
+        self.bans: Bans = make_bans(self.sampling, vocab_size)
+
+    def __call__(
+        self, logprobs: Float[Array, "N V"], penalties: PenaltyState, step: Int[Array, ""]
+    ) -> Float[Array, "N V"]:
+        """The log-probabilities with -inf where a token may not come."""
+        length = jnp.full(logprobs.shape[:1], step)
+        return jax.vmap(penalise)(logprobs, self.sampling, penalties, self.bans, length)
+
+
 def prefill_beams(
     step_fn: StepFn,
     params: PyTree,
     carry: PyTree,
     tokens: Int[Array, "B P"],
     lengths: Int[Array, "B"],
+    constraints: SamplingParams,
     prefill_fn: PrefillFn | None,
+    beams: int,
     count: int,
-) -> tuple[PyTree, Int[Array, "BK"]]:
-    """The carry after each prompt and its last token, `count` times a row."""
-    state = init_state(step_fn, params, carry, lengths, SamplingParams(), 0)
+) -> DecodeState:
+    """The state after each prompt, `beams` times a row, for texts of up to `count` tokens."""
+    window = tokens.shape[1] + count
+    state = init_state(step_fn, params, carry, lengths, constraints, window)
     state = prefill(step_fn, params, state, tokens, lengths, prefill_fn, fresh=True)
-    batch = tokens.shape[0]
-
-    def repeat(x: Array) -> Array:
-        return jnp.repeat(x, count, axis=0) if jnp.ndim(x) and x.shape[0] == batch else x
-
-    return jax.tree.map(repeat, state.carry), repeat(state.token)
+    return take_rows(state, jnp.repeat(jnp.arange(tokens.shape[0]), beams))
 
 
-def take_beams(carry: PyTree, parents: Int[Array, "B K"]) -> PyTree:
-    """The rows [B * K] of a carry that the new beams continue."""
+def parent_rows(parents: Int[Array, "B K"]) -> Int[Array, "BK"]:
+    """Rows of the B * K texts that the new beams continue."""
     batch, beams = parents.shape
-    rows = (parents + jnp.arange(batch)[:, None] * beams).reshape(-1)
-
-    def take(x: Array) -> Array:
-        return x[rows] if jnp.ndim(x) and x.shape[0] == batch * beams else x
-
-    return jax.tree.map(take, carry)
+    return (parents + jnp.arange(batch)[:, None] * beams).reshape(-1)

@@ -1,4 +1,4 @@
-"""What `generate` asks of a step function, a carry and a prompt, checked before the loop."""
+"""What generation asks of a step function, a carry and a prompt, checked before the loop."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -12,11 +12,54 @@ from jaxgen.errors import UserError
 from jaxgen.types import PyTree
 
 
+def check_inputs(
+    step_fn: Callable,
+    params: PyTree,
+    carry: PyTree,
+    tokens: Any,
+    lengths: Any = None,
+    bos_id: int | None = None,
+) -> tuple[Any, Any, int]:
+    """What every entry of generation takes, checked; UserError where it does not fit together.
+
+    Returns:
+        Tokens [B, P >= 1] and lengths [B] >= 1 of the prompts, and the size of the vocabulary.
+    """
+    tokens = as_array(tokens)
+    batch_size = tokens.shape[0] if tokens.ndim else 1
+    vocab_size = check_step_fn(step_fn, params, carry, batch_size)
+    tokens, lengths = check_prompt(tokens, lengths, bos_id, vocab_size)
+    return tokens, lengths, vocab_size
+
+
+def check_at_least_one(**values: int) -> None:
+    """UserError that names a value below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise UserError(f"`{name}` must be at least 1, got {value}")
+
+
+def check_carry(carry: PyTree, batch_size: int) -> None:
+    """UserError that names each leaf without the batch first, unless it is a shared scalar."""
+    wrong = [
+        f"{name or 'the carry'}: {_kind(leaf)}"
+        for name, leaf in _leaves(carry).items()
+        if jnp.ndim(leaf) and jnp.shape(leaf)[0] != batch_size
+    ]
+    if wrong:
+        raise UserError(
+            f"`carry` must have leaves with the batch of {batch_size} first, or scalars that all "
+            f"rows share, got {'; '.join(wrong)}; move the axis of the batch to the front, or "
+            "repeat what all rows share once for each of them"
+        )
+
+
 def check_step_fn(step_fn: Callable, params: PyTree, carry: PyTree, batch_size: int) -> int:
     """The vocabulary size of a step function; UserError where it breaks the contract.
 
     The contract: `step_fn(params, carry, tokens[B]) -> (carry, logits[B, V])`, with a carry of the
-    same structure, shapes and types out as in.
+    same structure, shapes and types out as in, each leaf of which has the batch first or is a
+    scalar that all rows share.
     """
     leaves, structure = jax.tree.flatten((params, carry))
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
@@ -34,6 +77,7 @@ def _checked(step_fn: Callable, structure: Any, kinds: tuple, batch_size: int) -
 
 
 def _check(step_fn: Callable, params: PyTree, carry: PyTree, batch_size: int) -> int:
+    check_carry(carry, batch_size)
     tokens = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     outputs = jax.eval_shape(step_fn, params, carry, tokens)
     if not isinstance(outputs, tuple) or len(outputs) != 2:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.generation.draw import Noise, draw, noise, top_k
-from jaxgen.generation.one_kernel import one_kernel
+from jaxgen.generation.one_kernel import fuse_loop
 from jaxgen.generation.penalties import (
     PenaltyState,
     init_penalty_state,
@@ -24,6 +24,7 @@ from jaxgen.generation.penalties import (
     update_with_prompt,
 )
 from jaxgen.generation.sampling import SamplingParams
+from jaxgen.generation.forward_only import forward_only
 from jaxgen.types import Array, Bool, Float, Int, PyTree
 
 StepFn = Callable[[Any, Any, Array], tuple[Any, Array]]
@@ -40,8 +41,8 @@ class DecodeState(NamedTuple):
     length: Int[Array, "B"]
     """Tokens generated so far."""
     finished: Bool[Array, "B"]
-    """Rows that met a stop token, or have no token left that is not banned."""
-    step: Int[Array, ""]
+    """Rows that met a stop token or logits that are no numbers, or whose tokens are all banned."""
+    step: Int[Array, "B"]
     """Place of the next token in the text, counted from the end of the prompt."""
     penalties: PenaltyState
     """What penalties and bans need to know of the text."""
@@ -51,9 +52,11 @@ class DecodeOutput(NamedTuple):
     """The tokens that the loop generated."""
 
     tokens: Int[Array, "B N"]
-    """Generated tokens, the stop token included, `pad_id` after it."""
+    """Generated tokens, the stop token included, `pad_id` after it; -1 where the logits have no
+    softmax (NaN or +inf among them), which ends the row too."""
     logprobs: Float[Array, "B N"] | None = None
-    """Natural log-probabilities of the tokens under the model itself (before any setting)."""
+    """Natural log-probabilities of the tokens under the model itself (before any setting); NaN
+    beside a token -1, 0 after the end."""
     top_tokens: Int[Array, "B N n"] | None = None
     """The model's most likely tokens at each place."""
     top_logprobs: Float[Array, "B N n"] | None = None
@@ -89,11 +92,11 @@ def init_state(
         window: tokens that `no_repeat_ngram` looks back on.
     """
     zero = pvary_like(jnp.zeros(like.shape, jnp.int32), like)
-    carry = jax.tree.map(lambda x: pvary_like(x, like), carry)
+    carry = jax.tree.map(lambda x: pvary_like(x, like) if jnp.ndim(x) else x, carry)
     _, logits = jax.eval_shape(step_fn, params, carry, zero)
     penalties = init_penalty_state(sampling, logits.shape[1], window, like.shape[0])
     penalties = jax.tree.map(lambda x: pvary_like(x, like), penalties)
-    return DecodeState(carry, zero - 1, zero, zero > 0, jnp.int32(0), penalties)
+    return DecodeState(carry, zero - 1, zero, zero > 0, zero, penalties)
 
 
 def prefill(
@@ -106,10 +109,10 @@ def prefill(
     *,
     fresh: bool = False,
 ) -> DecodeState:
-    """Texts with a stretch of prompt appended; rows of any length from 0 to P, right-padded.
+    """The state after more prompt; rows of any length from 0 to P, right-padded.
 
     Only the carry is computed: nobody asks for the logits inside a prompt. `fresh` promises that
-    the texts have just begun and that no row is empty, which saves a step.
+    nothing was read before and that no row is empty, which saves a step.
     """
     places = jnp.arange(tokens.shape[1])
     penalties = update_with_prompt(state.penalties, tokens, places < lengths[:, None])
@@ -155,37 +158,59 @@ def decode(
     pad_id: int = 0,
     num_logprobs: int | None = None,
     ends: bool = True,
-    fused: bool = False,
+    early_exit: bool = True,
 ) -> tuple[DecodeState, DecodeOutput]:
-    """Texts with `max_new_tokens` more tokens, or with `num_steps` of them where given (traced).
+    """Generate `max_new_tokens` tokens more a row, or `num_steps` of them where given (traced).
 
-    With `ends` the loop stops with the last row, and a finished row's carry stays as it is. With
-    `fused` it is compiled by `one_kernel`.
+    Args:
+        step_fn: the model.
+        params: its parameters.
+        state: from `prefill` or an earlier call.
+        keys: one a row, the same in every call for a text.
+        sampling: one value for all rows or one a row.
+        max_new_tokens: static; size of the output.
+        num_steps: tokens to generate, at most `max_new_tokens`.
+        pad_id: what follows the end of a row.
+        num_logprobs: as in `generate`.
+        ends: whether rows are expected to finish: the carry of a finished row then stays as it is
+            (scalar leaves, shared by all rows, do not), and the loop stops with the last row.
+        early_exit: False makes the loop a `scan` without `num_steps`, for reverse mode.
     """
     params = prepared(step_fn, params)
     batch_size = state.token.shape[0]
     sampling = sampling.rows(batch_size)
     _, logits = jax.eval_shape(step_fn, params, state.carry, state.token)
     bans = make_bans(sampling, logits.shape[1])
-    steps = state.step + jnp.arange(max_new_tokens, dtype=jnp.int32)
+    steps = state.step + jnp.arange(max_new_tokens, dtype=jnp.int32)[:, None]
     all_noise = noise(keys, steps, sampling)
 
     def advance(state: DecodeState, noise: Noise) -> tuple[DecodeState, DecodeOutput]:
         carry, logits = step_fn(params, state.carry, state.token)
         logits = logits.astype(jnp.float32)
         changed = jax.vmap(penalise)(logits, sampling, state.penalties, bans, state.length)
-        token = draw(changed, sampling, noise)
+        token = draw(jax.lax.stop_gradient(changed), sampling, noise)
         if sampling.forced_tokens is not None:
             token = jax.vmap(_force)(token, sampling.forced_tokens, state.length)
         return _append(state, carry, token, logits, sampling, pad_id, num_logprobs, ends)
 
+    limit = jnp.int32(max_new_tokens) if num_steps is None else num_steps
+
     def run(state: DecodeState, all_noise: Noise) -> tuple[DecodeState, DecodeOutput]:
-        if not ends and num_steps is None:
+        if num_steps is None and not (ends and early_exit):
             return jax.lax.scan(advance, state, all_noise)
-        limit = jnp.int32(max_new_tokens) if num_steps is None else num_steps
         return _while(advance, state, all_noise, limit, pad_id, ends)
 
-    state, output = (one_kernel(run) if fused else run)(state, all_noise)
+    # What the loop neither reads nor changes stays outside: it would cost an operation a step, and
+    # XLA may abort on a kernel with an input that it does not use.
+    counted = sampling.forced_tokens is not None or sampling.min_new_tokens is not None
+    apart = ["step"] if ends else ["step", "finished"] if counted else ["step", "finished", "length"]
+    before, loop = state, fuse_loop(run, batch_size, logits.shape[1])
+    state, output = loop(state._replace(**dict.fromkeys(apart)), all_noise)
+    state = state._replace(**{name: getattr(before, name) for name in apart})
+    if not ends:
+        state = state._replace(length=before.length)
+        state, output = _end_broken_rows(state, output, limit, pad_id)
+    state = state._replace(step=state.step + limit)
     return state, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), output)
 
 
@@ -217,7 +242,7 @@ def _while(
         return index + 1, state, buffers
 
     _, state, buffers = jax.lax.while_loop(cond, body, (jnp.int32(0), state, buffers))
-    return state, buffers
+    return jax.tree.map(forward_only, (state, buffers))
 
 
 def _append(
@@ -230,39 +255,68 @@ def _append(
     num_logprobs: int | None,
     ends: bool,
 ) -> tuple[DecodeState, DecodeOutput]:
-    """The texts with one more token each; finished rows stay as they are."""
-    exhausted = token < 0
-    silent = state.finished | exhausted if ends else exhausted
-    token = jnp.where(silent, state.token, token)
-    finished, length = state.finished, state.length + 1
+    """The state with one more token a row; with `ends` finished rows stay as they are."""
+    broken = ~(logits.max(axis=1) < jnp.inf)
+    silent = broken | (token < 0)
+    finished, length = state.finished, state.length
+    if length is not None:
+        length = length + 1
     if ends:
-        finished |= exhausted
+        broken &= ~finished
+        silent |= finished
+        length = jnp.where(silent, state.length, length)
+        carry = select_rows(silent, state.carry, carry)
+    else:
+        broken = silent
+    token = jnp.where(silent, state.token, token)
+    if ends:
+        finished = silent
         if sampling.stop_tokens is not None:
             finished |= (sampling.stop_tokens == token[:, None]).any(axis=1)
-        carry = select_rows(state.finished, state.carry, carry)
-        length = jnp.where(silent, state.length, length)
     penalties = state.penalties
     if any(part is not None for part in penalties):
         spoken = jnp.where(silent, -1, token)
         update = partial(update_penalty_state, generated=True)
         penalties = jax.vmap(update)(penalties, spoken)
-    after = DecodeState(carry, token, length, finished, state.step + 1, penalties)
-    shown = jnp.where(silent, pad_id, token)
-    return after, _output(shown, token, silent, logits, num_logprobs)
+    after = DecodeState(carry, token, length, finished, state.step, penalties)
+    shown = jnp.where(silent, jnp.where(broken, -1, pad_id), token)
+    return after, _output(shown, token, silent, broken, logits, num_logprobs)
+
+
+def _end_broken_rows(
+    state: DecodeState, output: DecodeOutput, count: Array, pad_id: int
+) -> tuple[DecodeState, DecodeOutput]:
+    """What `_append` does where rows end, done once, after a loop in which none was to end."""
+    size = output.tokens.shape[0]
+    places = jnp.arange(size)[:, None]
+    broken = (places < count) & (output.tokens < 0)
+    last = jnp.where(broken, places, size).min(axis=0)
+    last = jnp.where(state.finished, -1, last)
+    output = output._replace(tokens=jnp.where(places > last, pad_id, output.tokens))
+    if output.logprobs is not None:
+        output = output._replace(logprobs=jnp.where(places > last, 0, output.logprobs))
+    length = state.length + jnp.clip(last, 0, count)
+    return state._replace(length=length, finished=last < size), output
 
 
 def _output(
-    shown: Array, token: Array, silent: Array, logits: Array, num_logprobs: int | None
+    shown: Array,
+    token: Array,
+    silent: Array,
+    broken: Array,
+    logits: Array,
+    num_logprobs: int | None,
 ) -> DecodeOutput:
     if num_logprobs is None:
         return DecodeOutput(shown)
     normaliser = jax.nn.logsumexp(logits, axis=1)
     chosen = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0] - normaliser
-    chosen = jnp.where(silent, 0, chosen)
+    chosen = jnp.where(silent, jnp.where(broken, jnp.nan, 0), chosen)
     if num_logprobs == 0:
         return DecodeOutput(shown, chosen)
     values, tokens = jax.vmap(lambda row: top_k(row, num_logprobs))(logits)
-    return DecodeOutput(shown, chosen, tokens, values - normaliser[:, None])
+    values = jnp.where(broken[:, None], jnp.nan, values - normaliser[:, None])
+    return DecodeOutput(shown, chosen, jnp.where(broken[:, None], -1, tokens), values)
 
 
 def _force(token: Array, forced: Array, length: Array) -> Array:
@@ -293,14 +347,22 @@ def prepared(step_fn: StepFn, params: PyTree) -> PyTree:
 
 
 def select_rows(mask: Bool[Array, "B"], old: PyTree, new: PyTree) -> PyTree:
-    """The rows of `old` where the mask is True, else of `new`; of a scalar the new one."""
+    """The rows of `old` where the mask is True, else those of `new`.
+
+    Every leaf has the rows first, or is a scalar that all rows share: the new one.
+    """
 
     def select(old: Array, new: Array) -> Array:
-        if jnp.ndim(new) == 0 or jnp.shape(new)[0] != mask.shape[0]:
+        if jnp.ndim(new) == 0:
             return new
         return jnp.where(mask.reshape(-1, *[1] * (new.ndim - 1)), old, new)
 
     return jax.tree.map(select, old, new)
+
+
+def take_rows(tree: PyTree, rows: Int[Array, "N"]) -> PyTree:
+    """Row `rows[i]` of each leaf as row i; a scalar, shared by all rows, stays as it is."""
+    return jax.tree.map(lambda x: x[rows] if jnp.ndim(x) else x, tree)
 
 
 def pvary_like(x: Any, like: Array) -> Any:

@@ -37,14 +37,14 @@ class Noise(NamedTuple):
     """A key a row for draws after a rejected first one; None where nothing rejects."""
 
 
-def noise(keys: Array, steps: Int[Array, "N"], sampling: SamplingParams) -> Noise:
+def noise(keys: Array, steps: Int[Array, "N B"], sampling: SamplingParams) -> Noise:
     """Randomness of each step and row, [N, B]: a function of the row's key and the step alone."""
 
-    def one(step: Array, key: Array) -> Noise:
+    def one(key: Array, step: Array) -> Noise:
         key = jax.random.fold_in(key, step)
         return Noise(jax.random.uniform(key, (2,)), key if _rejects(sampling) else None)
 
-    return jax.vmap(lambda step: jax.vmap(lambda key: one(step, key))(keys))(steps)
+    return jax.vmap(jax.vmap(one), in_axes=(None, 0))(keys, steps)
 
 
 def _rejects(sampling: SamplingParams) -> bool:
@@ -52,7 +52,7 @@ def _rejects(sampling: SamplingParams) -> bool:
 
 
 def draw(logits: Float[Array, "B V"], sampling: SamplingParams, noise: Noise) -> Int[Array, "B"]:
-    """Draw a token of each row; -1 where every token is banned (all logits -inf).
+    """Draw a token of each row; -1 where every token is banned (all logits -inf), or one is NaN.
 
     Args:
         logits: after penalties and bans, before the temperature.
@@ -74,13 +74,21 @@ def draw(logits: Float[Array, "B V"], sampling: SamplingParams, noise: Noise) ->
         token = _redraw(weights, sampling, noise.key, token)
     if ids is not None:
         token = jnp.take_along_axis(ids, token[:, None], axis=1)[:, 0]
-    return jnp.where(peak[:, 0] > -jnp.inf, token, -1)
+    return jnp.where(jnp.isfinite(peak[:, 0]), token, -1)
 
 
-def filtered(logits: Float[Array, "B V"], sampling: SamplingParams) -> Float[Array, "B V"]:
-    """The logits that `draw` draws from: over the temperature, -inf where a filter removed them.
+def filter_logits(logits: Float[Array, "B V"], sampling: SamplingParams) -> Float[Array, "B V"]:
+    """The logits of the distribution that `draw` samples from.
 
-    For a greedy row (temperature 0) only the most likely token is left.
+    For what the loop itself never needs: the probability of a token under the settings, say.
+
+    Args:
+        logits: after penalties and bans, before the temperature.
+        sampling: one value a row (see `SamplingParams.rows`).
+
+    Returns:
+        The logits over the temperature, -inf where top-k, top-p, min-p or typical-p removed a
+        token; for a greedy row (temperature 0) only the most likely token is left.
     """
     kept, places = logits, jnp.broadcast_to(jnp.arange(logits.shape[1]), logits.shape)
     if sampling.top_k is not None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxgen.errors import UserError
-from jaxgen.generation.checks import as_array, check_key, check_prompt, check_step_fn, row_keys
+from jaxgen.generation.checks import check_at_least_one, check_inputs, check_key, row_keys
 from jaxgen.generation.decoding import (
     DecodeState,
     PrefillFn,
@@ -16,7 +16,7 @@ from jaxgen.generation.decoding import (
     init_state,
     prefill,
 )
-from jaxgen.generation.one_kernel import fits, fused_where_it_pays
+from jaxgen.generation.one_kernel import jit_with_fused_loop
 from jaxgen.generation.sampling import SamplingParams
 from jaxgen.types import Array, Bool, Float, Int, PyTree
 
@@ -58,17 +58,21 @@ def generate(
     bos_id: int | None = None,
     pad_id: int = 0,
     num_logprobs: int | None = 0,
+    early_exit: bool = True,
 ) -> GenerateOutput:
     """Sample a text for each row, in one compiled program that any transformation may enclose.
 
     Row i depends on its own key, prompt, carry and settings alone. Without a stop token the loop is
     a `scan` of `max_new_tokens` steps; with one it is a `while_loop` that ends with the last row.
+    A row whose logits have no softmax (NaN or +inf among them) ends there, with token -1 and
+    log-probability NaN; its length counts the tokens before.
 
     Args:
         step_fn: `step_fn(params, carry, tokens[B]) -> (carry, logits[B, V])`. If it has a method
             `prepare`, the loop gets `prepare(params)`, computed once.
         params: the model's parameters, any pytree.
-        carry: the state before the prompt; leaves of leading size B.
+        carry: the state before the prompt. Each leaf has the batch first, or is a scalar that all
+            rows share (and that finished rows therefore do not hold back).
         prompt_tokens: Int[B, P], right-padded.
         prompt_lengths: Int[B], real tokens of each row; None: all P. A row of length 0 starts from
             `bos_id` (where lengths are traced and there is no `bos_id`: from its first column).
@@ -82,57 +86,50 @@ def generate(
         pad_id: fills a finished row.
         num_logprobs: None for no log-probabilities, 0 for those of the chosen tokens, n for the n
             most likely tokens at each place as well.
+        early_exit: False runs a `scan` of all steps where rows may stop early, too: what reverse
+            mode (`jax.grad`) needs. The result is the same.
 
     Raises:
         UserError: for a setting out of its range or not of the batch's size, a prompt without a
-            token to start from, or a `step_fn` that breaks its contract.
+            token to start from, or a `step_fn` or `carry` that breaks its contract; on the way
+            back of reverse mode, where rows may stop early and `early_exit` is True.
     """
     sampling = SamplingParams() if sampling is None else sampling
-    if max_new_tokens < 1:
-        raise UserError(f"`max_new_tokens` must be at least 1, got {max_new_tokens}")
-    prompt_tokens = as_array(prompt_tokens)
-    batch_size = prompt_tokens.shape[0] if prompt_tokens.ndim else 1
-    vocab_size = check_step_fn(step_fn, params, carry, batch_size)
-    tokens, lengths = check_prompt(prompt_tokens, prompt_lengths, bos_id, vocab_size)
+    check_at_least_one(max_new_tokens=max_new_tokens)
+    tokens, lengths, vocab_size = check_inputs(
+        step_fn, params, carry, prompt_tokens, prompt_lengths, bos_id
+    )
+    batch_size = tokens.shape[0]
     sampling.check(batch_size, vocab_size)
     if num_logprobs is not None and not 0 <= num_logprobs <= vocab_size:
         raise UserError(
             f"`num_logprobs` must be in [0, {vocab_size}], got {num_logprobs}; "
             "None gives no log-probabilities"
         )
-    ends = can_end(sampling)
-    arguments = (params, carry, tokens, lengths, check_key(key, batch_size), sampling)
-    place = (step_fn, prefill_fn, jax.tree.structure(sampling), num_logprobs, ends)
-    return fused_where_it_pays(
-        lambda fused: _generate(
-            *arguments,
-            step_fn=step_fn,
-            max_new_tokens=max_new_tokens,
-            prefill_fn=prefill_fn,
-            pad_id=pad_id,
-            num_logprobs=num_logprobs,
-            ends=ends,
-            fused=fused,
-        ),
-        place,
-        batch_size,
-        fits(params, vocab_size),
-        arguments,
+    return _generate(
+        params,
+        carry,
+        tokens,
+        lengths,
+        check_key(key, batch_size),
+        sampling,
+        step_fn=step_fn,
+        prefill_fn=prefill_fn,
+        options=_Options(max_new_tokens, pad_id, num_logprobs, can_end(sampling), early_exit),
     )
 
 
-@partial(
-    jax.jit,
-    static_argnames=(
-        "step_fn",
-        "max_new_tokens",
-        "prefill_fn",
-        "pad_id",
-        "num_logprobs",
-        "ends",
-        "fused",
-    ),
-)
+class _Options(NamedTuple):
+    """What the program is compiled for, beside the model and the shapes: arguments of `decode`."""
+
+    max_new_tokens: int
+    pad_id: int
+    num_logprobs: int | None
+    ends: bool
+    early_exit: bool
+
+
+@partial(jit_with_fused_loop, static_argnames=("step_fn", "prefill_fn", "options"))
 def _generate(
     params: PyTree,
     carry: PyTree,
@@ -142,28 +139,14 @@ def _generate(
     sampling: SamplingParams,
     *,
     step_fn: StepFn,
-    max_new_tokens: int,
     prefill_fn: PrefillFn | None,
-    pad_id: int,
-    num_logprobs: int | None,
-    ends: bool,
-    fused: bool,
+    options: _Options,
 ) -> GenerateOutput:
-    window = tokens.shape[1] + max_new_tokens
+    window = tokens.shape[1] + options.max_new_tokens
+    keys = row_keys(key, tokens.shape[0])
     state = init_state(step_fn, params, carry, tokens[:, 0], sampling, window)
     state = prefill(step_fn, params, state, tokens, lengths, prefill_fn, fresh=True)
-    state, output = decode(
-        step_fn,
-        params,
-        state,
-        row_keys(key, tokens.shape[0]),
-        sampling,
-        max_new_tokens=max_new_tokens,
-        pad_id=pad_id,
-        num_logprobs=num_logprobs,
-        ends=ends,
-        fused=fused,
-    )
+    state, output = decode(step_fn, params, state, keys, sampling, **options._asdict())
     return GenerateOutput(
         output.tokens,
         state.length,
@@ -173,3 +156,4 @@ def _generate(
         output.top_logprobs,
         state,
     )
+

@@ -1,14 +1,21 @@
-"""A loop over single vectors compiled as one CPU kernel.
+"""`jit_with_fused_loop`: a loop over single vectors compiled as one CPU kernel.
 
 XLA runs a program on the CPU as a sequence of small kernels, and a step of a small recurrent model
 at batch 1 takes no longer than calling its thirty of them. XLA itself compiles loops that touch
 little memory as one kernel; a call that carries the attributes below is treated as such a loop
 whatever its size. Matrix-vector products lose nothing by it (they are inlined anyway). What XLA
 leaves to a library cannot be compiled so, and a loop with that in it is left as it is.
+
+A program that contains such a loop is compiled by `jit_with_fused_loop` in the place of `jax.jit`,
+and calls the loop through `fuse_loop`. Nothing else needs to know.
 """
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from inspect import Parameter, signature
 from typing import Any
 
 import jax
@@ -27,7 +34,69 @@ _REFUSALS = ("UNIMPLEMENTED", "Failed to materialize symbols")
 _LARGEST_VOCABULARY = 1024
 _LARGEST_MODEL = 2 * 2**20
 """Bytes of parameters; of larger models XLA gives several cores a part of each product."""
-_refused: set[Any] = set()
+_fusing: ContextVar[bool] = ContextVar("fusing", default=False)
+"""Whether the program that is being traced, of a small model, may fuse its loop."""
+
+
+def jit_with_fused_loop(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """`jax.jit(function, **options)`, with the loop given to `fuse_loop` in one kernel if it may.
+
+    Where XLA refuses to compile the fused program, the plain one runs from then on. Inside another
+    transformation compilation is not ours to try, and the loop stays as it is.
+
+    Args:
+        function: takes the parameters first, and static arguments by keyword.
+        **options: of `jax.jit`.
+    """
+    names = ("fused", *options.pop("static_argnames", ()))
+    refused: set[Any] = set()
+
+    def traced(*arguments: Any, fused: bool, **static: Any) -> Any:
+        with _allow(fused):
+            return function(*arguments, **static)
+
+    given = signature(function)
+    flag = Parameter("fused", Parameter.KEYWORD_ONLY)
+    traced.__name__ = function.__name__
+    traced.__signature__ = given.replace(  # type: ignore[attr-defined]
+        parameters=[*given.parameters.values(), flag]
+    )
+    program = jax.jit(traced, static_argnames=names, **options)
+
+    @wraps(function)
+    def call(*arguments: Any, **static: Any) -> Any:
+        leaves, structure = jax.tree.flatten(arguments)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            return program(*arguments, fused=_fusing.get(), **static)
+        kind = (structure, *static.items())
+        wanted = jax.default_backend() == "cpu" and is_small(arguments[0])
+        if wanted and not (refused and kind in refused):
+            try:
+                return program(*arguments, fused=True, **static)
+            except jax.errors.JaxRuntimeError as error:
+                if not any(refusal in str(error) for refusal in _REFUSALS):
+                    raise
+                refused.add(kind)
+        return program(*arguments, fused=False, **static)
+
+    call.clear_cache = program.clear_cache  # type: ignore[attr-defined]
+    call._cache_size = program._cache_size  # type: ignore[attr-defined]
+    return call
+
+
+@contextmanager
+def _allow(fused: bool) -> Iterator[None]:
+    token = _fusing.set(fused)
+    try:
+        yield
+    finally:
+        _fusing.reset(token)
+
+
+def fuse_loop(loop: Callable[..., Any], rows: int, vocab_size: int) -> Callable[..., Any]:
+    """`loop` in one kernel if its program may fuse it and it pays: for one row, few tokens."""
+    pays = rows == 1 and vocab_size <= _LARGEST_VOCABULARY
+    return one_kernel(loop) if _fusing.get() and pays else loop
 
 
 def one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,37 +138,7 @@ def _calls_library(equation: Any) -> bool:
     return batch > 1 or not of_a_vector
 
 
-def fits(params: PyTree, vocab_size: int) -> bool:
-    """Whether a model is so small that its products need no library."""
-    return is_small(params) and vocab_size <= _LARGEST_VOCABULARY
-
-
 def is_small(params: PyTree) -> bool:
     """Whether the parameters fit the cache of a single core."""
     size = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(params))
     return size <= _LARGEST_MODEL
-
-
-def fused_where_it_pays(
-    call: Callable[[bool], Any], place: Any, rows: int, fitting: bool, arguments: Any
-) -> Any:
-    """`call(fused)`: fused for a single row on a CPU, unless XLA refused it at this place before.
-
-    Args:
-        call: runs a jitted function; `fused` asks for `one_kernel` inside.
-        place: what the program depends on; remembered where XLA refuses.
-        rows: the batch size.
-        fitting: what `fits` says.
-        arguments: of the jitted function. Inside another transformation its compilation is not
-            ours to try, and the loop is left as it is.
-    """
-    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arguments))
-    wanted = rows == 1 and fitting and not traced and jax.default_backend() == "cpu"
-    if wanted and place not in _refused:
-        try:
-            return call(True)
-        except jax.errors.JaxRuntimeError as error:
-            if not any(refusal in str(error) for refusal in _REFUSALS):
-                raise
-            _refused.add(place)
-    return call(False)

@@ -109,7 +109,7 @@ def penalise(
     sampling: SamplingParams,
     state: PenaltyState,
     bans: Bans,
-    length: Int[Array, ""],
+    length: Int[Array, ""] | None = None,
 ) -> Float[Array, "V"]:
     """One row's logits after penalties and bans, in the order of `transformers`.
 
@@ -118,7 +118,7 @@ def penalise(
         sampling: the row's settings, scalars.
         state: the row's text so far.
         bans: the row's masks.
-        length: tokens generated so far.
+        length: tokens generated so far; only `min_new_tokens` asks.
     """
     if state.seen is not None:
         factor = jnp.where(logits < 0, sampling.repetition_penalty, 1 / sampling.repetition_penalty)

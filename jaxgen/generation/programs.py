@@ -5,7 +5,7 @@ traced. A program is shared by all models whose step function compares equal.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,8 +23,9 @@ from jaxgen.generation.decoding import (
     decode,
     init_state,
     prefill,
+    take_rows,
 )
-from jaxgen.generation.one_kernel import fits, fused_where_it_pays, is_small
+from jaxgen.generation.one_kernel import is_small, jit_with_fused_loop
 from jaxgen.generation.sampling import TOKEN_LISTS, SamplingParams
 from jaxgen.types import Array, Bool, Float, Int, PyTree
 
@@ -146,7 +147,7 @@ class DecodedChunk(NamedTuple):
 
 def _fork(state: DecodeState, rows: Int[Array, "N"], count: Int[Array, ""]) -> DecodeState:
     """Row `rows[i]` of a state as row i; rows from `count` on are finished."""
-    forked = jax.tree.map(lambda x: x[rows] if jnp.ndim(x) else x, state)
+    forked = take_rows(state, rows)
     padding = jnp.arange(rows.shape[0]) >= count
     return forked._replace(finished=forked.finished | padding)
 
@@ -157,7 +158,6 @@ class StaticOptions:
 
     num_logprobs: int | None
     ends: bool
-    fused: bool = False
     devices: int = 1
 
 
@@ -196,7 +196,7 @@ def _by_rows(decode_rows: Callable, devices: int) -> Callable:
 _STATIC: Any = {"static_argnames": ("model", "static")}
 
 
-@partial(jax.jit, **_STATIC, donate_argnames=("state",))
+@partial(jit_with_fused_loop, **_STATIC, donate_argnames=("state",))
 def decode_chunk(
     params: PyTree,
     state: DecodeState,
@@ -223,7 +223,6 @@ def decode_chunk(
             num_steps=num_steps,
             num_logprobs=static.num_logprobs,
             ends=static.ends,
-            fused=static.fused,
         )
         lengths = state.length - before
         return state, DecodedChunk(output.tokens, lengths, state.finished, output.logprobs)
@@ -233,7 +232,7 @@ def decode_chunk(
     return decode_rows(params, state, keys, sampling, num_steps)
 
 
-@partial(jax.jit, **_STATIC)
+@partial(jit_with_fused_loop, **_STATIC)
 def prefill_and_decode(
     params: PyTree,
     prepared: PyTree,
@@ -270,22 +269,3 @@ def prefill_and_decode(
         prepared, state, keys, sampling, num_steps, model=model, static=static
     )
     return state, keys, chunk
-
-
-def call(
-    program: Callable,
-    *arguments: Any,
-    model: Model,
-    static: StaticOptions,
-    sampling: SamplingParams,
-    vocab_size: int,
-) -> Any:
-    """Call a program, with its loop in one kernel where that pays."""
-    place = (model, static, jax.tree.structure(sampling))
-    return fused_where_it_pays(
-        lambda fused: program(*arguments, model=model, static=replace(static, fused=fused)),
-        place,
-        sampling.temperature.shape[0],
-        fits(arguments[0], vocab_size),
-        arguments,
-    )

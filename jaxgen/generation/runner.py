@@ -78,19 +78,10 @@ class Runner:
         count = int(min(remaining, largest))
 
         def run(program: Callable, *arguments: Any) -> Any:
-            return programs.call(
-                program,
-                *arguments,
-                np.int32(count),
-                model=self.model,
-                static=programs.StaticOptions(
-                    0 if logprobs else None,
-                    ends,
-                    devices=programs.devices_for(batch, self.params),
-                ),
-                sampling=sampling,
-                vocab_size=self.vocab_size,
+            static = programs.StaticOptions(
+                0 if logprobs else None, ends, programs.devices_for(batch, self.params)
             )
+            return program(*arguments, np.int32(count), model=self.model, static=static)
 
         index = programs.pad_rows(request.rows, batch)
         prompt = (self._last_segment(request), index, np.int32(rows))

@@ -1,7 +1,8 @@
 """`SamplingParams`: how the next token is chosen, as one pytree of traced values."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -9,34 +10,39 @@ import numpy as np
 
 from jaxgen.errors import UserError
 
-# Field -> (type, what a value must be, the test of it, the way out). One value a row, or a scalar.
-_NUMBERS: dict[str, tuple[Any, str, Any, str]] = {
-    "temperature": (
-        np.float32,
-        "finite and 0 or more",
-        lambda x: np.isfinite(x) & (x >= 0),
-        "0 is greedy",
-    ),
-    "top_k": (np.int32, "0 or more", lambda x: x >= 0, "0 keeps every token"),
-    "top_p": (np.float32, "in (0, 1]", lambda x: (x > 0) & (x <= 1), "use 1.0 to disable"),
-    "min_p": (np.float32, "in [0, 1]", lambda x: (x >= 0) & (x <= 1), "use 0.0 to disable"),
-    "typical_p": (np.float32, "in (0, 1]", lambda x: (x > 0) & (x <= 1), "use 1.0 to disable"),
-    "repetition_penalty": (
-        np.float32,
-        "above 0",
-        lambda x: np.isfinite(x) & (x > 0),
-        "use 1.0 to disable",
-    ),
-    "presence_penalty": (np.float32, "finite", np.isfinite, "use 0.0 to disable"),
-    "frequency_penalty": (np.float32, "finite", np.isfinite, "use 0.0 to disable"),
-    "no_repeat_ngram": (np.int32, "0 or more", lambda x: x >= 0, "use 0 to disable"),
-    "min_new_tokens": (np.int32, "0 or more", lambda x: x >= 0, "use 0 to disable"),
-}
-TOKEN_LISTS = ("banned_tokens", "forced_tokens", "stop_tokens")
-_FIELDS = (*_NUMBERS, *TOKEN_LISTS)
+
+class _Number(NamedTuple):
+    """What a numeric field may hold: a scalar, or one value a row."""
+
+    dtype: Any
+    rule: str
+    holds: Callable[[np.ndarray], Any]
+    way_out: str
+
+
+def _number(rule: _Number, default: float | None = None) -> Any:
+    return field(default=default, metadata={"number": rule})
+
+
+def _tokens() -> Any:
+    return field(default=None, metadata={"tokens": True})
+
+
+_FINITE = _Number(np.float32, "finite", np.isfinite, "use 0.0 to disable")
+_MASS = _Number(np.float32, "in (0, 1]", lambda x: (x > 0) & (x <= 1), "use 1.0 to disable")
+_SHARE = _Number(np.float32, "in [0, 1]", lambda x: (x >= 0) & (x <= 1), "use 0.0 to disable")
+_COUNT = _Number(np.int32, "0 or more", lambda x: x >= 0, "use 0 to disable")
+_TOP_K = _COUNT._replace(way_out="0 keeps every token")
+_TEMPERATURE = _Number(
+    np.float32, "finite and 0 or more", lambda x: np.isfinite(x) & (x >= 0), "0 is greedy"
+)
+_FACTOR = _Number(
+    np.float32, "above 0", lambda x: np.isfinite(x) & (x > 0), "use 1.0 to disable"
+)
 
 
 @jax.tree_util.register_pytree_with_keys_class
+@dataclass(frozen=True, eq=False, repr=False)
 class SamplingParams:
     """How each row's next token is chosen. A pytree: every value is traced.
 
@@ -71,47 +77,29 @@ class SamplingParams:
         max_top_k: static; the largest `top_k` of the compiled program. Default: from the values.
     """
 
-    temperature: Any
-    top_k: Any
-    top_p: Any
-    min_p: Any
-    typical_p: Any
-    repetition_penalty: Any
-    presence_penalty: Any
-    frequency_penalty: Any
-    no_repeat_ngram: Any
-    min_new_tokens: Any
-    banned_tokens: Any
-    forced_tokens: Any
-    stop_tokens: Any
-    max_top_k: int | None
+    temperature: Any = _number(_TEMPERATURE, 1.0)
+    top_k: Any = _number(_TOP_K)
+    top_p: Any = _number(_MASS)
+    min_p: Any = _number(_SHARE)
+    typical_p: Any = _number(_MASS)
+    repetition_penalty: Any = _number(_FACTOR)
+    presence_penalty: Any = _number(_FINITE)
+    frequency_penalty: Any = _number(_FINITE)
+    no_repeat_ngram: Any = _number(_COUNT)
+    min_new_tokens: Any = _number(_COUNT)
+    banned_tokens: Any = _tokens()
+    forced_tokens: Any = _tokens()
+    stop_tokens: Any = _tokens()
+    max_top_k: int | None = None
 
-    def __init__(
-        self,
-        temperature: Any = 1.0,
-        top_k: Any = None,
-        top_p: Any = None,
-        min_p: Any = None,
-        typical_p: Any = None,
-        repetition_penalty: Any = None,
-        presence_penalty: Any = None,
-        frequency_penalty: Any = None,
-        no_repeat_ngram: Any = None,
-        min_new_tokens: Any = None,
-        banned_tokens: Any = None,
-        forced_tokens: Any = None,
-        stop_tokens: Any = None,
-        max_top_k: int | None = None,
-    ):
+    def __post_init__(self) -> None:
         """Check and convert what is concrete; UserError for a value out of range."""
-        given = locals()
-        for name in _NUMBERS:
-            object.__setattr__(self, name, _number(name, given[name]))
-        for name in TOKEN_LISTS:
-            object.__setattr__(self, name, _tokens(name, given[name]))
+        for name, value in self.items():
+            convert = _check_tokens if name in TOKEN_LISTS else _check_number
+            object.__setattr__(self, name, convert(name, value))
         if self.temperature is None:
             _fail("temperature", "a number or one a row", None, "1.0 leaves the logits as they are")
-        object.__setattr__(self, "max_top_k", self._cap(max_top_k))
+        object.__setattr__(self, "max_top_k", self._cap(self.max_top_k))
 
     def _cap(self, cap: int | None) -> int | None:
         """A power of two that holds `top_k`, so that near values share a program; -1 is V."""
@@ -122,18 +110,14 @@ class SamplingParams:
                 _fail("max_top_k", "given where `top_k` is traced", None, "for example 64")
             return cap
         largest, smallest = int(self.top_k.max(initial=1)), int(self.top_k.min(initial=1))
-        if cap is None:
+        if cap is None or cap == -1:
             return -1 if smallest == 0 else max(8, 1 << (largest - 1).bit_length())
         if cap < largest:
             _fail("top_k", f"at most `max_top_k`, {cap}", largest, "raise `max_top_k`")
         return cap
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"SamplingParams is immutable; make a new one with {name}={value!r}")
-
     def __repr__(self) -> str:
-        present = {name: getattr(self, name) for name in _FIELDS}
-        shown = ", ".join(f"{name}={x}" for name, x in present.items() if x is not None)
+        shown = ", ".join(f"{name}={value}" for name, value in self.items())
         return f"SamplingParams({shown})"
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], int | None]:
@@ -187,7 +171,7 @@ class SamplingParams:
 
         def spread(name: str, value: Any) -> Any:
             tail = value.shape[-1:] if name in TOKEN_LISTS else ()
-            dtype = np.int32 if name in TOKEN_LISTS else _NUMBERS[name][0]
+            dtype = np.int32 if name in TOKEN_LISTS else _NUMBERS[name].dtype
             return jnp.broadcast_to(jnp.asarray(value, dtype), (batch_size, *tail))
 
         return self.map(spread)
@@ -202,9 +186,18 @@ class SamplingParams:
         return ((name, getattr(self, name)) for name in _FIELDS if getattr(self, name) is not None)
 
 
-def _number(name: str, value: Any) -> Any:
+# Every list of names below comes from the fields of the class.
+_NUMBERS: dict[str, _Number] = {
+    of.name: of.metadata["number"] for of in fields(SamplingParams) if "number" in of.metadata
+}
+TOKEN_LISTS = tuple(of.name for of in fields(SamplingParams) if "tokens" in of.metadata)
+"""Names of the fields that hold lists of token ids."""
+_FIELDS = (*_NUMBERS, *TOKEN_LISTS)
+
+
+def _check_number(name: str, value: Any) -> Any:
     """A float32 or int32 array, checked where it is concrete."""
-    if value is None or isinstance(value, jax.core.Tracer):
+    if isinstance(value, jax.core.Tracer):
         return value
     dtype, rule, holds, way_out = _NUMBERS[name]
     try:
@@ -220,9 +213,9 @@ def _number(name: str, value: Any) -> Any:
     return exact
 
 
-def _tokens(name: str, value: Any) -> Any:
+def _check_tokens(name: str, value: Any) -> Any:
     """An int32 array of token ids; lists of different lengths are padded with -1."""
-    if value is None or isinstance(value, jax.core.Tracer):
+    if isinstance(value, jax.core.Tracer):
         return value
     way_out = "give a list of token ids, or one list a row"
     if isinstance(value, list | tuple) and any(np.ndim(row) == 1 for row in value):

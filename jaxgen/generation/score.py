@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.generation.checks import as_array, check_prompt, check_step_fn
+from jaxgen.generation.checks import check_inputs
 from jaxgen.generation.decoding import PrefillFn, StepFn, prepared, select_rows
 from jaxgen.types import Array, Float, PyTree
 
@@ -15,7 +15,8 @@ class Score(NamedTuple):
     """Log-probabilities of a text's tokens."""
 
     logprobs: Float[Array, "B T-1"]
-    """Nats; of each token but the first, given those before it. 0 at padding."""
+    """Nats; of each token but the first, given those before it. 0 at padding; NaN where the logits
+    have no softmax (NaN or +inf among them)."""
     carry: PyTree
     """The state after all tokens but the last, as a prompt of one token continues it."""
 
@@ -34,7 +35,7 @@ def score(
     Args:
         step_fn: as in `generate`.
         params: its parameters.
-        carry: the state before the texts; leaves of leading size B.
+        carry: the state before the texts, as in `generate`.
         tokens: Int[B, T], right-padded; the first of a row is its context and is not scored.
         lengths: Int[B], 1 or more; None: all T.
         prefill_fn: as in `generate`: the texts are then read in one pass.
@@ -43,10 +44,7 @@ def score(
         UserError: for tokens or lengths of the wrong shape, or a `step_fn` that breaks its
             contract.
     """
-    tokens = as_array(tokens)
-    batch_size = tokens.shape[0] if tokens.ndim else 1
-    vocab_size = check_step_fn(step_fn, params, carry, batch_size)
-    tokens, lengths = check_prompt(tokens, lengths, None, vocab_size)
+    tokens, lengths, _ = check_inputs(step_fn, params, carry, tokens, lengths)
     return score_checked(params, carry, tokens, lengths, step_fn=step_fn, prefill_fn=prefill_fn)
 
 
@@ -67,7 +65,8 @@ def score_checked(
     def of(logits: Array, targets: Array) -> Array:
         logits = logits.astype(jnp.float32)
         chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-        return chosen - jax.nn.logsumexp(logits, axis=-1)
+        normaliser = jax.nn.logsumexp(logits, axis=-1)
+        return jnp.where(normaliser < jnp.inf, chosen - normaliser, jnp.nan)
 
     if inputs.shape[1] == 0:
         return Score(jnp.zeros(inputs.shape, jnp.float32), carry)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxgen.generation.draw import _keep_top_k, draw, filtered, mass_threshold, noise, top_k
+from jaxgen.generation.draw import _keep_top_k, draw, filter_logits, mass_threshold, noise, top_k
 from jaxgen.generation.sampling import SamplingParams
 
 KEY = jax.random.key(3)
@@ -74,12 +74,12 @@ def test_filters_and_frequencies_are_those_of_a_sort(options, size):
     logits = jax.random.normal(jax.random.fold_in(KEY, size), (1, size)) * 2
     expected = sorted_filter(logits[0], **options)
     sampling = SamplingParams(**options)
-    kept = jax.jit(filtered)(logits, sampling.rows(1))
+    kept = jax.jit(filter_logits)(logits, sampling.rows(1))
     np.testing.assert_allclose(softmax(kept[0]), expected, rtol=2e-5, atol=1e-7)
 
     count = 20_000
     keys = jax.random.split(KEY, count)
-    draws = jax.tree.map(lambda x: x[0], noise(keys, jnp.arange(1), sampling))
+    draws = jax.tree.map(lambda x: x[0], noise(keys, jnp.zeros((1, count), int), sampling))
     rows = sampling.rows(count)
     many = jnp.broadcast_to(logits, (count, size))
     tokens = jax.jit(draw)(many, rows, draws)
@@ -106,20 +106,20 @@ def test_filters_and_frequencies_are_those_of_a_sort(options, size):
 def test_top_p_keeps_ties_together():
     logits = jnp.log(jnp.array([0.4, 0.2, 0.2, 0.2]))
     both = jnp.stack([logits, logits])
-    kept = filtered(both, SamplingParams(top_p=[0.5, 0.39]).rows(2))
+    kept = filter_logits(both, SamplingParams(top_p=[0.5, 0.39]).rows(2))
     assert (np.asarray(kept) > -np.inf).tolist() == [[True] * 4, [True, False, False, False]]
 
 
 def draw_one(logits, uniforms=(0.3, 0.6), **options):
     sampling = SamplingParams(**options)
-    one = jax.tree.map(lambda x: x[0], noise(KEY[None], jnp.arange(1), sampling))
+    one = jax.tree.map(lambda x: x[0], noise(KEY[None], jnp.zeros((1, 1), int), sampling))
     one = one._replace(uniforms=jnp.array([uniforms], jnp.float32))
     return int(draw(logits[None], sampling.rows(1), one)[0])
 
 
 def test_top_k_and_greedy_take_the_lower_of_equal_tokens():
     logits = jnp.array([0.0, 1.0, 1.0, 1.0])
-    kept = filtered(logits[None], SamplingParams(top_k=2).rows(1))
+    kept = filter_logits(logits[None], SamplingParams(top_k=2).rows(1))
     assert (np.asarray(kept) > -np.inf).tolist() == [[False, True, True, False]]
     assert draw_one(logits, temperature=0.0) == 1
     assert draw_one(jnp.tile(logits, 200), temperature=0.0) == 1

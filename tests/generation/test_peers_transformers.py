@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.generation.draw import filtered
+from jaxgen.generation.draw import filter_logits
 from jaxgen.generation.penalties import (
     PenaltyState,
     init_penalty_state,
@@ -93,7 +93,7 @@ def test_equals_transformers(peers, options, chain):
         bans = make_bans(sampling, V)
         length = jnp.zeros(B, jnp.int32)
         logits = jax.vmap(penalise)(logits, sampling, state, bans, length)
-        return filtered(logits, sampling)
+        return filter_logits(logits, sampling)
 
     got = process(logits, SamplingParams(**options))
     np.testing.assert_allclose(
