@@ -107,13 +107,14 @@ def _orbax() -> Iterator[Any]:
 
     logger = logging.getLogger("absl")
     level = logger.level
+    if sys.excepthook is sys.__excepthook__:  # for good: its threads may outlive the block
+        sys.excepthook = _without_closed_loops
     try:
         logger.setLevel(logging.CRITICAL)
         with ocp.PyTreeCheckpointer() as checkpointer:
             yield checkpointer
     except Exception:
-        if sys.excepthook is not _without_closed_loops:
-            sys.excepthook = _without_closed_loops
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # its tasks end later
         raise
     finally:
         logger.setLevel(level)
