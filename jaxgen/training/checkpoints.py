@@ -6,8 +6,13 @@ beside the final name and renames once all is there; all of it, names included, 
 before `save_tree` returns.
 """
 
+import logging
 import os
+import sys
+import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +38,9 @@ def save_tree(directory: Path, tree: PyTree) -> Manifest:
         Exception: Whatever Orbax makes of a full or failing disk; the directory then does not
             exist.
     """
-    with _orbax() as checkpointer:
+    with _orbax() as checkpointer, _plain_path(directory) as path:
         arrays = {name: _on_host(leaf) for name, leaf in flatten(tree).items()}
-        checkpointer.save(directory.absolute(), nest(arrays), force=True)
+        checkpointer.save(path, nest(arrays), force=True)
     below = sorted(directory.rglob("*"))
     files = {p.relative_to(directory).as_posix(): _synced(p) for p in below if p.is_file()}
     for folder in (*(path for path in below if path.is_dir()), directory, directory.parent):
@@ -95,10 +100,42 @@ def restore_like(template: PyTree, saved: dict[str, Any], *, where: str) -> PyTr
     return jax.tree.unflatten(treedef, leaves)
 
 
-def _orbax() -> Any:
+@contextmanager
+def _orbax() -> Iterator[Any]:
+    """A checkpointer. What its threads say of an error besides raising it is left out."""
     import orbax.checkpoint as ocp  # slow to import, and only needed here
 
-    return ocp.PyTreeCheckpointer()
+    logger = logging.getLogger("absl")
+    level = logger.level
+    if sys.excepthook is sys.__excepthook__:  # for good: its threads may outlive the block
+        sys.excepthook = _without_closed_loops
+    try:
+        logger.setLevel(logging.CRITICAL)
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            yield checkpointer
+    except Exception:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # its tasks end later
+        raise
+    finally:
+        logger.setLevel(level)
+
+
+def _without_closed_loops(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Leave out what TensorStore's threads print of a loop that a failed save has closed."""
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        sys.__excepthook__(kind, error, trace)
+
+
+@contextmanager
+def _plain_path(directory: Path) -> Iterator[Path]:
+    """A path to a new directory that Orbax takes as it is: it reads brackets as patterns."""
+    if "[" not in str(directory.absolute()):
+        yield directory.absolute()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "checkpoints")
+        link.symlink_to(directory.parent.absolute(), target_is_directory=True)
+        yield link / directory.name
 
 
 def _is_key(leaf: Any) -> bool:

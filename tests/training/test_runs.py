@@ -205,6 +205,15 @@ def test_missing_checkpoint(run: Run) -> None:
         run.load_params()
 
 
+@pytest.mark.parametrize("name", ["[bold]", "a [1", "a b*?", "a\nb\t", "%20#", "é"])
+def test_directories_of_any_name(tmp_path: Path, name: str) -> None:
+    """Orbax takes brackets for a pattern, and then saves nothing without a word."""
+    (tmp_path / name).mkdir()
+    manifest = save_tree(tmp_path / name / "x", {"a": np.ones(3)})
+    assert_same(load_tree(tmp_path / name / "x", manifest), {"a": np.ones(3)})
+    assert [path.name for path in (tmp_path / name).iterdir()] == ["x"]
+
+
 def test_checkpoint_of_other_settings(tmp_path: Path) -> None:
     manifest = save_tree(tmp_path / "x", {"a": np.ones(3), "b": {"c": np.ones(2)}})
     saved = load_tree(tmp_path / "x", manifest)
@@ -293,6 +302,7 @@ def test_full_disk(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr  # Orbax logs and prints them besides raising
     assert result.stdout.startswith("could not save the checkpoint of step 2"), result.stdout
     assert "the checkpoint of step 1 still loads; free some space" in result.stdout
 
