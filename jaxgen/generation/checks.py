@@ -162,6 +162,7 @@ def check_prompt(
     batch, width = tokens.shape
     if lengths is None:
         lengths = np.full(batch, width, np.int32)
+    lengths = lengths if hasattr(lengths, "shape") else np.asarray(lengths)
     if jnp.shape(lengths) != (batch,):
         raise UserError(
             f"`prompt_lengths` must hold one length for each of the {batch} rows, got shape "

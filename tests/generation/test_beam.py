@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from generation.toy_models import log_softmax, lstm_carry, lstm_params, lstm_prefill, lstm_step
+from generation.toy_models import (
+    log_softmax,
+    lstm_carry,
+    lstm_params,
+    lstm_prefill,
+    lstm_step,
+    markov_step,
+)
 
 from jaxgen.errors import UserError
 from jaxgen.generation.beam import beam_search
@@ -73,6 +80,112 @@ def test_a_wide_beam_finds_the_best_of_all(penalty):
             assert out.lengths[row, place] == len(text)
             np.testing.assert_allclose(out.logprobs[row, place], logprob, rtol=1e-4)
         assert (np.asarray(out.lengths[row, len(ranked) :]) == 0).all()
+
+
+CONSTRAINTS = [
+    {"min_new_tokens": 2, "banned_tokens": [1]},
+    {"no_repeat_ngram": 1},
+    {"min_new_tokens": 3, "banned_tokens": [3], "no_repeat_ngram": 2},
+]
+
+
+def legal_texts(prompt, min_new_tokens=0, banned_tokens=(), no_repeat_ngram=0):
+    """Log-probabilities of all texts that the constraints allow, and the same renormalised.
+
+    A text ends with the stop token, with N tokens, or where no token may follow.
+    """
+    n, texts = no_repeat_ngram, {}
+    step = jax.jit(lstm_step)
+
+    def may_follow(text, token):
+        said = [*prompt, *text, token]
+        grams = [tuple(said[i : i + n]) for i in range(len(said) - n + 1)] if n else []
+        early = token == STOP and len(text) < min_new_tokens
+        return not early and token not in banned_tokens and grams.count(tuple(said[-n:])) < 2
+
+    def grow(text, carry, last, logprob, sampled):
+        carry, logits = step(PARAMS, carry, jnp.array([last]))
+        logprobs = log_softmax(logits[0])
+        allowed = [token for token in range(V) if may_follow(text, token)]
+        if len(text) == N or (text and text[-1] == STOP) or (text and not allowed):
+            texts[text] = (logprob, sampled)
+            return
+        rest = np.logaddexp.reduce([logprobs[token] for token in allowed])
+        for token in allowed:
+            more = logprobs[token]
+            grow((*text, token), carry, token, logprob + more, sampled + more - rest)
+
+    carry = lstm_carry(1)
+    for token in prompt[:-1]:
+        carry, _ = step(PARAMS, carry, jnp.array([token]))
+    grow((), carry, prompt[-1], 0.0, 0.0)
+    return texts
+
+
+@pytest.mark.parametrize("options", CONSTRAINTS, ids=str)
+def test_constraints_leave_exactly_the_legal_texts(options):
+    """Of a beam as wide as the tree, ranked by probability; and of the stochastic one."""
+    out = search(100, length_penalty=0.0, **options)
+    drawn = stochastic_beam_search(
+        lstm_step,
+        PARAMS,
+        lstm_carry(2),
+        PROMPT,
+        LENGTHS,
+        num_samples=100,
+        max_new_tokens=N,
+        stop_tokens=[STOP],
+        **options,
+    )
+    for row, length in enumerate(LENGTHS):
+        texts = legal_texts(PROMPT[row, :length].tolist(), **options)
+        ranked = sorted(texts.items(), key=lambda item: -item[1][0])
+        for place, (text, (logprob, _)) in enumerate(ranked[:100]):
+            assert out.tokens[row, place].tolist() == [*text, *[0] * (N - len(text))]
+            np.testing.assert_allclose(out.logprobs[row, place], logprob, rtol=1e-4)
+        assert int((out.lengths[row] > 0).sum()) == min(len(texts), 100)
+        places = range(int((drawn.lengths[row] > 0).sum()))
+        found = [tuple(drawn.tokens[row, k, : drawn.lengths[row, k]].tolist()) for k in places]
+        assert len(set(found)) == len(found) == min(len(texts), 100)
+        wanted = np.array([texts[text] for text in found])
+        size = len(found)
+        np.testing.assert_allclose(drawn.logprobs[row, :size], wanted[:, 0], rtol=1e-4)
+        np.testing.assert_allclose(
+            drawn.sampled_logprobs[row, :size], wanted[:, 1], rtol=1e-4, atol=1e-5
+        )
+
+
+def test_constraints_may_differ_by_row():
+    options = {"min_new_tokens": [0, 3], "banned_tokens": [[1], [3]], "no_repeat_ngram": [2, 0]}
+    out = search(3, stop_tokens=[[2], [0]], **options)
+    for row, length in enumerate(LENGTHS):
+        alone = beam_search(
+            lstm_step,
+            PARAMS,
+            lstm_carry(1),
+            PROMPT[row : row + 1, :length],
+            num_beams=3,
+            max_new_tokens=N,
+            stop_tokens=[[2], [0]][row],
+            **{name: value[row] for name, value in options.items()},
+        )
+        assert out.tokens[row].tolist() == alone.tokens[0].tolist()
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_a_row_with_logits_that_are_no_numbers_finds_nothing(bad):
+    table = jnp.zeros((V, V)).at[1, 0].set(bad).at[3, 1].set(-jnp.inf)
+    place = (markov_step, table, jnp.zeros((2,), jnp.int32), [[0], [3]], None)
+    shared = {"max_new_tokens": 2, "stop_tokens": [STOP]}
+    ruled = {"banned_tokens": [[-1], [1]], **shared}  # the second row never comes to token 1
+    best = beam_search(*place, num_beams=4, **ruled)
+    drawn = stochastic_beam_search(*place, 0, num_samples=4, **ruled)
+    for numbers in (best.scores, best.logprobs, drawn.logprobs, drawn.gumbels):
+        assert np.isnan(numbers[0]).all()
+        assert np.isfinite(numbers[1]).all()
+    for lengths in (best.lengths, drawn.lengths):
+        assert (np.asarray(lengths[0]) == 0).all()
+        assert (np.asarray(lengths[1]) > 0).all()
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0, -0.5])

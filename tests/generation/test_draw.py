@@ -103,6 +103,20 @@ def test_filters_and_frequencies_are_those_of_a_sort(options, size):
     assert chi2 <= max(bound, 1e-6 * count)
 
 
+def test_min_p_keeps_its_edge_to_half_a_percent():
+    """Beside typical-p, which takes min-p by another way, and alone; also of what is drawn."""
+    weights = jnp.array([1.0, 0.1005, 0.0995, 0.5])
+    for options in ({"min_p": 0.1}, {"min_p": 0.1, "typical_p": 0.999999}):
+        sampling = SamplingParams(**options)
+        kept = filter_logits(jnp.log(weights)[None], sampling.rows(1))[0]
+        assert (np.asarray(kept) > -np.inf).tolist() == [True, True, False, True], options
+        keys, steps = jax.random.split(KEY, 64), jnp.zeros((1, 64), int)
+        one = jax.tree.map(lambda x: x[0], noise(keys, steps, sampling))
+        one = one._replace(uniforms=one.uniforms.at[:, 0].set(jnp.arange(64) / 64))
+        rows = jnp.broadcast_to(jnp.log(weights), (64, 4))
+        assert set(draw(rows, sampling.rows(64), one).tolist()) == {0, 1, 3}, options
+
+
 def test_top_p_keeps_ties_together():
     logits = jnp.log(jnp.array([0.4, 0.2, 0.2, 0.2]))
     both = jnp.stack([logits, logits])
