@@ -6,9 +6,10 @@ beside the final name and renames once all is there; all of it, names included, 
 before `save_tree` returns.
 """
 
+import errno
 import logging
 import os
-import sys
+import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from jaxgen.files import sync_directory
 from jaxgen.trees import flatten, name_of, nest
 from jaxgen.types import PyTree
 
+_FILE_BYTES = 1024
+"""What the index of a checkpoint takes for each array, roughly."""
 Manifest = dict[str, list[int]]
 """Size in bytes and CRC-32 of every file of a checkpoint."""
 
@@ -38,8 +41,11 @@ def save_tree(directory: Path, tree: PyTree) -> Manifest:
         Exception: Whatever Orbax makes of a full or failing disk; the directory then does not
             exist.
     """
+    arrays = {name: _on_host(leaf) for name, leaf in flatten(tree).items()}
+    needed = sum(array.nbytes for array in arrays.values()) + _FILE_BYTES * len(arrays)
+    if shutil.disk_usage(directory.parent).free < needed:  # Orbax's threads would print tracebacks
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
     with _orbax() as checkpointer, _plain_path(directory) as path:
-        arrays = {name: _on_host(leaf) for name, leaf in flatten(tree).items()}
         checkpointer.save(path, nest(arrays), force=True)
     below = sorted(directory.rglob("*"))
     files = {p.relative_to(directory).as_posix(): _synced(p) for p in below if p.is_file()}
@@ -107,8 +113,6 @@ def _orbax() -> Iterator[Any]:
 
     logger = logging.getLogger("absl")
     level = logger.level
-    if sys.excepthook is sys.__excepthook__:  # for good: its threads may outlive the block
-        sys.excepthook = _without_closed_loops
     try:
         logger.setLevel(logging.CRITICAL)
         with ocp.PyTreeCheckpointer() as checkpointer:
@@ -118,12 +122,6 @@ def _orbax() -> Iterator[Any]:
         raise
     finally:
         logger.setLevel(level)
-
-
-def _without_closed_loops(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Leave out what TensorStore's threads print of a loop that a failed save has closed."""
-    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-        sys.__excepthook__(kind, error, trace)
 
 
 @contextmanager
