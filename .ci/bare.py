@@ -1,4 +1,4 @@
-"""What research code relies on: the core rooms, and `generate`, with only JAX and Flax there."""
+"""What research code relies on: the core packages, and `generate`, with only JAX and Flax there."""
 
 import importlib
 import pkgutil
@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 import jaxgen
 
-for room in ("ops", "nn", "models", "generation"):
-    package = importlib.import_module(f"jaxgen.{room}")
-    for module in pkgutil.iter_modules(package.__path__, f"jaxgen.{room}."):
+for name in ("ops", "nn", "models", "generation"):
+    package = importlib.import_module(f"jaxgen.{name}")
+    for module in pkgutil.iter_modules(package.__path__, f"jaxgen.{name}."):
         importlib.import_module(module.name)
 importlib.import_module("jaxgen.training.step")
 

@@ -27,9 +27,9 @@ jax.config.update("jax_num_cpu_devices", 2)
 if find_spec("jaxtyping") and find_spec("beartype"):
     from jaxtyping import install_import_hook
 
-    # Every room that holds arrays; beartype cannot read pydantic's `Self`, which config.py needs.
-    rooms = ("data", "evaluation", "generation", "models", "nn", "ops", "training")
-    install_import_hook([f"jaxgen.{room}" for room in rooms], "beartype.beartype")
+    # Every package that holds arrays; beartype cannot read pydantic's `Self`, which config needs.
+    packages = ("data", "evaluation", "generation", "models", "nn", "ops", "tasks", "training")
+    install_import_hook([f"jaxgen.{package}" for package in packages], "beartype.beartype")
 
 if not os.environ.get("CI") and find_spec("filelock"):
     # Programs compiled by one test run are read back by the next. The size limit is what makes

@@ -40,6 +40,8 @@ def read_toml(path: str | Path) -> Experiment:
             wrong type or impossible.
     """
     try:
+        if Path(path).is_char_device():
+            raise UserError(f"{path} is a device; give a configuration file")
         text = Path(path).read_text(encoding="utf-8-sig")  # Windows editors add a mark
     except FileNotFoundError:
         raise UserError(f"no configuration file at {path}") from None

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxgen.errors import UserError
 from jaxgen.ops.backends import RecurrenceSpec
@@ -15,6 +15,7 @@ Files = Mapping[str, str]
 """What a model needs beside its parameters, such as {"tokenizer.json": text}."""
 
 
+@runtime_checkable
 class Build(Protocol):
     """Makes what training needs."""
 

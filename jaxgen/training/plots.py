@@ -1,9 +1,10 @@
 """loss.png: how the objective went in training and validation, where matplotlib is installed."""
 
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
-from jaxgen.files import replacing
+from jaxgen.files import reason, replacing
 from jaxgen.training.runs import Run
 from jaxgen.training.trainable import Objective
 
@@ -12,7 +13,7 @@ def plot_run(run: Run, objective: Objective) -> Path | None:
     """Draw the run's metrics into its loss.png.
 
     Returns:
-        The picture's path, or None without matplotlib or without metrics.
+        The picture's path, or None without matplotlib, without metrics or on a full disk.
     """
     rows = run.read_metrics()
     train, validation = (
@@ -41,6 +42,10 @@ def plot_run(run: Run, objective: Objective) -> Path | None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     path = run.directory / "loss.png"
-    with replacing(path) as file:
-        figure.savefig(file, format="png")
+    try:
+        with replacing(path) as file:
+            figure.savefig(file, format="png")
+    except OSError as error:  # the training itself is saved
+        warnings.warn(f"could not draw {path}: {reason(error)}", stacklevel=2)
+        return None
     return path

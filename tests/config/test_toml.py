@@ -126,6 +126,9 @@ def test_unreadable_files(tmp_path: Path) -> None:
         read_toml(tmp_path / "missing.toml")
     with pytest.raises(UserError, match="cannot read the configuration"):
         read_toml(tmp_path)
+    if Path("/dev/zero").exists():
+        with pytest.raises(UserError, match="/dev/zero is a device"):
+            read_toml("/dev/zero")
     (tmp_path / "broken.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="cannot read the configuration"):
         read_toml(tmp_path / "broken.toml")

@@ -54,6 +54,20 @@ def test_plot(tmp_path: Path) -> None:
     assert (run.directory / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_full_disk_costs_the_picture_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(tmp_path / "run", {})
+    run.append_metrics({"step": 5, "nll": 2.0})
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.warns(UserWarning, match=r"could not draw .*loss\.png: No space left on device"):
+        assert plot_run(run, NLL) is None
+
+
 def test_no_plot_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run.create(tmp_path / "run", {})
     run.append_metrics({"step": 5, "nll": 2.0})
