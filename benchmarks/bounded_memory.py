@@ -14,16 +14,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jaxgen
 from benchmarks import results, sections
 from benchmarks.worker import peak_resident
-from jaxgen.config import DataConfig, Experiment, ModelConfig, TokenizerConfig, TrainingConfig
+from jaxgen.config import (
+    LanguageModelConfig,
+    LanguageModelData,
+    LanguageModelExperiment,
+    LanguageModelTraining,
+    TokenizerConfig,
+)
 from jaxgen.data.corpora import fit_tokenizer, load_corpus
 from jaxgen.data.embedded import embedded_text
 from jaxgen.data.streams import TokenStream
-from jaxgen.data.tokenizers import Tokenizer
 from jaxgen.data.tokens import TokenSplits, encode_corpus
 
-CHUNK_WINDOWS = 50
+BATCHES = 50
 
 
 class Phases:
@@ -53,23 +59,19 @@ def write_corpus(path: Path, source: Path | None, size: int) -> None:
             file.write(text)
 
 
-def read_stream(splits: TokenSplits, training: TrainingConfig) -> int:
+def read_stream(splits: TokenSplits, training: LanguageModelTraining) -> int:
     """Read one epoch of windows, as the training loop does."""
     stream = TokenStream(splits.train, training.batch_size, training.sequence_length)
     count = 0
-    for window in range(0, stream.windows_per_epoch, CHUNK_WINDOWS):
-        size = min(CHUNK_WINDOWS, stream.windows_per_epoch - window)
-        count += stream.chunk(0, window, size).size
+    for first in range(0, stream.batches_per_epoch, BATCHES):
+        size = min(BATCHES, stream.batches_per_epoch - first)
+        count += stream.read(0, first, size)["tokens"].size
     return count
 
 
-def train(experiment: Experiment, tokenizer: Tokenizer, splits: TokenSplits, folder: Path) -> None:
-    """Some optimizer steps, an evaluation and the checkpoints, through the run directory."""
-    from jaxgen.training.language_model import LanguageModelTraining
-    from jaxgen.training.runs import Run
-
-    run = Run.create(folder / "run", {})
-    LanguageModelTraining(experiment, tokenizer, splits).run(run)
+def train(experiment: LanguageModelExperiment, folder: Path) -> None:
+    """A whole training through the run directory: it opens and encodes the corpus again."""
+    jaxgen.train(experiment, out=folder / "run")
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -78,13 +80,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         path = folder / "corpus.txt"
         write_corpus(path, arguments.source, int(arguments.gigabytes * 1e9))
-        experiment = Experiment(
-            data=DataConfig(files=(path,), validation_fraction=1e-4, test_fraction=0),
+        experiment = LanguageModelExperiment(
+            data=LanguageModelData(files=(path,), validation_fraction=1e-4, test_fraction=0),
             tokenizer=TokenizerConfig(
                 kind=arguments.kind, vocab_size=4096 if arguments.kind == "bpe" else None
             ),
-            model=ModelConfig(hidden_size=arguments.hidden_size),
-            training=TrainingConfig(max_steps=max(arguments.steps, 1)),
+            model=LanguageModelConfig(hidden_size=arguments.hidden_size),
+            training=LanguageModelTraining(max_steps=max(arguments.steps, 1)),
         )
         corpus = phases.run("open", load_corpus, experiment.data)
         tokenizer = phases.run("tokenizer", fit_tokenizer, experiment.tokenizer, corpus)
@@ -92,7 +94,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         phases.run("reuse", encode_corpus, corpus, tokenizer, folder / "tokens")
         phases.run("read", read_stream, splits, experiment.training)
         if arguments.steps:
-            phases.run("train", train, experiment, tokenizer, splits, folder)
+            phases.run("train", train, experiment, folder)
         return {
             "text_bytes": path.stat().st_size,
             "tokenizer": tokenizer.kind,

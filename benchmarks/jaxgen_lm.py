@@ -16,8 +16,9 @@ from jaxgen.models.language_model import LanguageModel, language_model_loss
 from jaxgen.ops.cross_entropy import cross_entropy
 from jaxgen.ops.lookup import lookup
 from jaxgen.training.optimizers import make_optimizer
-from jaxgen.training.parallel import make_chunk, make_layout, request_host_devices
-from jaxgen.training.step import LossFn, init_state
+from jaxgen.training.parallel import jit_multi_step, make_layout, request_host_devices
+from jaxgen.training.step import LossFn, init_state, make_train_step
+from jaxgen.types import LossAux, Sum
 
 
 def model_of(case: Case, dtype: str = "float32", backend: str = "auto") -> LanguageModel:
@@ -79,7 +80,7 @@ def unfolded_loss_of(model: LanguageModel) -> LossFn:
         after, logits = nn.apply(run, model)({"params": params})
         nll = cross_entropy(logits, tokens[1:])
         count = jnp.asarray(nll.size, jnp.float32)
-        return nll.mean(), (after, nll.sum(), count)
+        return nll.mean(), LossAux(after, {"nll": Sum(nll.sum(), count)}, count)
 
     return loss_fn
 
@@ -122,8 +123,9 @@ class JaxgenTraining:
         self.batches = self.layout.place_batches({"tokens": self.case.batches(pool)})
         self.reset()
         started = time.perf_counter()
-        chunk = make_chunk(loss_fn, self.tx, self.layout)
-        self.chunk = chunk.lower(self.state, self.batches, jnp.int32(pool)).compile()
+        train_step = make_train_step(loss_fn, self.tx, axis_name=self.layout.axis_name)
+        steps = jit_multi_step(train_step, self.layout)
+        self.multi_step = steps.lower(self.state, self.batches, jnp.int32(pool)).compile()
         self.compile_seconds = time.perf_counter() - started
 
     def reset(self) -> None:
@@ -137,19 +139,19 @@ class JaxgenTraining:
         if steps > self.pool:
             raise ValueError(f"`steps` must be at most the pool of {self.pool}, got {steps}")
         self.reset()
-        self.state, metrics = self.chunk(self.state, self.batches, jnp.int32(steps))
+        self.state, metrics = self.multi_step(self.state, self.batches, jnp.int32(steps))
         return [float(loss) for loss in np.asarray(metrics.loss)[:steps]]
 
     def run(self, steps: int) -> None:
         """Train and wait for the end."""
         while steps > 0:
             now = min(steps, self.pool)
-            self.state, metrics = self.chunk(self.state, self.batches, jnp.int32(now))
+            self.state, metrics = self.multi_step(self.state, self.batches, jnp.int32(now))
             steps -= now
         jax.block_until_ready((self.state, metrics))
 
     def facts(self) -> dict[str, Any]:
         """Compile time, and memory: the program's by XLA's accounting, the device's peak."""
-        one = compiled_bytes(self.chunk)
+        one = compiled_bytes(self.multi_step)
         known = {"compile_seconds": self.compile_seconds}
         return {**known, "program_bytes": one and one * self.layout.devices, **device_peak()}

@@ -142,7 +142,11 @@ class JaxgenText:
     """
 
     def __init__(self, case: dict[str, Any], warm: bool = True):
-        from jaxgen.config import Experiment, ModelConfig, TokenizerConfig
+        from jaxgen.config import (
+            LanguageModelConfig,
+            LanguageModelExperiment,
+            TokenizerConfig,
+        )
         from jaxgen.data.vocabulary import build_tokenizer
         from jaxgen.generation.text import TextModel
         from jaxgen.training.parallel import request_host_devices
@@ -154,10 +158,10 @@ class JaxgenText:
         tokenizer = build_tokenizer(kind, [letters])
         case_of_text = Case(**{**case, "V": tokenizer.vocab_size})
         model = model_of(case_of_text)
-        config = ModelConfig(hidden_size=self.case.H, num_layers=self.case.L)
+        config = LanguageModelConfig(hidden_size=self.case.H, num_layers=self.case.L)
         self.lm = TextModel(
             params=params_of(case_of_text),
-            config=Experiment(model=config, tokenizer=kind),
+            config=LanguageModelExperiment(model=config, tokenizer=kind),
             tokenizer=tokenizer,
             step_fn=step_fn_of(model),
             prefill_fn=prefill_fn_of(model),

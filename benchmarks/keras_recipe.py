@@ -55,7 +55,7 @@ class JaxgenRecipe:
     """The contestant that calls `jaxgen.train`."""
 
     def __init__(self, train: str, validation: str):
-        from jaxgen.config_files import read_toml
+        from jaxgen.config.toml import read_toml
         from jaxgen.training.parallel import request_host_devices
 
         request_host_devices()

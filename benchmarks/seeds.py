@@ -20,9 +20,9 @@ from benchmarks.cases import Case
 from benchmarks.jaxgen_lm import JaxgenTraining, loss_of, model_of
 from benchmarks.timing import Spread, Timer, interleave, ratio, units_for
 from jaxgen.training.optimizers import make_optimizer
-from jaxgen.training.parallel import make_chunk, most_devices, request_host_devices
+from jaxgen.training.parallel import jit_multi_step, most_devices, request_host_devices
 from jaxgen.training.seeds import first_states, make_seed_layout
-from jaxgen.training.step import TrainState, init_state
+from jaxgen.training.step import TrainState, init_state, make_train_step
 
 COUNTS = (1, 2, 4, 8, 16)
 RUN = "one run"
@@ -46,8 +46,8 @@ class Seeds:
         self.batches = layout.place_batches({"tokens": case.batches(pool)})
         self.pool = pool
         started = time.perf_counter()
-        chunk = make_chunk(loss_of(model), tx, layout)
-        self.chunk = chunk.lower(self.state, self.batches, jnp.int32(pool)).compile()
+        steps = jit_multi_step(make_train_step(loss_of(model), tx), layout)
+        self.multi_step = steps.lower(self.state, self.batches, jnp.int32(pool)).compile()
         self.compile_seconds = time.perf_counter() - started
         # What still runs here would starve the threads of another's collective for ever.
         jax.block_until_ready((self.state, self.batches))

@@ -40,13 +40,13 @@ def test_file_to_ids(kind: str, measure: Any, tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
     pytest.importorskip("pydantic")
     pytest.importorskip("datasets")
-    from jaxgen.config import DataConfig, TokenizerConfig
+    from jaxgen.config import CorpusConfig, TokenizerConfig
     from jaxgen.data.corpora import fit_tokenizer, load_corpus
     from jaxgen.data.tokens import encode_corpus
 
     path = tmp_path / "text.txt"
     path.write_text(text())
-    data = DataConfig(files=(path,), validation_fraction=0.0, test_fraction=0.0)
+    data = CorpusConfig(files=(path,), validation_fraction=0.0, test_fraction=0.0)
 
     def run(units: int) -> None:
         for _ in range(units):
@@ -60,11 +60,11 @@ def test_file_to_ids(kind: str, measure: Any, tmp_path: Path) -> None:
 def test_stream(shape: tuple[int, int], measure: Any) -> None:
     batch_size, length = shape
     stream = TokenStream(TokenArray(np.tile(ids(), 2)), batch_size, length)
-    chunk = 16
-    tokens = chunk * batch_size * length
+    batches = 16
+    tokens = batches * batch_size * length
 
     def run(units: int) -> None:
         for index in range(units):
-            stream.chunk(0, index % (stream.windows_per_epoch - chunk), chunk)
+            stream.read(0, index % (stream.batches_per_epoch - batches), batches)
 
     measure(run, suite="data", unit="tokens", cost=Cost(0, tokens * (1 + FLOAT)), amount=tokens)

@@ -10,7 +10,7 @@ from benchmarks.jaxgen_lm import loss_of, model_of, params_of
 from benchmarks.texts import CHARACTERS, ids
 from jaxgen.data.streams import TokenArray, evaluation_batches
 from jaxgen.evaluation.memorisation import distinct, memorisation
-from jaxgen.evaluation.perplexity import make_evaluator
+from jaxgen.evaluation.sums import make_sums
 
 WINDOWS = 32
 TEXTS, LENGTH = 8, 400
@@ -20,14 +20,13 @@ def test_perplexity(evaluation_entry: Entry, measure: Any) -> None:
     """Tokens a second of the exact evaluation, batches made on the way."""
     case = evaluation_entry.case
     model, params = model_of(case), params_of(case)
-    evaluate = make_evaluator(loss_of(model), windows_per_dispatch=WINDOWS)
+    sums = make_sums(loss_of(model), batches_per_dispatch=WINDOWS)
     tokens = TokenArray(ids()[: WINDOWS * case.B * case.T + 1] % case.V)
 
     def run(units: int) -> None:
         for _ in range(units):
             batches = evaluation_batches(tokens, case.B, case.T)
-            parts = ({"tokens": rows, "mask": mask} for rows, mask in batches)
-            evaluate(params, model.initial_carry(case.B), parts)
+            sums(params, model.initial_carry(case.B), batches)
 
     batch = {"tokens": case.batches(1)[0]}
     arguments = (params, model.initial_carry(case.B), batch, None)

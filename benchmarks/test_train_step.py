@@ -8,21 +8,21 @@ import pytest
 from benchmarks import costs
 from benchmarks.grid import Entry
 from benchmarks.jaxgen_lm import JaxgenTraining
-from jaxgen.ops.backends import Problem, choose_backend, obstacle, platform_here
+from jaxgen.ops.backends import RecurrenceSpec, choose_backend, platform_here, unsupported_reason
 
 
 def skip_unless_it_adds_a_row(entry: Entry) -> str:
     """The backend's name; skips what cannot run here and what another row measures."""
     case, where = entry.case, platform_here()
-    problem = Problem(case.T, case.B, case.H, entry.dtype)
-    chosen = choose_backend("auto", problem, where).name
+    spec = RecurrenceSpec(case.T, case.B, case.H, entry.dtype)
+    chosen = choose_backend("auto", spec, where).name
     if entry.devices > jax.device_count():
         pytest.skip(f"there are not {entry.devices} devices")
     if entry.backend == "auto":
         return chosen
-    why_not = obstacle(entry.backend, problem, where)
-    if why_not or entry.backend == chosen:
-        pytest.skip(why_not or "the automatic choice, measured already")
+    reason = unsupported_reason(entry.backend, spec, where)
+    if reason or entry.backend == chosen:
+        pytest.skip(reason or "the automatic choice, measured already")
     return entry.backend
 
 

@@ -28,7 +28,7 @@ from jaxgen.models.language_model import prefill_fn_of
 from jaxgen.ops.backends import compiling_for
 from jaxgen.ops.tpu import CHIPS
 from jaxgen.training.optimizers import make_optimizer
-from jaxgen.training.step import chunk_of, init_state, make_train_step
+from jaxgen.training.step import init_state, make_train_step, multi_step_of
 
 TOPOLOGIES = {"v5e": "v5e:2x2", "v6e": "v6e:2x2"}
 SOURCE = (
@@ -42,7 +42,7 @@ times they imply are closed forms over published peaks. The time of the products
 that of the bytes, which takes every array through HBM, only where the arrays are too large for
 VMEM: few temporary MiB mean that XLA keeps them on the chip."""
 STEPS = 8
-"""Optimizer steps of a compiled chunk; bounds are per step."""
+"""Optimizer steps of one compiled call; bounds are per step."""
 NEW_TOKENS = 128
 CASES = [
     Case(B=64, T=64, H=512),
@@ -80,8 +80,8 @@ def compile_for(chip: str, function: Callable[..., Any], *arguments: Any, **opti
         return jitted.lower(*arguments).compile()
 
 
-def train_chunk(case: Case, dtype: str, backend: str) -> tuple[Callable[..., Any], tuple]:
-    """A chunk of optimizer steps and the shapes of its arguments."""
+def train_steps(case: Case, dtype: str, backend: str) -> tuple[Callable[..., Any], tuple]:
+    """Several optimizer steps in one call, and the shapes of its arguments."""
     model = model_of(case, dtype)
     tx = make_optimizer(name="adam", learning_rate=case.learning_rate, clip_norm=case.clip_norm)
 
@@ -91,9 +91,9 @@ def train_chunk(case: Case, dtype: str, backend: str) -> tuple[Callable[..., Any
         return init_state(params, tx, jax.random.key(0), carry=carry)
 
     batches = {"tokens": jax.ShapeDtypeStruct((STEPS, case.B, case.T + 1), jnp.int32)}
-    chunk = chunk_of(make_train_step(loss_of(model.clone(backend=backend)), tx))
+    multi_step = multi_step_of(make_train_step(loss_of(model.clone(backend=backend)), tx))
     steps = jax.ShapeDtypeStruct((), jnp.int32)
-    return chunk, (jax.eval_shape(start), batches, steps)
+    return multi_step, (jax.eval_shape(start), batches, steps)
 
 
 def sampler(case: Case, dtype: str) -> tuple[Callable[..., Any], tuple]:
@@ -159,7 +159,7 @@ def describe(chip: str, kind: str, case: Case, dtype: str, backend: str) -> dict
     """Compile one program and model it."""
     itemsize = jnp.dtype(dtype).itemsize
     if kind == "train":
-        function, arguments = train_chunk(case, dtype, backend)
+        function, arguments = train_steps(case, dtype, backend)
         cost, tokens = costs.train_step(case, itemsize=itemsize), case.B * case.T
         options = {"donate_argnums": 0}
     else:

@@ -1,57 +1,56 @@
-"""Runs from settings, and models from runs: `train`, `load`, `evaluate`, `describe`, `export`."""
+"""Runs from settings, and models from runs: `train`, `load`, `evaluate`, `describe`, `export`.
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+All that is known here are run directories and exports; what a model is, its task knows.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
-from jaxgen.config import Experiment
-from jaxgen.config_files import parse_toml, read_toml, to_toml
-from jaxgen.data.corpora import fit_tokenizer, load_corpus
-from jaxgen.data.tokenizers import Tokenizer, warn_unknown
-from jaxgen.data.tokens import TokenArray, Tokens, encode_corpus, encode_source
+from jaxgen.config import EXPERIMENTS, Experiment, changes
+from jaxgen.config.toml import DEFAULT_TASK, parse_toml, read_toml, to_toml
+from jaxgen.directories import kind_of
 from jaxgen.errors import UserError
-from jaxgen.evaluation.perplexity import Nll
-from jaxgen.evaluation.windows import window_nll
-from jaxgen.exports import is_export, read_export, write_export
-from jaxgen.generation.text import TextModel
-from jaxgen.models.decoding import initial_carry_of, step_fn_of
-from jaxgen.models.language_model import LanguageModel, prefill_fn_of
-from jaxgen.training.checkpoints import fill
-from jaxgen.training.language_model import (
-    LanguageModelTraining,
-    build_model,
-    init_params,
-    make_text_evaluator,
-    reset_id_of,
-    unit_of,
-)
+from jaxgen.exports import check_export, read_export, read_export_settings, write_export
+from jaxgen.tasks import task_of
+from jaxgen.training.checkpoints import restore_like
+from jaxgen.training.devices import candidate_devices, choose_devices, jitted_init
 from jaxgen.training.loop import Result
-from jaxgen.training.parallel import candidate_devices
+from jaxgen.training.loop import train as train_runs
+from jaxgen.training.memory import check_memory, tree_bytes
+from jaxgen.training.parallel import jit_multi_step
 from jaxgen.training.progress import Display
-from jaxgen.training.records import history
-from jaxgen.training.runs import Run, locked, write_text
-from jaxgen.training.seed_runs import SeedRuns, clear, seeds_history, seeds_to_resume, together
-from jaxgen.training.train_seeds import seed_devices, train_seeds
-from jaxgen.types import Array, PyTree
+from jaxgen.training.run_progress import history
+from jaxgen.training.runs import Run, locked
+from jaxgen.training.schedule import StepSchedule
+from jaxgen.training.seed_runs import (
+    SeedRuns,
+    first_run_of,
+    seed_group_of,
+    seeds_history,
+    seeds_to_resume,
+)
+from jaxgen.training.seeds import SeedLayout, first_states, make_seed_layout, seed_devices
+from jaxgen.training.starts import check_start
+from jaxgen.training.step import TrainState
+from jaxgen.training.trainable import Trainable
+from jaxgen.types import PyTree
 
-Which = Literal["best", "last"]
+CheckpointName = Literal["best", "last"]
+Split = Literal["train", "validation", "test"]
 
-_SAMPLE_PROMPT = 40
-"""Tokens of held-out text that samples continue where the settings name no prompt."""
 
-# What a resumed run may set anew; everything else would make it another experiment.
-RESUMABLE = {
-    "data": {"files", "validation_files", "test_files"},
-    "training": {"epochs", "max_steps", "max_minutes", "patience"},
-    "samples": {"temperatures", "prompt", "max_new_tokens"},
-}
+class Saved(NamedTuple):
+    """A trained model as it lies on the disk."""
+
+    experiment: Experiment
+    files: Mapping[str, str]
+    """What its task keeps beside the parameters, name to text."""
+    params: PyTree
 
 
 @overload
@@ -87,11 +86,11 @@ def train(
     overwrite: bool = False,
     display: Display | None = None,
 ) -> Result | list[Result]:
-    """Train a language model into a run directory.
+    """Train a model into a run directory.
 
     Args:
-        experiment: Settings, or a TOML file with them; None takes the defaults, and with `resume`
-            those of the run.
+        experiment: Settings, or a TOML file with them; None takes a language model's defaults, and
+            with `resume` those of the run.
         out: The run directory.
         seeds: Train so many runs together as one program, in `out`/seed-0, `out`/seed-1 and so on,
             each with the next seed from `training.seed` and each a run directory like any other.
@@ -105,241 +104,303 @@ def train(
         How it ended, of each seed with `seeds`. `load(out)` gives the trained model.
 
     Raises:
-        UserError: Bad settings or corpus, a run that is there already (or is not, with `resume`),
-            another process training there, a loss that is not finite, a full disk.
+        UserError: Bad settings or corpus, a corpus that has changed since the run began, a run that
+            is there already (or is not, with `resume`), other people's files, another process
+            training there, a loss that is not finite, a full disk.
     """
     out = Path(out)
     if isinstance(experiment, str | Path):
         experiment = read_toml(experiment)
-    if together(out):
+    if seed_group_of(out):
         raise UserError(
             f"{out} trains together with the seeds beside it; continue all of them with --resume "
-            f"--out {together(out)}, or copy it elsewhere to go on with it alone"
+            f"--out {seed_group_of(out)}, or copy it elsewhere to go on with it alone"
         )
     if resume:
         seeds = seeds_to_resume(out, seeds)
         experiment = _resumed(out, experiment)
-    elif (Run.exists(out) or SeedRuns.exists(out)) and not overwrite:
-        raise UserError(
-            f"{out} already holds a run; continue it with --resume, replace it with --force, or "
-            "choose another directory with --out"
-        )
-    experiment = experiment or Experiment()
+    experiment = experiment or EXPERIMENTS[DEFAULT_TASK]()
+    config = experiment.training
+    numbers = range(config.seed, config.seed + (1 if seeds is None else seeds))
+    if not resume:
+        check_start(out, seeds=() if seeds is None else numbers, overwrite=overwrite)
+    layout = None
     if seeds is None:
-        candidate_devices(experiment.training.devices, experiment.training.batch_size)
+        candidate_devices(config.devices, config.batch_size)  # an error now, not after the corpus
     else:
-        devices = seed_devices(experiment, seeds)
-    corpus = load_corpus(experiment.data)
+        layout = make_seed_layout(seeds, seed_devices(config.devices, seeds))
+    task = task_of(experiment)
+    data = task.open_data(experiment)
     with locked(out):
         if resume:
-            tokenizer = Tokenizer.load(out / "tokenizer.json")
+            files = _files_of(Run.open(first_run_of(out)))
         else:
-            tokenizer = fit_tokenizer(experiment.tokenizer, corpus)
-        splits = encode_corpus(corpus, tokenizer, out / "tokens")
-        training = LanguageModelTraining(experiment, tokenizer, splits)
-        first = experiment.training.seed
-
-        def files(seed: int = first) -> dict[str, str]:
-            return {
-                "config.toml": to_toml(_with_seed(experiment, seed)),
-                "tokenizer.json": tokenizer.backend.to_str(pretty=True) + "\n",
-            }
-
-        if not resume:
-            clear(out)
-        if seeds is None:
-            run = Run.open(out) if resume else Run.create(out, files())
-            write_text(out / "config.toml", files()["config.toml"])
-            return training.run(run, _sampler(training), display)
-        numbers = range(first, first + seeds)
-        home = SeedRuns.open(out) if resume else SeedRuns.create(out, numbers, devices, files)
-        write_text(out / "config.toml", files()["config.toml"])
-        for run, seed in zip(home.runs, numbers, strict=True):
-            write_text(run.directory / "config.toml", files(seed)["config.toml"])
-        return train_seeds(training, home, display)
+            files = dict(task.fit_files(experiment, data))
+        trainable = task.build(experiment, files, data, out / "tokens", seeds=layout)
+        init = jitted_init(trainable)
+        shapes = jax.eval_shape(init, jax.random.key(0))
+        check_memory((tree_bytes(shapes) + tree_bytes(shapes.params)) * len(numbers))
+        if layout is None:
+            run = _open_run(out, experiment, files, trainable, resume, overwrite)
+            return _train_one(trainable, init, experiment, run, display)
+        home = _open_seeds(out, experiment, numbers, files, trainable, layout, resume, overwrite)
+        return _train_seeds(trainable, experiment, home, layout, display)
 
 
-def _with_seed(experiment: Experiment, seed: int) -> Experiment:
-    training = experiment.training.model_copy(update={"seed": seed})
-    return experiment.model_copy(update={"training": training})
+def _train_one(
+    trainable: Trainable,
+    init: Callable[[jax.Array], TrainState],
+    experiment: Experiment,
+    run: Run,
+    display: Display | None,
+) -> Result:
+    config = experiment.training
+    schedule = StepSchedule(trainable.batches, config)
+    display = display or Display(schedule.total, trainable.objective)
+    layout, multi_step = choose_devices(trainable, init, schedule, config, run, display)
+    state = init(jax.random.key(config.seed))
+    (result,) = train_runs(
+        trainable, state, multi_step, [run], config, layout=layout, display=display
+    )
+    return result
 
 
-def _sampler(training: LanguageModelTraining) -> Callable[[PyTree], list[tuple[float, str]]] | None:
-    """What writes the samples that an evaluation shows: one text a temperature."""
-    settings, held_out = training.experiment.samples, training.splits.validation
-    temperatures = settings.temperatures
-    if not temperatures:
-        return None
-    prompt = settings.prompt
-    if prompt is None:
-        source = held_out or training.splits.train
-        ids = source.read(0, min(_SAMPLE_PROMPT, len(source)))
-        prompt = training.tokenizer.decode(ids)
-    lm = _text_model(training.experiment, training.tokenizer, {}, training.model)
+def _train_seeds(
+    trainable: Trainable,
+    experiment: Experiment,
+    home: SeedRuns,
+    layout: SeedLayout,
+    display: Display | None,
+) -> list[Result]:
+    config = experiment.training
+    keys = [jax.random.key(seed) for seed in home.index["seeds"]]
+    train_step = trainable.train_step_on(layout.axis_name)
+    return train_runs(
+        trainable,
+        first_states(trainable.init_state, keys, layout),
+        jit_multi_step(train_step, layout, accumulate=config.accumulate_steps),
+        home.runs,
+        config,
+        layout=layout,
+        display=display,
+        log=home.log,
+    )
 
-    def write(params: PyTree) -> list[tuple[float, str]]:
-        texts = replace(lm, params=params).generate(
-            [prompt] * len(temperatures),
-            max_new_tokens=settings.max_new_tokens,
-            temperature=list(temperatures),
-            key=training.experiment.training.seed,
-        )
-        return [(t, prompt + text) for t, text in zip(temperatures, texts, strict=True)]
 
-    return write
+def _open_run(
+    out: Path,
+    experiment: Experiment,
+    files: Mapping[str, str],
+    trainable: Trainable,
+    resume: bool,
+    overwrite: bool,
+) -> Run:
+    """The run directory, made or gone on with."""
+    written = {"config.toml": _config_toml(experiment), **files}
+    if not resume:
+        return Run.create(out, written, _notes(files, trainable), overwrite=overwrite)
+    run = Run.open(out)
+    _check_corpus([run], experiment, trainable)
+    run.write_file("config.toml", written["config.toml"])
+    return run
+
+
+def _open_seeds(
+    out: Path,
+    experiment: Experiment,
+    numbers: Sequence[int],
+    files: Mapping[str, str],
+    trainable: Trainable,
+    layout: SeedLayout,
+    resume: bool,
+    overwrite: bool,
+) -> SeedRuns:
+    """The directory of several seeds, made or gone on with."""
+
+    def written(seed: int) -> dict[str, str]:
+        own = experiment.updated(training={"seed": seed})
+        return {"config.toml": _config_toml(own), **files}
+
+    if not resume:
+        notes = _notes(files, trainable)
+        return SeedRuns.create(out, numbers, layout.devices, written, notes, overwrite=overwrite)
+    home = SeedRuns.open(out)
+    _check_corpus(home.runs, experiment, trainable)
+    home.write_file("config.toml", written(numbers[0])["config.toml"])
+    for run, seed in zip(home.runs, numbers, strict=True):
+        run.write_file("config.toml", written(seed)["config.toml"])
+    return home
+
+
+def _config_toml(experiment: Experiment) -> str:
+    """The settings to keep. That a changed corpus was accepted once is not accepted for ever."""
+    return to_toml(experiment.updated(data={"changed": "refuse"}))
+
+
+def _notes(files: Mapping[str, str], trainable: Trainable) -> dict[str, Any]:
+    return {"files": list(files), "corpus": dict(trainable.digests)}
+
+
+def _check_corpus(runs: Sequence[Run], experiment: Experiment, trainable: Trainable) -> None:
+    """UserError where the corpus is not the one that the runs began with, unless that is accepted.
+
+    Where it is, the best checkpoints are found anew: figures of two corpora do not compare.
+    """
+    now = dict(trainable.digests)
+    for run in runs:
+        before = run.notes.get("corpus", now)  # earlier versions noted none
+        changed = sorted(p for p in now.keys() | before.keys() if now.get(p) != before.get(p))
+        if changed and experiment.data.changed == "refuse":
+            raise UserError(
+                f"the {' and '.join(changed)} data are not those that {run.directory} began with; "
+                "give it the same corpus, start a new run with another --out, or go on with "
+                "--data.changed accept (the best checkpoint is then found anew)"
+            )
+        if changed:
+            run.forget_best()
+        if run.notes.get("corpus") != now:
+            run.note(corpus=now)
 
 
 def _resumed(out: Path, wanted: Experiment | None) -> Experiment:
     """The settings of a run, with those of `wanted` that a resumed run may set anew."""
     path = out / "config.toml"
-    text = path.read_text("utf-8") if SeedRuns.exists(out) else Run.open(out).read_file(path.name)
-    kept = parse_toml(text, source=str(path))
-    for name, old, new in changes(kept, wanted or kept):
+    kept = settings_of(out)
+    wanted = wanted or kept
+    if wanted.task != kept.task:
+        raise UserError(
+            f"a resumed run keeps its task: {path} has {kept.task}, got {wanted.task}; leave it "
+            "out, or start a new run with another --out"
+        )
+    for name, old, new in changes(kept, wanted):
         section, _, setting = name.partition(".")
-        if setting not in RESUMABLE.get(section, ()):
+        if setting not in getattr(kept, section).changeable_on_resume:
             raise UserError(
                 f"a resumed run keeps its settings: `{name}` is {old!r} in {path}, got {new!r}; "
                 "leave it out, or start a new run with another --out"
             )
-    return wanted or kept
+    return wanted
 
 
-def changes(old: Experiment, new: Experiment) -> Iterator[tuple[str, Any, Any]]:
-    """Yield (name, old value, new value) of each setting that differs."""
-    for section in Experiment.model_fields:
-        before, after = getattr(old, section), getattr(new, section)
-        for name in type(before).model_fields:
-            if getattr(before, name) != getattr(after, name):
-                yield f"{section}.{name}", getattr(before, name), getattr(after, name)
-
-
-def load(path: str | Path, which: Which | None = None) -> TextModel:
+def load(path: str | Path, which: CheckpointName | None = None) -> Any:
     """Load a trained model from a run directory or an export.
 
     Args:
         path: The directory.
         which: Checkpoint of a run; None takes the best, or the last where none was evaluated.
 
+    Returns:
+        The model as its task has it: of a language model a `jaxgen.TextModel`.
+
     Raises:
         UserError: It is missing, half-written, damaged or of a newer format.
     """
-    experiment, tokenizer, params = _read(Path(path), which)
-    model = build_model(experiment.model, tokenizer.vocab_size)
-    shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
-    params = fill(shapes, params, where=str(path))
-    return _text_model(experiment, tokenizer, jax.tree.map(jnp.asarray, params), model)
+    return load_saved(read_saved(path, which), str(path))
 
 
-def _text_model(
-    experiment: Experiment, tokenizer: Tokenizer, params: PyTree, model: LanguageModel
-) -> TextModel:
-    return TextModel(
-        params=params,
-        config=experiment,
-        tokenizer=tokenizer,
-        step_fn=step_fn_of(model),
-        prefill_fn=prefill_fn_of(model),
-        initial_carry=initial_carry_of(model),
-        num_labels=model.num_labels,
-    )
+def load_saved(saved: Saved, where: str) -> Any:
+    """As `load`, from what `read_saved` gave; `where` names it in errors."""
+    experiment, files, params = saved
+    task = task_of(experiment)
+    params = restore_like(task.init_shapes(experiment, files), params, where=where)
+    return task.load(experiment, files, jax.tree.map(jnp.asarray, params))
 
 
-def _read(directory: Path, which: Which | None) -> tuple[Experiment, Tokenizer, PyTree]:
-    """Settings, tokenizer and parameters of a run or an export."""
-    if is_export(directory):
-        experiment, params = read_export(directory)
-    else:
-        run = Run.open(directory)
-        experiment = parse_toml(run.read_file("config.toml"), str(directory / "config.toml"))
-        params = run.load_params(which)
-    return experiment, Tokenizer.load(directory / "tokenizer.json"), params
-
-
-def settings_of(path: str | Path) -> Experiment:
-    """The settings of a run or an export.
+def read_saved(path: str | Path, which: CheckpointName | None = None) -> Saved:
+    """Settings, files and parameters (NumPy arrays) of a run or an export, unchecked.
 
     Raises:
         UserError: As in `load`.
     """
-    return _read(Path(path), None)[0]
+    directory = Path(path)
+    if kind_of(directory) == "export":
+        return Saved(*read_export(directory))
+    run = Run.open(directory)
+    return Saved(_settings_of(run), _files_of(run), run.load_params(which))
+
+
+def settings_of(path: str | Path) -> Experiment:
+    """The settings of a run, of several seeds (those of the first) or of an export.
+
+    Raises:
+        UserError: As in `load`.
+    """
+    directory = Path(path)
+    if kind_of(directory) == "export":
+        return read_export_settings(directory)
+    return _settings_of(Run.open(first_run_of(directory)))
+
+
+def check_command(path: str | Path, command: str) -> None:
+    """UserError where a model is of a task that another command uses; the error names it."""
+    experiment = settings_of(path)
+    wanted = task_of(experiment).command
+    if wanted != command:
+        raise UserError(
+            f"{path} is of task {experiment.task}, which has no `jaxgen {command}`; use "
+            f"`jaxgen {wanted} {path}`"
+        )
+
+
+def _settings_of(run: Run) -> Experiment:
+    return parse_toml(run.read_file("config.toml"), str(run.directory / "config.toml"))
+
+
+def _files_of(run: Run) -> dict[str, str]:
+    """The files of a run's task."""
+    return {name: run.read_file(name) for name in run.notes["files"]}
 
 
 def evaluate(
     path: str | Path,
     *,
-    split: Literal["train", "validation", "test"] | None = None,
-    protocol: Literal["exact", "windows"] = "exact",
+    split: Split | None = None,
     files: Sequence[str | Path] = (),
-    which: Which | None = None,
+    which: CheckpointName | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Measure a trained model on held-out text.
+    """Measure a trained model on held-out data.
 
     Args:
         path: A run directory or an export.
         split: Part of its corpus; None takes the test part, or the validation part where there
             is no other.
-        protocol: "exact" counts every token but the first once, with the carry flowing on;
-            "windows" is the Keras recipe's: windows of 60, every third, each read from a zero
-            carry, and only the token after it counts.
-        files: Text to measure on instead of the model's corpus.
+        files: Data to measure on instead of the model's corpus.
         which: As in `load`.
+        **options: Of the model's task: for a language model `protocol`, see
+            `jaxgen.tasks.language_model.evaluate`.
 
     Returns:
-        What was measured, `tokens` counted, `nll` in nats per token, `perplexity`, and `bpc` in
-        bits per token where tokens are characters or bytes.
+        What was measured, and the figures of the task: of a language model `tokens` counted, `nll`
+        in nats per token, `perplexity`, and `bpc` where tokens are characters or bytes.
 
     Raises:
-        UserError: The model, its corpus or that part of it is not there.
+        UserError: The model, its corpus or that part of it is not there, or the task does not know
+            an option.
     """
-    experiment, tokenizer, params = _read(Path(path), which)
-    data = experiment.data
+    if files and split is not None:
+        raise UserError(
+            f"`split` names a part of the model's own corpus, got {split} beside `files`; leave "
+            "one of them out"
+        )
+    saved = read_saved(path, which)
+    experiment, task = saved.experiment, task_of(saved.experiment)
     if files:
-        given = {"dataset": None, "subset": None, "validation_files": (), "test_files": ()}
-        shares = {"validation_fraction": 0.0, "test_fraction": 0.0}
-        data = data.model_copy(update={**given, **shares, "files": tuple(map(Path, files))})
+        whole = {"files": tuple(map(Path, files)), "validation_files": (), "test_files": ()}
+        experiment = experiment.updated(
+            data={
+                **{"dataset": None, "subset": None},
+                **{"validation_fraction": 0.0, "test_fraction": 0.0},
+                **whole,
+            }
+        )
         split = "train"
-    corpus = load_corpus(data)
-    split = split or ("validation" if corpus.test is None else "test")
-    source = getattr(corpus, split)
-    if source is None:
+    data = task.open_data(experiment)
+    split = split or ("validation" if data.test is None else "test")
+    if getattr(data, split) is None:
         raise UserError(f"the corpus of {path} holds out no {split} text; choose another --split")
-    model = build_model(experiment.model, tokenizer.vocab_size)
-    unknown: Counter[str] = Counter()
-    tokens = TokenArray(np.concatenate([*encode_source(source, tokenizer, unknown)]))
-    warn_unknown(unknown, source.name)
-    if protocol == "windows":
-        nll = _window_nll(model, params, tokens)
-    else:
-        length = experiment.training.sequence_length
-        nll = make_text_evaluator(model, length, reset_id_of(experiment, tokenizer))(params, tokens)
-    figures = {"nll": nll.mean, "perplexity": nll.perplexity}
-    if unit_of(tokenizer) == "bpc":
-        figures["bpc"] = nll.bits
-    where = {"path": str(path), "text": source.name, "split": None if files else split}
-    return {**where, "protocol": protocol, "tokens": nll.count, **figures}
-
-
-def training_tokens(path: str | Path) -> np.ndarray:
-    """Ids of the text that a model was trained on, for `evaluation.memorisation`.
-
-    Raises:
-        UserError: The model or its corpus is not there any more.
-    """
-    experiment, tokenizer, _ = _read(Path(path), None)
-    source = load_corpus(experiment.data).train
-    return np.concatenate([*encode_source(source, tokenizer, Counter())])
-
-
-def _window_nll(model: LanguageModel, params: PyTree, tokens: Tokens) -> Nll:
-    def last_logits(model: LanguageModel, windows: Array) -> Array:
-        carry = model.initial_carry(windows.shape[0])
-        _, hidden = model.hidden_states(windows.T, carry)
-        return model.logits(hidden[-1])
-
-    apply = jax.jit(nn.apply(last_logits, model.clone(backend="auto")))
-    return window_nll(
-        lambda windows: apply({"params": params}, windows), tokens.read(0, len(tokens))
-    )
+    figures = task.evaluate(load_saved(saved, str(path)), data, {"split": split, **options})
+    return {"path": str(path), "split": None if files else split, **figures}
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -349,35 +410,59 @@ def describe(path: str | Path) -> dict[str, Any]:
         UserError: As in `load`.
     """
     directory = Path(path)
+    facts: dict[str, Any] = {"path": str(path)}
     if SeedRuns.exists(directory):
-        unit = unit_of(Tokenizer.load(directory / "tokenizer.json"))
-        return {"path": str(path), "kind": "seeds", **seeds_history(directory, unit)}
-    experiment, tokenizer, params = _read(directory, None)
-    unit = unit_of(tokenizer)
-    facts: dict[str, Any] = {
-        "path": str(path),
-        "kind": "export" if is_export(directory) else "run",
-        "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(params)),
-        "tokenizer": tokenizer.kind,
-        "vocab_size": tokenizer.vocab_size,
+        first = Run.open(first_run_of(directory))
+        experiment, files = _settings_of(first), _files_of(first)
+        objective = task_of(experiment).objective(experiment, files)
+        history_of_seeds = seeds_history(directory, objective)
+        return facts | {"kind": "seeds", "task": experiment.task, **history_of_seeds}
+    saved = read_saved(directory)
+    experiment, files = saved.experiment, dict(saved.files)
+    task = task_of(experiment)
+    exported = kind_of(directory) == "export"
+    facts |= {
+        "kind": "export" if exported else "run",
+        "task": experiment.task,
+        "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(saved.params)),
+        **task.facts(experiment, files),
     }
-    if facts["kind"] == "run":
-        facts |= history(Run.open(directory), unit)
-    plain = Experiment()
+    if not exported:
+        facts |= history(Run.open(directory), task.objective(experiment, files))
+    plain = type(experiment)()
     facts["settings"] = {name: new for name, _, new in changes(plain, experiment)}
     return facts
 
 
-def export(path: str | Path, directory: str | Path, *, which: Which | None = None) -> None:
-    """Write a model as safetensors with its settings and tokenizer; `load` reads it.
+def export(
+    path: str | Path,
+    directory: str | Path,
+    *,
+    which: CheckpointName | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a model as safetensors with its settings and files; `load` reads it.
 
     Args:
         path: A run directory (or another export).
         directory: Made if missing.
         which: As in `load`.
+        overwrite: Replace an export that is there.
 
     Raises:
-        UserError: The run cannot be read, or the directory not be written.
+        UserError: The run cannot be read, or the directory not be written: it is or lies inside a
+            run, or holds an export (without `overwrite`) or other files.
     """
-    experiment, tokenizer, params = _read(Path(path), which)
-    write_export(directory, params, experiment, tokenizer)
+    check_export(directory, overwrite=overwrite)
+    experiment, files, params = read_saved(path, which)
+    task = task_of(experiment)
+    settings = experiment.model_dump(mode="json", exclude_defaults=True)
+    config = {
+        "model_type": f"jaxgen_{experiment.task}",
+        **task.facts(experiment, files),
+        "experiment": {"task": experiment.task, **settings},
+    }
+    card = task.card
+    for name, value in task.facts(experiment, files).items():
+        card = card.replace(f"{{{name}}}", f"{value:,}" if isinstance(value, int) else str(value))
+    write_export(directory, params, files, config, card, overwrite=overwrite)

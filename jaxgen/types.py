@@ -1,10 +1,11 @@
-"""Array annotations: jaxtyping where it is installed, inert stand-ins where only JAX is.
+"""Array annotations, and what a loss gives beside the number to differentiate.
 
-The numerical rooms (``ops``, ``nn``, ``models``, ``generation``) and the benchmarks run with
-nothing but jax, flax, optax and numpy; annotations must not be what stops them.
+Annotations are jaxtyping's where it is installed and inert stand-ins where only JAX is: the
+numerical packages (``ops``, ``nn``, ``models``, ``generation``) and the benchmarks run with nothing
+but jax, flax, optax and numpy.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax import Array
 
@@ -21,4 +22,27 @@ except ImportError:  # pragma: no cover - exercised by the bare-install test
     Bool = Float = Int = Key = Shaped = UInt32 = _Inert  # type: ignore[assignment]
     PyTree = Any
 
-__all__ = ["Array", "Bool", "Float", "Int", "Key", "PyTree", "Shaped", "UInt32"]
+__all__ = [
+    *("Array", "Bool", "Float", "Int", "Key", "PyTree", "Shaped", "UInt32"),
+    *("LossAux", "Sum"),
+]
+
+
+class Sum(NamedTuple):
+    """A sum and what to divide it by for a mean."""
+
+    total: Any
+    """An array of any shape: a scalar, a confusion matrix."""
+    weight: Any
+    """A scalar; 0 where there was nothing to add up."""
+
+
+class LossAux(NamedTuple):
+    """What a loss gives beside the mean to differentiate."""
+
+    carry: PyTree
+    """The model's memory after the batch."""
+    sums: dict[str, Sum]
+    """What figures are made of, summed over the batch: {"nll": Sum(nats, tokens)}."""
+    weight: Float[Array, ""]
+    """Tokens or examples behind the loss: averages over batches and devices are weighted by it."""

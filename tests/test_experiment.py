@@ -10,10 +10,10 @@ import pytest
 from tiny_run import TEXT, write_config
 
 import jaxgen
-from jaxgen.config_files import read_toml
+from jaxgen.config.toml import read_toml
 from jaxgen.errors import UserError
-from jaxgen.experiment import RESUMABLE, describe, evaluate, export, load, train
-from jaxgen.training.language_model import EVALUATION_ROWS
+from jaxgen.experiment import describe, evaluate, export, load, train
+from jaxgen.tasks.language_model import EVALUATION_ROWS
 from jaxgen.training.runs import Run
 
 # The second part held out: TextFiles cuts at characters.
@@ -34,7 +34,7 @@ def run(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def nll_of_rows(model: jaxgen.TextModel, rows: np.ndarray) -> np.ndarray:
     """Nll of every token but the first of each row, [B, T-1], by a plain loop over the steps."""
-    carry = model.initial_carry(len(rows))
+    carry = model.initial_carry(model.params, len(rows))
     nll = []
     for now, following in zip(rows.T[:-1], rows.T[1:], strict=True):
         carry, logits = model.step_fn(model.params, carry, jnp.asarray(now, jnp.int32))
@@ -58,7 +58,7 @@ def test_run_directory(run: Path, config: Path) -> None:
     assert read_toml(run / "config.toml") == read_toml(config)
     samples = [row["samples"] for row in Run.open(run).read_metrics() if "samples" in row]
     assert len(samples) == 2
-    assert samples[0][0][0] == 0.5
+    assert samples[0][0][0] == "temperature 0.5"
 
 
 def test_exact_evaluation_is_a_plain_loop(run: Path) -> None:
@@ -130,9 +130,9 @@ def test_resuming_changes_nothing(config: Path, run: Path, tmp_path: Path) -> No
         train(other, out=tmp_path, resume=True)
 
 
-def test_resumable_settings_exist(config: Path) -> None:
-    for section, names in RESUMABLE.items():
-        assert names <= set(type(getattr(read_toml(config), section)).model_fields)
+def test_settings_that_may_change_exist(config: Path) -> None:
+    for section in read_toml(config).sections().values():
+        assert section.changeable_on_resume <= set(type(section).model_fields)
 
 
 def test_an_existing_run_is_kept(run: Path, config: Path) -> None:
@@ -144,7 +144,7 @@ def test_overwriting_starts_anew(config: Path, tmp_path: Path) -> None:
     first = train(config, out=tmp_path)
     again = train(config, out=tmp_path, overwrite=True)
     assert (first.steps, again.steps) == (4, 4)
-    assert first.best_nll == again.best_nll
+    assert first.best == again.best
 
 
 @pytest.mark.filterwarnings("ignore::jaxgen.data.tokenizers.UnknownTokenWarning")
@@ -172,3 +172,33 @@ def test_integers_train_as_text_does(tmp_path: Path) -> None:
     )
     made = load(tmp_path / "run").generate([60, 62], max_new_tokens=6, temperature=1.0)
     assert set(made.split()) <= {"60", "62", "64", "65", "66", "<unk>"}
+
+
+def test_another_corpus_under_a_resumed_run(tmp_path: Path) -> None:
+    """Refused, until it is accepted once; then the best checkpoint is found anew."""
+    experiment = read_toml(write_config(tmp_path))
+    out, corpus = tmp_path / "run", tmp_path / "corpus.txt"
+    train(experiment.updated(training={"max_steps": 2}), out=out)
+    moved = tmp_path / "moved.txt"
+    corpus.rename(moved)
+    longer = experiment.updated(data={"files": (moved,)}, training={"max_steps": 4})
+    train(longer, out=out, resume=True)  # the same text elsewhere is no change
+    moved.write_text(moved.read_text().replace("make 7", "make 8"))
+    again = longer.updated(training={"max_steps": 6})
+    before = Run.open(out).index
+    with pytest.raises(UserError, match=r"the train data are not those .* --data.changed accept"):
+        train(again, out=out, resume=True)
+    assert Run.open(out).index == before
+    train(again.updated(data={"changed": "accept"}), out=out, resume=True)
+    run = Run.open(out)
+    assert len(run.index["last"]["progress"]["validation"]) == 1
+    assert run.index["best"]["step"] == 6
+    assert read_toml(out / "config.toml").data.changed == "refuse"
+    train(again.updated(training={"max_steps": 8}), out=out, resume=True)
+
+
+def test_evaluation_options_of_another_task(run: Path) -> None:
+    with pytest.raises(UserError, match=r"no option `threshold`; it has `protocol`"):
+        evaluate(run, threshold=0.7)
+    with pytest.raises(UserError, match=r"`split` names a part of the model's own corpus"):
+        evaluate(run, split="test", files=["x.txt"])

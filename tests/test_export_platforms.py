@@ -12,7 +12,7 @@ from jaxgen.generation.sampling import SamplingParams
 from jaxgen.models.decoding import step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
 from jaxgen.training.optimizers import make_optimizer
-from jaxgen.training.step import chunk_of, init_state, make_train_step
+from jaxgen.training.step import init_state, make_train_step, multi_step_of
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 B, T = 2, 3
@@ -36,16 +36,16 @@ def params_of(model):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_train_chunk_lowers_for_each_platform(name):
+def test_the_train_steps_lower_for_each_platform(name):
     model = MODELS[name]
     tx = make_optimizer(name="adam", learning_rate=1e-3)
-    chunk = chunk_of(make_train_step(partial(language_model_loss, model), tx))
+    multi_step = multi_step_of(make_train_step(partial(language_model_loss, model), tx))
 
     def run(params, key_data, batches):
         # A typed key does not cross an export's border; its data does.
         key = jax.random.wrap_key_data(key_data)
         state = init_state(params, tx, key, carry=model.initial_carry(B))
-        state, metrics = chunk(state, batches, 2)
+        state, metrics = multi_step(state, batches, 2)
         return state.params, metrics
 
     key_data = jax.ShapeDtypeStruct((2,), jnp.uint32)

@@ -46,12 +46,14 @@ def test_a_sampler_compiles(chip):
     ],
 )
 def test_the_kernel_compiles_at_real_sizes(chip, B, T, H, dtype, flagged):
-    def gradients(gates, kernel, carry, flags):
-        def scalar(gates, kernel, carry):
-            _, outputs = lstm(gates, kernel, carry, mask=flags, resets=flags, backend="pallas")
+    def gradients(pre_activations, kernel, carry, flags):
+        def scalar(pre_activations, kernel, carry):
+            _, outputs = lstm(
+                pre_activations, kernel, carry, mask=flags, resets=flags, backend="pallas"
+            )
             return outputs.astype(jnp.float32).sum()
 
-        return jax.grad(scalar, (0, 1, 2))(gates, kernel, carry)
+        return jax.grad(scalar, (0, 1, 2))(pre_activations, kernel, carry)
 
     shape = jax.ShapeDtypeStruct
     compiled = tpu_compiled.compile_for(

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import DisallowNone
 
 from jaxgen.cli.options import said
+from jaxgen.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -32,39 +33,33 @@ def backend_facts(run: Path | None, shapes: Shapes) -> dict[str, Any]:
         UserError: the run cannot be read, a shape is out of its range, or the run insists on a
             backend that cannot run it here.
     """
-    from jaxgen.config import Experiment
-    from jaxgen.config_files import validate
+    from jaxgen.config import EXPERIMENTS
+    from jaxgen.config.toml import DEFAULT_TASK, validate
     from jaxgen.experiment import settings_of
-    from jaxgen.ops.backends import BACKENDS, Problem, choose_backend, obstacle, platform_here
+    from jaxgen.ops.backends import BACKENDS, choose_backend, platform_here, unsupported_reason
+    from jaxgen.tasks import task_of
 
-    experiment = Experiment() if run is None else settings_of(run)
+    experiment = EXPERIMENTS[DEFAULT_TASK]() if run is None else settings_of(run)
+    task = task_of(experiment)
+    if task.recurrence is None:
+        raise UserError(f"{run} is of task {experiment.task}, which runs no recurrence")
     given = {name: value for name, value in vars(shapes).items() if value is not None}
     sections: dict[str, Any] = experiment.model_dump()
     for name, value in given.items():
         section = "model" if name in sections["model"] else "training"
         sections[section][name] = value
-    experiment = validate(sections)
-    model, training = experiment.model, experiment.training
-    problem = Problem(
-        T=training.sequence_length,
-        B=training.batch_size,
-        H=model.hidden_size,
-        dtype=model.dtype,
-        resets=experiment.data.reset_documents,
-        conditioned=model.num_labels > 0,
-        cell=model.cell,
-    )
+    backend, spec = task.recurrence(validate(sections))
     where = platform_here()
     facts: dict[str, Any] = {
         "platform": where.name if where.device_kind is None else f"{where.name} ({where[1]})",
-        "shapes": f"B={problem.B} T={problem.T} H={problem.H} {model.dtype} {model.cell}",
+        "shapes": f"B={spec.B} T={spec.T} H={spec.H} {spec.dtype} {spec.cell}",
     }
     for use, choice in {
-        "training": choose_backend(model.backend, problem, where),
-        "prompts": choose_backend("auto", problem._replace(mask=True), where),
+        "training": choose_backend(backend, spec, where),
+        "prompts": choose_backend("auto", spec._replace(mask=True), where),
     }.items():
         facts[use] = f"{choice.name}: {choice.reason}"
     facts["can run it"] = {
-        name: obstacle(name, problem, where) or "yes" for name in BACKENDS if name != "auto"
+        name: unsupported_reason(name, spec, where) or "yes" for name in BACKENDS if name != "auto"
     }
     return facts

@@ -1,4 +1,4 @@
-"""Options of `jaxgen generate` that have no effect beside others: refused, with the reason."""
+"""Options of `jaxgen generate` that do not go together: refused, with the reason."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -16,17 +16,21 @@ SHAPES = (
 
 
 def check_options_together(command: "Generate") -> None:
-    """UserError for the first option that another one makes useless."""
+    """UserError for the first option that is out of its range, or useless beside another."""
     for message in _conflicts(command):
         raise UserError(message)
 
 
 def _conflicts(command: "Generate") -> Iterator[str]:
+    if command.seed is not None and not -(2**31) <= command.seed < 2**32:
+        yield f"--seed must be in [0, {2**32}), got {command.seed}; larger ones would repeat texts"
     prompts = given(command, "prompt", "prompt_file")
     if len(prompts) > 1:
         yield "give --prompt or --prompt-file, not both"
     if command.escapes and not given(command, "prompt", "stop"):
         yield "--escapes is for --prompt and --stop: leave it out, or give one of them"
+    if command.force and command.out is None:
+        yield "--force is for --out: leave it out, or give --out"
     if command.stream or command.interactive:
         yield from _of_streams(command, "--interactive" if command.interactive else "--stream")
     if command.interactive and command.stream:

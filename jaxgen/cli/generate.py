@@ -17,7 +17,6 @@ from jaxgen.cli.options import (
     Flag,
     RunArgument,
     print_facts,
-    replace_unprintable,
     said,
 )
 from jaxgen.cli.prompts import read_prompt, unescape
@@ -90,6 +89,8 @@ class Generate:
     """Print one JSON object."""
     out: Annotated[Path | None, DisallowNone, said] = None
     """Write the texts to this file instead, a line each: .jsonl, .csv or .md."""
+    force: Flag = False
+    """Replace the file that --out names where it is there already."""
     checkpoint: Checkpoint = None
     """Which parameters of a run (default: the best, or the last where none was evaluated)."""
 
@@ -97,13 +98,13 @@ class Generate:
         """Generate and print."""
         check_options_together(self)
         if self.out is not None:
-            check_table(self.out)
-        replace_unprintable()
+            check_table(self.out, overwrite=self.force)
         command = self._with_prompts()
 
-        from jaxgen.experiment import load
+        from jaxgen.experiment import check_command, load
         from jaxgen.training.parallel import request_host_devices
 
+        check_command(self.run, "generate")
         request_host_devices()
         command._run(load(self.run, self.checkpoint))
 
@@ -154,7 +155,7 @@ class Generate:
         seed = {"seed": self.seed or 0} if self.beam_size is None else {}
         result: dict[str, Any] = {"run": str(self.run), **seed, "outputs": outputs}
         if self.report:
-            result["report"] = _report(self.run, tokens)
+            result["report"] = _report(lm, tokens)
         if self.out is not None:
             write_table(self.out, outputs)
         if self.json:
@@ -244,12 +245,12 @@ def _mean_nll(logprob: float, tokens: int) -> float | None:
     return -logprob / tokens if tokens else None
 
 
-def _report(run: Path, texts: list[list[int]]) -> dict[str, Any]:
+def _report(lm: Any, texts: list[list[int]]) -> dict[str, Any]:
     """Copied spans and variety of some texts, against the corpus of their model."""
     from jaxgen.evaluation.memorisation import memorisation
-    from jaxgen.experiment import training_tokens
+    from jaxgen.tasks.language_model import training_tokens
 
-    found = memorisation(texts, training_tokens(run))
+    found = memorisation(texts, training_tokens(lm))
     shares = {f"novel_{n}": share for n, share in found.novel.items()}
     shares |= {f"distinct_{n}": share for n, share in found.distinct.items()}
     known = {name: share for name, share in shares.items() if not math.isnan(share)}

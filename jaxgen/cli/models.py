@@ -1,4 +1,4 @@
-"""`jaxgen evaluate`, `info` and `export`: what is known of a model, and sending it on its way."""
+"""`jaxgen evaluate`, `info` and `export`: measure, describe and export a trained model."""
 
 import sys
 from dataclasses import dataclass, field
@@ -82,12 +82,14 @@ class Export:
     """Which parameters (default: the best, or the last where none was evaluated)."""
     push_to_hub: Annotated[str | None, arg(metavar="USER/NAME", help_behavior_hint="")] = None
     """Also upload to this repository of the Hugging Face hub (a new one is private)."""
+    force: Flag = False
+    """Replace an export that is there already."""
 
     def __call__(self) -> None:
         """Export."""
         from jaxgen.experiment import export
 
-        export(self.run, self.directory, which=self.checkpoint)
+        export(self.run, self.directory, which=self.checkpoint, overwrite=self.force)
         print(f"exported to {self.directory}", file=sys.stderr)
         if self.push_to_hub:
             from jaxgen.exports import push_to_hub

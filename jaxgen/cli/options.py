@@ -1,7 +1,6 @@
 """What the commands share: options, how they are shown, and how facts are printed."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,12 +16,6 @@ said = arg(help_behavior_hint=default)
 Flag = Annotated[bool, FlagCreatePairsOff, said]
 RunArgument = Positional[Annotated[Path, arg(metavar="RUN", help_behavior_hint="")]]
 Checkpoint = Annotated[Literal["best", "last"] | None, DisallowNone, said]
-
-
-def replace_unprintable() -> None:
-    """Print `?` for what the encoding of standard output cannot say, instead of failing."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")
 
 
 def print_facts(facts: dict[str, Any], *, as_json: bool) -> None:

@@ -3,65 +3,38 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 from tyro.conf import DisallowNone, Positional, arg
 
+from jaxgen.cli.arguments import check_arguments
 from jaxgen.cli.options import Flag, default
-from jaxgen.config import Config, Experiment
-from jaxgen.config_files import read_toml, validate
+from jaxgen.config import EXPERIMENTS, Config, Experiment
+from jaxgen.config.toml import DEFAULT_TASK, check_task, read_toml, validate
+from jaxgen.errors import UserError
 
 if TYPE_CHECKING:
     from jaxgen.training.loop import Result
 
 
-def _options(section: type[Config]) -> type:
-    """A dataclass with a section's fields that takes any value.
-
-    Checking is left to `validate`, so that options and files obey the same rules and break them
-    with the same words.
-    """
-    members: list[tuple[str, Any, Any]] = []
-    for name, info in section.model_fields.items():
-        kind = info.annotation
-        if isinstance(kind, type) and issubclass(kind, Config):
-            nested = _options(kind)
-            members.append((name, nested, field(default_factory=nested)))
-        else:
-            described = arg(help=info.description, help_behavior_hint=default)
-            members.append((name, Annotated[kind, described], field(default=info.default)))
-    return make_dataclass(section.__name__, members, namespace={"__doc__": section.__doc__})
-
-
-def _filled(options: type, config: Config) -> Any:
-    """The options that a configuration gives."""
-    values = {}
-    for member in fields(options):
-        value = getattr(config, member.name)
-        values[member.name] = (
-            _filled(member.type, value)
-            if isinstance(member.type, type) and is_dataclass(member.type)
-            else value
-        )
-    return options(**values)
-
-
-_ExperimentOptions = _options(Experiment)
-
-
 @dataclass(frozen=True)
 class Train:
-    """Train a language model into a run directory, or go on training one.
+    """Train a model into a run directory, or go on training one.
 
     Settings come from the TOML file (with --resume from the run), then from the options below.
     """
 
+    kind: ClassVar[type[Experiment]]
+    """The settings of the task."""
     config: Positional[
         Annotated[Path | None, arg(metavar="[CONFIG.toml]", help_behavior_hint="")]
     ] = None
     """Settings; what it leaves out, or all without a file, has the default shown below."""
+    task: Annotated[str | None, DisallowNone, arg(metavar="NAME", help_behavior_hint="")] = None
+    """What to train (default: what CONFIG.toml says, else language_model)."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """Run directory (default: runs/ and the name of the configuration)."""
     seeds: Annotated[int | None, DisallowNone, arg(metavar="N", help_behavior_hint="")] = None
@@ -69,19 +42,7 @@ class Train:
     resume: Flag = False
     """Continue the run there, bit for bit; lengths, limits, samples and files may change."""
     force: Flag = False
-    """Start anew where a run is there already."""
-    settings: Annotated[_ExperimentOptions, arg(name="")] = field(  # type: ignore[valid-type]
-        default_factory=_ExperimentOptions
-    )
-
-    @classmethod
-    def parse(cls, args: Sequence[str]) -> "Train":
-        """Read the options twice: first for the file, then with its settings as defaults."""
-        first = tyro.cli(
-            cls, prog="jaxgen train", args=[a for a in args if a not in ("-h", "--help")]
-        )
-        base = cls(settings=_filled(_ExperimentOptions, first.base))
-        return tyro.cli(cls, prog="jaxgen train", args=args, default=base)
+    """Start anew where a run is there already; other people's files stay."""
 
     @property
     def directory(self) -> Path:
@@ -92,20 +53,34 @@ class Train:
     def base(self) -> Experiment:
         """The settings before the options."""
         if self.resume:
-            return read_toml(self.directory / "config.toml")
-        return read_toml(self.config) if self.config else Experiment()
+            base = read_toml(self.directory / "config.toml")
+        else:
+            base = read_toml(self.config) if self.config else self.kind()
+        if type(base) is not self.kind:
+            source = self.directory / "config.toml" if self.resume else self.config
+            wanted = self.kind.model_fields["task"].default
+            raise UserError(
+                f"{source} is of task {base.task}, got --task {wanted}; leave --task out"
+            )
+        return base
 
     @property
     def experiment(self) -> Experiment:
         """The settings with the options."""
-        values, base = asdict(self.settings), self.base.data
+        settings: Any = getattr(self, "settings")  # noqa: B009 - the subclass of a task has it
+        values, base = asdict(settings), self.base.data.model_dump()
         data = values["data"]
         # A corpus named by an option takes the place of the file's.
-        if data["files"] and tuple(data["files"]) != base.files and data["dataset"] == base.dataset:
-            data |= {"dataset": None, "subset": None}
-        elif data["dataset"] and data["dataset"] != base.dataset and data["files"] == base.files:
-            data |= {"files": (), "validation_files": (), "test_files": ()}
-        return validate(values, "command line")
+        if {"files", "dataset"} <= data.keys():
+            if (
+                data["files"]
+                and data["files"] != base["files"]
+                and data["dataset"] == base["dataset"]
+            ):
+                data |= {"dataset": None, "subset": None}
+            elif data["dataset"] not in (None, base["dataset"]) and data["files"] == base["files"]:
+                data |= {"files": (), "validation_files": (), "test_files": ()}
+        return validate({"task": self.base.task, **values}, "command line")
 
     def __call__(self) -> None:
         """Train."""
@@ -132,11 +107,83 @@ class Train:
             raise KeyboardInterrupt
 
 
+def parse_train(args: Sequence[str]) -> Train:
+    """Read the options twice: first for the file, then with its settings as defaults."""
+    kind = EXPERIMENTS[check_task(_task_of(args), "command line")]
+    command = _command(kind)
+    check_arguments(args, command)
+    first = tyro.cli(
+        command, prog="jaxgen train", args=[a for a in args if a not in ("-h", "--help")]
+    )
+    settings = _filled(_options(kind), first.base)
+    return tyro.cli(command, prog="jaxgen train", args=args, default=command(settings=settings))
+
+
+def _task_of(args: Sequence[str]) -> str:
+    """The task that the arguments ask for, before it is known which options there are."""
+    given: dict[str, str | None] = {"--task": None, "--out": None}
+    for word, following in zip(args, [*args[1:], None], strict=True):
+        name, equals, value = word.partition("=")
+        if name in given:
+            given[name] = value if equals else following
+    task, out = given.values()
+    if task is not None:
+        return task
+    files = [Path(word) for word in args if word.endswith(".toml")]
+    if "--resume" in args and out is not None:
+        files = [Path(out, "config.toml")]
+    return next((read_toml(path).task for path in files if path.is_file()), DEFAULT_TASK)
+
+
+@cache
+def _command(kind: type[Experiment]) -> Any:
+    """`Train` with the options of a task."""
+    options = _options(kind)
+    settings = ("settings", Annotated[options, arg(name="")], field(default_factory=options))
+    namespace = {"kind": kind, "__doc__": Train.__doc__}
+    return make_dataclass("Train", [settings], bases=(Train,), namespace=namespace, frozen=True)
+
+
+@cache
+def _options(section: type[Config]) -> Any:
+    """A dataclass with a section's fields that takes any value.
+
+    Checking is left to `validate`, so that options and files obey the same rules and break them
+    with the same words.
+    """
+    members: list[tuple[str, Any, Any]] = []
+    for name, info in section.model_fields.items():
+        if isinstance(info.default, Config):
+            nested = _options(type(info.default))
+            members.append((name, nested, field(default_factory=nested)))
+        elif not issubclass(section, Experiment):  # its `task` is no setting of a section
+            described = arg(help=info.description, help_behavior_hint=default)
+            kind = Annotated[info.annotation, described]  # type: ignore[name-defined]
+            members.append((name, kind, field(default=info.default)))
+    return make_dataclass(section.__name__, members, namespace={"__doc__": section.__doc__})
+
+
+def _filled(options: Any, config: Config) -> Any:
+    """The options that a configuration gives."""
+    values = {}
+    for member in fields(options):
+        value = getattr(config, member.name)
+        nested = isinstance(member.type, type) and is_dataclass(member.type)
+        values[member.name] = _filled(member.type, value) if nested else value
+    return options(**values)
+
+
 def _print_table(results: "Sequence[Result]") -> None:
     """One line a seed, the best marked."""
-    best = min((r.best_nll for r in results if r.best_nll is not None), default=None)
+    objective = results[0].objective
+    values = [result.best for result in results if result.best is not None]
+    best = values[objective.best(values)] if values else None
     for result in results:
-        nll = "" if result.best_nll is None else f"  best validation nll {result.best_nll:.4f}"
-        mark = "  <- best" if best is not None and result.best_nll == best else ""
+        shown = (
+            f"  best validation {objective.name} {result.best:.4f}"
+            if result.best is not None
+            else ""
+        )
+        mark = "  <- best" if best is not None and result.best == best else ""
         end = f"{result.reason} after {result.steps} steps"
-        print(f"{result.run.directory}: {end}{nll}{mark}", file=sys.stderr)
+        print(f"{result.run.directory}: {end}{shown}{mark}", file=sys.stderr)

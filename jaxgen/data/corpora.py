@@ -1,16 +1,19 @@
 """From settings to a corpus: text to train on, and text held out."""
 
+import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from jaxgen.config import DataConfig, TokenizerConfig
+from jaxgen.config import CorpusConfig, TokenizerConfig
+from jaxgen.data.documents import Documents
 from jaxgen.data.embedded import embedded_text
-from jaxgen.data.hub import hub_documents
-from jaxgen.data.tables import is_table, local_documents
+from jaxgen.data.hub import hub_tables
+from jaxgen.data.tables import is_table, open_table
 from jaxgen.data.text_files import TextFiles
-from jaxgen.data.tokenizers import EOS, Tokenizer
+from jaxgen.data.tokenizers import EOS, Kind, Tokenizer
 from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.errors import UserError
 
@@ -56,7 +59,7 @@ class Corpus:
     lowercase: bool = False
 
 
-def load_corpus(config: DataConfig) -> Corpus:
+def load_corpus(config: CorpusConfig) -> Corpus:
     """Open the corpus that the settings name; nothing is read beyond the checks.
 
     Held-out text is a file or split of its own where the settings name one (or a hub dataset has
@@ -66,8 +69,10 @@ def load_corpus(config: DataConfig) -> Corpus:
     Raises:
         UserError: a file, dataset, split or column is missing or unreadable.
     """
+    _check_files_are_used(config)
     if config.dataset:
-        parts: dict[str, Source] = {**hub_documents(config)}
+        tables = hub_tables(config, [config.column])
+        parts: dict[str, Source] = {part: Documents(table) for part, table in tables.items()}
     elif config.files:
         given = {
             "train": config.files,
@@ -89,9 +94,13 @@ def load_corpus(config: DataConfig) -> Corpus:
         cut = parts["train"].cut([shares[part] for part in wanted])
         for part, source in zip(wanted, cut, strict=True):
             if source.empty:
+                way_out = (
+                    "give more text"
+                    if part == "train"
+                    else f"raise `data.{part}_fraction`, or name a {part} file or split"
+                )
                 raise UserError(
-                    f"a share of {shares[part]:g} of {name} for {part} holds nothing; raise "
-                    f"`data.{part}_fraction`, or name a {part} file or split"
+                    f"a share of {shares[part]:g} of {name} for {part} holds nothing; {way_out}"
                 )
             parts[part] = source
     return Corpus(**parts, lowercase=config.lowercase)
@@ -101,16 +110,53 @@ def fit_tokenizer(config: TokenizerConfig, corpus: Corpus) -> Tokenizer:
     """Build the tokenizer from the training text; documents get an ``<eos>`` to end with."""
     return build_tokenizer(
         config,
-        corpus.train,
+        readable(corpus.train, config.kind),
         lowercase=corpus.lowercase,
         specials=(EOS,) if corpus.train.documents else (),
     )
 
 
-def _open(paths: Sequence[Path], config: DataConfig) -> Source:
+def readable(source: Source, kind: Kind) -> Iterator[str | list[int]]:
+    """Yield what a source holds; UserError for lists where the kind of tokenizer reads text."""
+    for value in source:
+        if kind != "integer" and not isinstance(value, str):
+            raise UserError(
+                f"the {kind} tokenizer reads text, but {source.name} holds lists of integers such "
+                f"as {value!r:.60}; set `tokenizer.kind` to integer, or choose another column with "
+                "--data.column"
+            )
+        yield value
+
+
+def _check_files_are_used(config: CorpusConfig) -> None:
+    """UserError for held-out files that nothing reads; a warning for a file that is read twice."""
+    held_out = (*config.validation_files, *config.test_files)
+    if held_out and not config.files:
+        raise UserError(
+            f"`data.validation_files` and `data.test_files` go with `data.files`, which is empty, "
+            f"so {held_out[0]} would not be read; give training files too, or name a split with "
+            "--data.validation-split or --data.test-split"
+        )
+    seen: dict[str, str] = {}
+    for part in ("files", "validation_files", "test_files"):
+        for path in getattr(config, part):
+            earlier = seen.setdefault(os.path.realpath(path), part)
+            if earlier != part:
+                warnings.warn(
+                    f"{path} is in `data.{earlier}` and in `data.{part}`: figures on text that "
+                    "was trained on say nothing of other text",
+                    stacklevel=3,
+                )
+        if len(set(map(os.path.realpath, getattr(config, part)))) < len(getattr(config, part)):
+            warnings.warn(f"`data.{part}` names a file twice; its text is read twice", stacklevel=3)
+
+
+def _open(paths: Sequence[Path], config: CorpusConfig) -> Source:
     tables = [is_table(path) for path in paths]
     if all(tables):
-        return local_documents(paths, config)
+        return Documents(
+            open_table(paths, [config.column], separator=config.separator, errors=config.errors)
+        )
     if any(tables):
         raise UserError(
             "the files of one corpus must all be plain text or all be tables, "

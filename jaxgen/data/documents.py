@@ -1,146 +1,113 @@
-"""Corpora of documents: one column of a Hugging Face dataset, read in bounded memory."""
+"""Documents: the texts in one column of a table, read in bounded memory."""
 
-import difflib
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate, chain, pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 
-from jaxgen.data.text_files import check_utf8
+from jaxgen.data.rows import Row, Table
 from jaxgen.errors import UserError
-
-if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset
-
-_BATCH_ROWS = 1000
 
 
 @dataclass(frozen=True)
 class Documents:
-    """The documents in one column of a dataset: strings, or lists of integers.
+    """The values of a table's only column: strings, or lists of integers.
+
+    Rows without a value are left out before documents are counted.
 
     Attributes:
-        dataset: a Hugging Face dataset, downloaded or streaming.
-        column: which column; rows without a value in it are left out.
-        name: for messages.
-        fingerprint: changes when the data do; None where that cannot be known.
-        nbytes: about the size of the text, where it is known.
-        files: the local files, if any.
-        start, stop: the range of rows; None is the end.
+        table: what is read.
+        start, stop: the range of documents; None is the end.
     """
 
-    dataset: "Dataset | IterableDataset"
-    column: str
-    name: str
-    fingerprint: str | None = None
-    nbytes: int | None = None
-    files: tuple[Path, ...] = ()
+    table: Table
     start: int = 0
     stop: int | None = None
+    # Shared by the parts of one table, so that what is missing is said once.
+    _warned: list[int] = field(default_factory=list, repr=False, compare=False)
     documents = True
 
     @property
+    def name(self) -> str:
+        """For messages."""
+        return self.table.name
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Changes when the documents do; None where that cannot be known."""
+        known = self.table.fingerprint
+        return known and f"{known} documents {self.start} to {self.stop}"
+
+    @property
+    def nbytes(self) -> int | None:
+        """About the size of the whole table's text, where it is known."""
+        return self.table.nbytes
+
+    @property
     def empty(self) -> bool:
-        """Whether the range holds no rows."""
+        """Whether the range holds no documents."""
         return self.start == self.stop
 
     def cut(self, shares: Sequence[float]) -> "list[Documents]":
         """Consecutive parts with these shares of the documents."""
-        rows = self._count()
-        ends = [0, *(round(share * rows) for share in accumulate(shares[:-1])), rows]
-        return [
-            replace(
-                self,
-                start=a,
-                stop=b,
-                fingerprint=self.fingerprint and f"{self.fingerprint} rows {a} to {b}",
-                nbytes=self.nbytes and self.nbytes * (b - a) // max(rows, 1),
-            )
-            for a, b in pairwise(ends)
-        ]
+        count = sum(1 for _ in self)
+        ends = [0, *(round(share * count) for share in accumulate(shares[:-1])), count]
+        return [replace(self, start=self.start + a, stop=self.start + b) for a, b in pairwise(ends)]
 
     def __iter__(self) -> Iterator[str | list[int]]:
-        """Yield the documents; UserError for one that is neither text nor a list of integers."""
+        """Yield the documents.
+
+        Raises:
+            UserError: a value is neither text nor a list of integers, or not what the first is.
+        """
         stop = sys.maxsize if self.stop is None else self.stop
+        number = missing = 0
+        first: Row | None = None
         # Read to the end even so: a stream that is left half-way leaves its file open.
-        for row, value in enumerate(chain.from_iterable(self._batches())):
-            if self.start <= row < stop and value is not None:
-                self._check(value, row)
+        for row in self.table.rows():
+            (value,) = row.values
+            if value is None:
+                missing += 1
+                continue
+            first = first or row
+            self._check(row, first)
+            if self.start <= number < stop:
                 yield value
+            number += 1
+        if missing and not self._warned:
+            self._warned.append(missing)
+            warnings.warn(
+                f"{missing} of {missing + number} rows of {self.name} have no value in column "
+                f"`{self.table.columns[0]}` and are left out",
+                stacklevel=2,
+            )
 
-    def checked(self) -> "Documents":
-        """These documents, once the column is known to exist; reads no other columns."""
-        check_column(self.column, columns_of(self), self.name)
-        return replace(self, dataset=self.dataset.select_columns([self.column]))
-
-    def _batches(self) -> Iterator[list[Any]]:
-        """The column's values; reading errors become one UserError."""
-        try:
-            for batch in self.dataset.iter(batch_size=_BATCH_ROWS):
-                yield batch[self.column]
-        except Exception as error:  # Each format raises errors of its own library.
-            if isinstance(error, UserError):
-                raise
-            if _is_about_utf8(error):
-                check_utf8(self.files)
-            raise UserError(f"cannot read {self.name}: {first_line(error)}") from error
-
-    def _count(self) -> int:
-        try:
-            return len(self.dataset)
-        except TypeError:  # A stream knows its length only at its end.
-            return sum(len(batch) for batch in self._batches())
-
-    def _check(self, value: object, row: int) -> None:
-        if isinstance(value, str):
-            return
-        if isinstance(value, list) and all(type(number) is int for number in value):
-            return
+    def _check(self, row: Row, first: Row) -> None:
+        value, kind = row.values[0], type(first.values[0])
+        if isinstance(value, kind):
+            if isinstance(value, str):
+                if not value.isascii():
+                    _check_unicode(value, row)
+                return
+            if isinstance(value, list) and all(type(number) is int for number in value):
+                return
+        rule = (
+            "text or lists of integers"
+            if row is first
+            else f"{'text' if kind is str else 'lists of integers'} as in {first.place}"
+        )
         raise UserError(
-            f"column `{self.column}` of {self.name} must hold text or lists of integers, "
-            f"got {value!r:.60} in row {row}; choose another with --data.column"
+            f"column `{self.table.columns[0]}` must hold {rule}, got {value!r:.60} in "
+            f"{row.place}; mend that row, or choose another column with --data.column"
         )
 
 
-def columns_of(documents: Documents) -> list[str]:
-    """Names of the columns; reads the first row where the dataset does not declare them."""
-    if documents.dataset.column_names:
-        return list(documents.dataset.column_names)
+def _check_unicode(text: str, row: Row) -> None:
     try:
-        return list(next(iter(documents.dataset), {}))
-    except Exception as error:
-        if _is_about_utf8(error):
-            check_utf8(documents.files)
-        raise UserError(f"cannot read {documents.name}: {first_line(error)}") from error
-
-
-def check_column(column: str, columns: Sequence[str], name: str) -> None:
-    """UserError where the data have no such column, naming those there are."""
-    if not columns:
-        raise UserError(f"{name} has no rows; give a file with text")
-    if column in columns:
-        return
-    shown = ", ".join(f"{known:.40}" for known in columns)
-    raise UserError(
-        f"{name} has no column `{column}`{nearest(column, columns)}; there are: {shown}; "
-        "choose one with --data.column (a number, counted from 0, where a csv or tsv file has "
-        "no header)"
-    )
-
-
-def nearest(wanted: str, known: Sequence[str]) -> str:
-    """A question to put after a name that is not known."""
-    close = difflib.get_close_matches(wanted, known, n=1)
-    return f", did you mean `{close[0]}`?" if close else ""
-
-
-def _is_about_utf8(error: BaseException) -> bool:
-    return isinstance(error, UnicodeDecodeError) or "utf" in str(error).lower()
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of another library says, in one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the text in {row.place} has {text[error.start]!r}, half a surrogate pair and so no "
+            "Unicode text; remove it"
+        ) from error

@@ -1,14 +1,56 @@
-"""Datasets of the Hugging Face hub as documents."""
+"""Datasets of the Hugging Face hub as tables."""
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from jaxgen.config import DataConfig
-from jaxgen.data.documents import Documents, first_line, nearest
-from jaxgen.errors import UserError
+from jaxgen.config import CorpusConfig
+from jaxgen.data.rows import Row, check_column
+from jaxgen.errors import UserError, first_line, nearest
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+_BATCH_ROWS = 1000
 
 
-def hub_documents(config: DataConfig) -> dict[str, Documents]:
-    """The chosen column of a hub dataset, for ``train`` and, where there are such, the other two.
+@dataclass(frozen=True)
+class HubTable:
+    """Some columns of a Hugging Face dataset, downloaded or streaming; see `rows.Table`."""
+
+    dataset: "Dataset | IterableDataset"
+    columns: tuple[str, ...]
+    name: str
+    fingerprint: str | None = None
+    nbytes: int | None = None
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows; UserError where they cannot be read."""
+        where, number = f"{self.name} row", 0
+        try:
+            for batch in self.dataset.iter(batch_size=_BATCH_ROWS):
+                values = [batch[column] for column in self.columns]
+                for row in zip(*values, strict=True):
+                    number += 1
+                    yield Row(row, where, number)
+        except Exception as error:  # Each format raises errors of its own library.
+            raise UserError(f"cannot read {self.name}: {first_line(error)}") from error
+
+    def checked(self) -> "HubTable":
+        """This table, once the columns are known to exist; reads no others."""
+        known = self.dataset.column_names
+        try:
+            # The first row tells where the dataset does not declare its columns.
+            known = list(known or next(iter(self.dataset), {}))
+        except Exception as error:
+            raise UserError(f"cannot read {self.name}: {first_line(error)}") from error
+        for column in self.columns:
+            check_column(column, known, self.name)
+        return replace(self, dataset=self.dataset.select_columns(list(self.columns)))
+
+
+def hub_tables(config: CorpusConfig, columns: Sequence[str]) -> dict[str, HubTable]:
+    """Columns of a hub dataset, for ``train`` and, where there are such, the other two parts.
 
     Where the configuration names no validation or test split, splits of these names are taken.
     """
@@ -35,11 +77,11 @@ def hub_documents(config: DataConfig) -> dict[str, Documents]:
         name = f"{config.dataset} ({split})"
         fingerprint = None if config.streaming else getattr(dataset, "_fingerprint", None)
         size = None if config.streaming else getattr(dataset, "dataset_size", None)
-        parts[part] = Documents(dataset, config.column, name, fingerprint, size).checked()
+        parts[part] = HubTable(dataset, tuple(columns), name, fingerprint, size).checked()
     return parts
 
 
-def _load(config: DataConfig, **options: Any) -> Any:
+def _load(config: CorpusConfig, **options: Any) -> Any:
     """Load the dataset, all its splits or some; every failure becomes one UserError."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError

@@ -4,9 +4,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 PIECE_CHARACTERS = 1 << 20
+UNBROKEN_CHARACTERS = 256
+"""BPE cuts a run of visible characters, or of blanks, into chunks of this length."""
 
 # Words, BPE's pre-tokens and NFC's compositions all end between a visible character and a blank.
-_LAST_WORD_END = re.compile(r".*\S(?=[ \n])", re.DOTALL)
+_LAST_WORD_END = re.compile(r".*\S(?=[ \n\t\r])", re.DOTALL)
 _LONGEST_WORD = 16
 
 
@@ -15,7 +17,7 @@ def repiece(texts: Iterable[str], size: int = PIECE_CHARACTERS) -> Iterator[str]
 
     A tokenizer gives the pieces one after the other the same ids as the whole. The only exception
     is a run of 16 `size` characters without a blank after a word: it is cut all the same, to keep
-    memory bounded.
+    memory bounded. There BPE ends a token too, but no word ends.
     """
     pending = ""
     for text in texts:
@@ -27,7 +29,14 @@ def repiece(texts: Iterable[str], size: int = PIECE_CHARACTERS) -> Iterator[str]
                 yield pending[: match.end()]
                 pending = pending[match.end() :]
             elif len(pending) >= _LONGEST_WORD * size:
-                yield pending
-                pending = ""
+                end = _end_of_chunk(pending)
+                yield pending[:end]
+                pending = pending[end:]
     if pending:
         yield pending
+
+
+def _end_of_chunk(text: str) -> int:
+    """Where the last of BPE's chunks of unbroken text ends; without any, the end."""
+    chunk = rf"\S{{{UNBROKEN_CHARACTERS}}}|\s{{{UNBROKEN_CHARACTERS}}}"
+    return max((match.end() for match in re.finditer(chunk, text)), default=len(text))

@@ -8,10 +8,11 @@ before.
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
+import jax
 import numpy as np
 
 from jaxgen.errors import UserError
-from jaxgen.types import Bool, Int
+from jaxgen.types import Int
 
 
 @runtime_checkable
@@ -46,14 +47,34 @@ class TokenStream:
     The text is cut into `batch_size` rows of equal length that follow one another; window w of row
     b goes on where window w - 1 of row b ended, so the carry of one window is the right start for
     the next. Every method is a pure function of its arguments: (epoch, window) is all that
-    resuming needs.
+    resuming needs. A batch is one window of each row.
 
-    The tokens that do not fill a last window are left out at the end in epoch 0 and at a place
-    that changes with the epoch afterwards, so that all are seen and windows break differently.
+    The tokens that do not fill a last window are left out at the end in epoch 0 (where `seed` is 0)
+    and at a place that changes with the epoch afterwards, so that all are seen and windows break
+    differently.
     """
 
-    def __init__(self, tokens: Tokens, batch_size: int, sequence_length: int):
-        """UserError where the text is shorter than one window of each row."""
+    def __init__(
+        self,
+        tokens: Tokens,
+        batch_size: int,
+        sequence_length: int,
+        *,
+        reset_id: int | None = None,
+        seed: int = 0,
+    ):
+        """Divide a text into windows.
+
+        Args:
+            tokens: The text.
+            batch_size: Rows.
+            sequence_length: Steps of a window.
+            reset_id: The token that ends a document; None where there are no documents.
+            seed: Moves the place of the tokens that are left out.
+
+        Raises:
+            UserError: The text is shorter than one window of each row.
+        """
         smallest = batch_size * sequence_length + 1
         if len(tokens) < smallest:
             raise UserError(
@@ -64,72 +85,88 @@ class TokenStream:
         self.tokens = tokens
         self.batch_size = batch_size
         self.sequence_length = sequence_length
-        self.windows_per_epoch = (len(tokens) - 1) // (batch_size * sequence_length)
+        self.reset_id = reset_id
+        self.seed = seed
+        self.batches_per_epoch = (len(tokens) - 1) // (batch_size * sequence_length)
 
-    def chunk(self, epoch: int, window: int, num_windows: int) -> Int[np.ndarray, "K B W"]:
-        """Consecutive windows of one epoch, int32: inputs `[..., :-1]`, targets `[..., 1:]`."""
+    @property
+    def shapes(self) -> list[dict[str, jax.ShapeDtypeStruct]]:
+        """Shape and type of a batch; there is only one."""
+        shape = (self.batch_size, self.sequence_length)
+        batch = {"tokens": jax.ShapeDtypeStruct((shape[0], shape[1] + 1), np.int32)}
+        if self.reset_id is not None:
+            batch["resets"] = jax.ShapeDtypeStruct(shape, np.bool_)
+        return [batch]
+
+    def same_shape(self, epoch: int, first: int) -> int:
+        """Batches of one shape from `first` on: the rest of the epoch."""
+        return self.batches_per_epoch - first
+
+    def read(
+        self, epoch: int, first: int, count: int, rows: slice = slice(None)
+    ) -> dict[str, np.ndarray]:
+        """Consecutive batches of one epoch.
+
+        Args:
+            epoch: Counted from 0.
+            first: The first batch, counted from 0.
+            count: How many.
+            rows: Which rows of them.
+
+        Returns:
+            `tokens` Int[count, rows, T + 1], int32: inputs `[..., :-1]`, targets `[..., 1:]`; and
+            with a `reset_id` `resets` Bool[count, rows, T]: True where an input follows it, so that
+            a document begins there.
+        """
         length = self.sequence_length
-        size = num_windows * length + 1
-        rows = [
-            self.tokens.read(start, start + size)
-            for start in self._starts(epoch, window, num_windows)
-        ]
-        return np.stack([windows(row, length + 1, length) for row in rows], axis=1)
+        starts = self._starts(epoch, first, count)[rows]
+        texts = [self.tokens.read(start, start + count * length + 1) for start in starts]
+        cut = [windows(text, length + 1, length) for text in texts]
+        batches = {"tokens": np.stack(cut, axis=1)}
+        if self.reset_id is not None:
+            ends = [
+                _before(self.tokens, start, count * length) == self.reset_id for start in starts
+            ]
+            batches["resets"] = np.stack([end.reshape(count, -1) for end in ends], axis=1)
+        return batches
 
-    def resets(
-        self, epoch: int, window: int, num_windows: int, eos_id: int
-    ) -> Bool[np.ndarray, "K B T"]:
-        """Where an input of `chunk` follows an ``<eos>``, so that a new document starts there."""
-        size = num_windows * self.sequence_length
-        rows = [
-            _before(self.tokens, start, size) == eos_id
-            for start in self._starts(epoch, window, num_windows)
-        ]
-        return np.stack([row.reshape(num_windows, -1) for row in rows], axis=1)
-
-    def _starts(self, epoch: int, window: int, num_windows: int) -> range:
+    def _starts(self, epoch: int, first: int, count: int) -> range:
         """Where each row's part of these windows starts."""
-        if not 0 <= window <= window + num_windows <= self.windows_per_epoch or num_windows < 1:
-            raise ValueError(
-                f"windows {window} to {window + num_windows} of {self.windows_per_epoch}"
-            )
-        row = self.windows_per_epoch * self.sequence_length
+        if not 0 <= first <= first + count <= self.batches_per_epoch or count < 1:
+            raise ValueError(f"batches {first} to {first + count} of {self.batches_per_epoch}")
+        row = self.batches_per_epoch * self.sequence_length
         left_out = len(self.tokens) - 1 - self.batch_size * row
         # Multiples of the golden ratio spread evenly, whatever the number of epochs.
-        first = int(epoch * (5**0.5 - 1) / 2 % 1 * (left_out + 1))
-        first += window * self.sequence_length
-        return range(first, first + self.batch_size * row, row)
+        place = (epoch * (5**0.5 - 1) / 2 + self.seed * 2**0.5) % 1
+        start = int(place * (left_out + 1)) + first * self.sequence_length
+        return range(start, start + self.batch_size * row, row)
 
 
 def evaluation_batches(
-    tokens: Tokens, batch_size: int, sequence_length: int
-) -> Iterator[tuple[Int[np.ndarray, "B W"], Bool[np.ndarray, "B T"]]]:
-    """Yield (tokens, mask) so that each token but the text's first is a target exactly once.
+    tokens: Tokens, batch_size: int, sequence_length: int, *, reset_id: int | None = None
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield batches in which each token but the text's first is a target exactly once.
 
     The carry goes on from batch to batch, as in `TokenStream`; it starts from zero once in each
-    row. The mask is True for the targets `tokens[:, 1:]` that count; the rest is padding.
+    row.
+
+    Yields:
+        `tokens` Int[B, T + 1]; `mask` Bool[B, T], True for the targets `tokens[:, 1:]` that count
+        (the rest is padding); and with a `reset_id` `resets` as in `TokenStream.read`.
 
     Raises:
         UserError: there are fewer than two tokens, so nothing to predict.
     """
     for starts, counts in _evaluation_parts(tokens, batch_size, sequence_length):
-        batch = np.zeros((batch_size, sequence_length + 1), np.int32)
-        for row, (start, count) in enumerate(zip(starts, counts, strict=True)):
-            if count:
-                batch[row, : count + 1] = tokens.read(start, start + count + 1)
-        yield batch, np.arange(sequence_length) < np.array(counts)[:, None]
-
-
-def evaluation_resets(
-    tokens: Tokens, batch_size: int, sequence_length: int, eos_id: int
-) -> Iterator[Bool[np.ndarray, "B T"]]:
-    """Yield, for each of `evaluation_batches`, where an input follows an ``<eos>``."""
-    for starts, counts in _evaluation_parts(tokens, batch_size, sequence_length):
+        ids = np.zeros((batch_size, sequence_length + 1), np.int32)
         resets = np.zeros((batch_size, sequence_length), bool)
         for row, (start, count) in enumerate(zip(starts, counts, strict=True)):
             if count:
-                resets[row, :count] = _before(tokens, start, count) == eos_id
-        yield resets
+                ids[row, : count + 1] = tokens.read(start, start + count + 1)
+            if count and reset_id is not None:
+                resets[row, :count] = _before(tokens, start, count) == reset_id
+        batch = {"tokens": ids, "mask": np.arange(sequence_length) < np.array(counts)[:, None]}
+        yield batch if reset_id is None else batch | {"resets": resets}
 
 
 def windows(tokens: Int[np.ndarray, " N"], length: int, stride: int = 1) -> Int[np.ndarray, "W L"]:

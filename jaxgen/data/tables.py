@@ -1,21 +1,17 @@
-"""Local csv, tsv, json, jsonl and parquet files as documents, through Hugging Face `datasets`.
+"""Rows of local csv, tsv, json, jsonl and parquet files, as a function of paths and columns."""
 
-`datasets` is imported where it is used: it takes more than a second, and text files do without.
-"""
-
-import csv
-import io
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
-from jaxgen.config import DataConfig
-from jaxgen.data.documents import Documents, check_column, first_line
-from jaxgen.data.text_files import check_files, open_bytes, read_at, stamp
-from jaxgen.errors import UserError
+from jaxgen.data.csv_files import open_csv
+from jaxgen.data.json_files import json_objects, json_rows
+from jaxgen.data.rows import Row, check_column
+from jaxgen.data.text_files import changed, check_files, is_gzip, open_bytes, stamp
+from jaxgen.errors import UserError, first_line
 
-_BUILDERS = {
+_FORMATS = {
     ".csv": "csv",
     ".tsv": "csv",
     ".json": "json",
@@ -23,85 +19,144 @@ _BUILDERS = {
     ".ndjson": "json",
     ".parquet": "parquet",
 }
-_HEAD_BYTES = 1 << 16
+_BATCH_ROWS = 1000
 
 
 def is_table(path: Path) -> bool:
     """Whether a file is a table (or JSON) rather than plain text, by its name."""
-    return _suffix(path) in _BUILDERS
+    return _suffix(path) in _FORMATS
 
 
-def local_documents(paths: Sequence[Path], config: DataConfig) -> Documents:
-    """The chosen column of local csv, tsv, json, jsonl or parquet files, also gzipped.
+@dataclass(frozen=True)
+class FileTable:
+    """Some columns of table files of one format, one file after another.
 
-    A column given as a number, counted from 0, means that the csv or tsv files have no header.
+    Attributes:
+        paths: the files.
+        columns: the columns that are read, and no others.
+        readers: what yields the rows of each file.
+        fingerprint: changes when a file is written to, or is read in another way.
+        stamps: what each file was when it was opened.
     """
-    from datasets import load_dataset
 
+    paths: tuple[Path, ...]
+    columns: tuple[str, ...]
+    fingerprint: str
+    readers: tuple[Callable[[], Iterator[Row]], ...] = field(repr=False, compare=False)
+    stamps: tuple[str, ...] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return ", ".join(map(str, self.paths))
+
+    @property
+    def nbytes(self) -> int | None:
+        """The files' size; None where it says little of the text's."""
+        if any(is_gzip(path) or _suffix(path) == ".parquet" for path in self.paths):
+            return None
+        return sum(path.stat().st_size for path in self.paths)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows; UserError for a file that cannot be read or changes meanwhile."""
+        for path, read, opened in zip(self.paths, self.readers, self.stamps, strict=True):
+            try:
+                yield from read()
+            except UserError:
+                # A half-written row makes errors of its own; the other one says why.
+                if stamp([path]) == opened:
+                    raise
+            if stamp([path]) != opened:
+                raise changed(path)
+
+
+def open_table(
+    paths: Sequence[Path],
+    columns: Sequence[str],
+    *,
+    separator: str | None = None,
+    errors: str = "strict",
+) -> FileTable:
+    """Open the named columns of local files, also gzipped; reads only what finding them takes.
+
+    Args:
+        paths: files of one format: csv and tsv, or json, jsonl and ndjson, or parquet.
+        columns: names of the columns. Numbers, counted from 0, mean that the csv or tsv files have
+            no header.
+        separator: the character between the fields of csv and tsv files; None finds it.
+        errors: what to do with bytes that are not UTF-8, as in `bytes.decode`.
+
+    Raises:
+        UserError: a file is missing, unreadable or of another format, or lacks a column.
+    """
     suffixes = sorted({_suffix(path) for path in paths})
-    if len(suffixes) > 1:
+    formats = {_FORMATS[suffix] for suffix in suffixes}
+    if len(formats) > 1:
         raise UserError(
             f"the files of one corpus must have one format, got {', '.join(suffixes)}; "
             "convert them to one"
         )
     check_files(paths)
-    builder = _BUILDERS[suffixes[0]]
-    name = ", ".join(map(str, paths))
-    options: dict[str, Any] = {}
-    if builder != "parquet" and config.errors != "strict":
-        # `datasets` heeds the errors of a JSON file only where its encoding is not named "utf-8".
-        options |= {"encoding": "utf8", "encoding_errors": config.errors}
-    if builder == "csv":
-        options |= _csv_options(paths[0], suffixes[0], config)
-    # What its readers log, they also raise, and that becomes the one error that users see.
-    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
-    # A stream reads the files themselves; a downloaded dataset would first copy them to a cache.
-    try:
-        dataset = load_dataset(
-            builder,
-            data_files={"train": [str(path.resolve()) for path in paths]},
-            split="train",
-            streaming=True,
-            **options,
-        )
-    except Exception as error:  # Each format raises errors of its own library.
-        raise UserError(f"cannot read {name}: {first_line(error)}") from error
-    compressed = builder == "parquet" or any(path.suffix == ".gz" for path in paths)
-    documents = Documents(
-        dataset,
-        config.column,
-        name,
-        fingerprint=f"{stamp(paths)} {config.column} {config.errors}",
-        nbytes=None if compressed else sum(path.stat().st_size for path in paths),
-        files=tuple(paths),
+    stamps = tuple(stamp([path]) for path in paths)
+    (kind,) = formats
+    if kind == "csv":
+        files = [open_csv(path, columns, separator, errors) for path in paths]
+        readers = [partial(file.rows, columns) for file in files]
+    elif kind == "json":
+        _check_keys(paths, columns, errors)
+        readers = [partial(json_rows, path, columns, errors) for path in paths]
+    else:
+        for path in paths:
+            for column in columns:
+                check_column(column, _parquet_columns(path), str(path))
+        readers = [partial(_parquet_rows, path, columns) for path in paths]
+    read_as = "\n".join([*columns, separator or "", errors])
+    return FileTable(
+        tuple(paths), tuple(columns), f"{stamp(paths)} {read_as}", tuple(readers), stamps
     )
-    return documents if builder == "csv" else documents.checked()
 
 
-def _csv_options(path: Path, suffix: str, config: DataConfig) -> dict[str, Any]:
-    """How pandas reads the files: one column, as text, where even "NA" is text."""
-    from datasets import Features, Value
+def _check_keys(paths: Sequence[Path], columns: Sequence[str], errors: str) -> None:
+    """UserError for a column that no object of any file has."""
+    seen: dict[str, None] = {}
+    for path in paths:
+        for _, keys in json_objects(path, errors):
+            seen |= dict.fromkeys(keys)
+            if all(column in seen for column in columns):
+                return
+    for column in columns:
+        check_column(column, list(seen), ", ".join(map(str, paths)))
 
-    tabs = suffix == ".tsv"
-    delimiter = "\t" if tabs else ","
-    # Tab-separated text has no quoting: a quotation mark in it is a quotation mark.
-    quoting: Literal[0, 3] = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-    with open_bytes(path) as file:
-        head = read_at(file, path, 0, _HEAD_BYTES).decode("utf-8-sig", "replace")
-    lines = io.StringIO(head, newline="")
-    first = next(csv.reader(lines, delimiter=delimiter, quoting=quoting), [])
-    numbered = config.column.isdecimal() and config.column not in first
-    columns = [str(number) for number in range(len(first))] if numbered else first
-    check_column(config.column, columns, str(path))
-    return {
-        "delimiter": delimiter,
-        "quoting": quoting,
-        "usecols": [config.column],
-        "features": Features({config.column: Value("string")}),
-        "na_filter": False,
-        **({"header": None, "column_names": columns} if numbered else {}),
-    }
+
+def _parquet_columns(path: Path) -> list[str]:
+    import pyarrow.parquet
+
+    try:
+        with open_bytes(path) as file:
+            return list(pyarrow.parquet.read_schema(file).names)
+    except UserError:
+        raise
+    except Exception as error:  # The library has many, some of them not its own.
+        raise UserError(f"cannot read {path}: {first_line(error)}") from error
+
+
+def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    import pyarrow.parquet
+
+    where, number = f"{path} row", 0
+    try:
+        with open_bytes(path) as file:
+            table = pyarrow.parquet.ParquetFile(file)
+            for batch in table.iter_batches(_BATCH_ROWS, columns=list(columns)):
+                values = [batch.column(column).to_pylist() for column in columns]
+                for row in zip(*values, strict=True):
+                    number += 1
+                    yield Row(row, where, number)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"cannot read {path}: {first_line(error)}") from error
 
 
 def _suffix(path: Path) -> str:
-    return Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
+    return Path(path.stem if is_gzip(path) else path.name).suffix.lower()

@@ -5,16 +5,24 @@ import gzip
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from io import BufferedIOBase
+from io import BufferedIOBase, TextIOWrapper
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any, cast
 
 from jaxgen.data.pieces import repiece
 from jaxgen.errors import UserError
 
 _READ_BYTES = 1 << 20
-_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_MARKS = {
+    # UTF-16's mark is the beginning of UTF-32's.
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
+_GZIP = b"\x1f\x8b"
+_READ_ERRORS = (OSError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,8 @@ class TextFiles:
             with open_bytes(path) as file:
                 while True:
                     data = read_at(file, path, position, min(_READ_BYTES, stop - position))
+                    if not data and position < stop:
+                        raise changed(path)
                     position += len(data)
                     if position == len(data) and data.startswith(codecs.BOM_UTF8):
                         data = data.removeprefix(codecs.BOM_UTF8)
@@ -126,11 +136,21 @@ def check_files(paths: Sequence[Path]) -> None:
             head = read_at(file, path, 0, _READ_BYTES)
         if not head:
             raise UserError(f"{path} is empty; give a file with text")
-        if head.startswith(_UTF16_MARKS):
+        for encoding, marks in _MARKS.items():
+            if head.startswith(marks):
+                raise UserError(
+                    f"{path} is {encoding}, not UTF-8; "
+                    f"convert it: iconv -f {encoding} -t UTF-8 {path}"
+                )
+        if head.startswith(_GZIP) and not is_gzip(path):
+            raise UserError(f"{path} is gzipped; let its name end in .gz, or uncompress it")
+        if max(head[::2].count(0), head[1::2].count(0)) > len(head) // 4:
+            encoding = "UTF-16LE" if head[1:2] == b"\0" else "UTF-16BE"
             raise UserError(
-                f"{path} is UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8 {path}"
+                f"{path} looks like UTF-16, not UTF-8; "
+                f"convert it: iconv -f {encoding} -t UTF-8 {path}"
             )
-        if b"\0" in head and ".parquet" not in path.suffixes:
+        if b"\0" in head and ".parquet" not in map(str.lower, path.suffixes):
             raise UserError(
                 f"{path} is binary, not text (byte {head.index(0)} is NUL); "
                 "give a txt, csv, tsv, json, jsonl or parquet file"
@@ -151,18 +171,62 @@ def broken_utf8(path: Path, offset: int, byte: int) -> UserError:
     )
 
 
+def changed(path: Path) -> UserError:
+    """The error for a file that is not what it was when it was opened."""
+    return UserError(f"{path} changed while it was read; wait until it is written and start again")
+
+
 def stamp(paths: Sequence[Path]) -> str:
     """Path, size and time of change of each file."""
-    stats = [(path.resolve(), path.stat()) for path in paths]
-    return repr([(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats])
+    return repr([_stamp(path) for path in paths])
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    return os.path.realpath(path), stat.st_size, stat.st_mtime_ns
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file is gzipped, by its name."""
+    return path.suffix.lower() == ".gz"
 
 
 def open_bytes(path: Path) -> BufferedIOBase:
     """Open for reading, uncompressed."""
     try:
-        return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+        return gzip.open(path, "rb") if is_gzip(path) else path.open("rb")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+@contextmanager
+def open_text(path: Path, errors: str, newline: str = "") -> Iterator[TextIOWrapper]:
+    """Open for reading as text without its byte order mark; lines keep their ends.
+
+    Args:
+        path: the file, also gzipped.
+        errors: what to do with bytes that are not UTF-8, as in `bytes.decode`.
+        newline: what ends a line, as in `open`.
+
+    Raises:
+        UserError: whatever is read within cannot be read, uncompressed or decoded.
+    """
+    try:
+        with (
+            open_bytes(path) as file,
+            TextIOWrapper(
+                cast("Any", file), encoding="utf-8-sig", errors=errors, newline=newline
+            ) as text,
+        ):
+            yield text
+    except UnicodeDecodeError:
+        check_utf8([path])
+        raise
+    except _READ_ERRORS as error:
+        raise UserError(f"cannot read {path}: {error}") from error
 
 
 def read_at(file: BufferedIOBase, path: Path, position: int, size: int) -> bytes:
@@ -170,15 +234,15 @@ def read_at(file: BufferedIOBase, path: Path, position: int, size: int) -> bytes
     try:
         file.seek(position)
         return file.read(size)
-    except (OSError, EOFError, zlib.error) as error:
+    except _READ_ERRORS as error:
         raise UserError(f"cannot read {path}: {error}") from error
 
 
 def _size(path: Path) -> int:
-    if path.suffix != ".gz":
+    if not is_gzip(path):
         return path.stat().st_size
     with open_bytes(path) as file:
         try:
             return file.seek(0, os.SEEK_END)
-        except (OSError, EOFError, zlib.error) as error:
+        except _READ_ERRORS as error:
             raise UserError(f"cannot read {path}: {error}") from error

@@ -8,6 +8,7 @@ spends most of its time on offsets that nothing here needs; the tests hold both 
 import codecs
 import hashlib
 import json
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -29,6 +30,12 @@ Ids = Int[np.ndarray, " N"]
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 
+MARK = "\x1d"
+"""Stands inside the name of a special token where a text of words spells it, so that the word is
+another one; no text of words holds it otherwise, because it counts as a blank there."""
+BARE_RETURN = "\r(?!\n)"
+"""The carriage return that ends a line by itself."""
+
 # What a special token reads as where words stand apart by blanks, and where they do not.
 _SPECIAL_TEXT = {PAD: "", BOS: "", EOS: "\n", UNK: "\ufffd"}
 _SPECIAL_WORD = {PAD: "", BOS: "", EOS: "\n", UNK: UNK}
@@ -42,13 +49,23 @@ def warn_unknown(unknown: Counter[str], where: str = "the text") -> None:
     """Name, in one warning, what was outside the vocabulary and how often."""
     if not unknown:
         return
-    shown = ", ".join(f"{token!r} ({count}x)" for token, count in unknown.most_common(10))
+    shown = ", ".join(f"{_named(token)} ({count}x)" for token, count in unknown.most_common(10))
     rest = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
     warnings.warn(
         f"outside the vocabulary, {where} has {shown}{rest}: {unknown.total()} in all became {UNK}",
         UnknownTokenWarning,
         stacklevel=3,
     )
+
+
+def _named(token: str) -> str:
+    """A token for messages; a character with its code point, as many look alike or like nothing."""
+    return f"{token!r} U+{ord(token):04X}" if len(token) == 1 else repr(token)
+
+
+def marked(token: str) -> str:
+    """The word that a text means where it spells a special token."""
+    return f"{token[0]}{MARK}{token[1:]}"
 
 
 def byte_alphabet() -> list[str]:
@@ -77,13 +94,28 @@ class Tokenizer:
         self.vocab_size = len(vocabulary)
         if sorted(vocabulary.values()) != list(range(self.vocab_size)):
             raise UserError("the tokenizer's ids must be 0, 1, 2, ... without gaps")
-        self.pad_id, self.bos_id, self.eos_id, self.unk_id = (
-            vocabulary.get(token) for token in (PAD, BOS, EOS, UNK)
-        )
         self._vocabulary = vocabulary
         steps = {step["type"] for step in _steps(spec)}
         self._lowercase = "Lowercase" in steps
         self._nfc = "NFC" in steps
+        replaced = [step["pattern"] for step in _steps(spec) if step["type"] == "Replace"]
+        self._marks = [token for token in (PAD, BOS, EOS, UNK) if {"String": token} in replaced]
+        self._ends_lines_at_returns = {"Regex": BARE_RETURN} in replaced
+        self.pad_id, self.bos_id, self.eos_id, self.unk_id = self._special_tokens()
+
+    def _special_tokens(self) -> list[int | None]:
+        """Ids of pad, bos, eos and unk."""
+        found = [self._vocabulary.get(token) for token in (PAD, BOS, EOS, UNK)]
+        if self.kind in ("word", "integer") and not self._marks:
+            # A file from before there were marks: `<pad>` may be a word of the text, and is where
+            # it does not stand at the end, as the special tokens do.
+            last = self.vocab_size - 1
+            for place, number in reversed(list(enumerate(found))):
+                if number == last:
+                    last -= 1
+                else:
+                    found[place] = None
+        return found
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.kind}, {self.vocab_size} tokens)"
@@ -94,11 +126,16 @@ class Tokenizer:
         path = Path(path)
         if not path.is_file():
             raise UserError(f"there is no tokenizer file at {path}")
+        return cls.from_text(path.read_text(encoding="utf-8"), str(path))
+
+    @classmethod
+    def from_text(cls, text: str, where: str = "tokenizer.json") -> "Tokenizer":
+        """As `load`, from the text of the file; `where` names it in errors."""
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)))
+            return cls(tokenizers.Tokenizer.from_str(text))
         except Exception as error:  # The library raises bare `Exception` for a broken file.
             raise UserError(
-                f"{path} is not a tokenizer that jaxgen can read ({error}); "
+                f"{where} is not a tokenizer that jaxgen can read ({error}); "
                 "take the tokenizer.json of a jaxgen run"
             ) from error
 
@@ -110,6 +147,13 @@ class Tokenizer:
     def fingerprint(self) -> str:
         """A hash that two tokenizers share only if they are the same."""
         return hashlib.sha256(self.backend.to_str().encode()).hexdigest()
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids of the special tokens that stand for no text: pad, bos and unk, where there are."""
+        return tuple(
+            token for token in (self.pad_id, self.bos_id, self.unk_id) if token is not None
+        )
 
     @property
     def start_id(self) -> int:
@@ -153,9 +197,24 @@ class Tokenizer:
         if self.kind == "integer" and not isinstance(text, str):
             return [str(number) for number in text]
         normal = self.normalize(text)
+        if self._ends_lines_at_returns and "\r" in normal:
+            normal = re.sub(BARE_RETURN, "\n", normal)
+        if any(token in normal for token in self._marks):
+            return self._marked_words(normal)
         if self.kind == "word":
             normal = normal.replace("\n", f" {EOS} ")
         return normal.split()
+
+    def _marked_words(self, normal: str) -> list[str]:
+        words: list[str] = []
+        for line in normal.split("\n"):
+            for word in line.split():
+                for token in self._marks:
+                    word = word.replace(token, marked(token))
+                words.append(word)
+            if self.kind == "word":
+                words.append(EOS)
+        return words[:-1] if self.kind == "word" else words
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """Text of the ids. Bytes and characters give back exactly what was encoded.
@@ -235,7 +294,7 @@ class Tokenizer:
 
     def _encode_words(self, words: Sequence[str], unknown: Counter[str]) -> Ids:
         ids = np.array([self._vocabulary.get(word, -1) for word in words], np.int32)
-        unknown.update(words[index] for index in np.flatnonzero(ids < 0).tolist())
+        unknown.update(words[index].replace(MARK, "") for index in np.flatnonzero(ids < 0).tolist())
         return np.where(ids < 0, np.int32(self.unk_id or 0), ids)
 
     @cached_property
@@ -250,7 +309,10 @@ class Tokenizer:
     def _text_of(self) -> list[bytes]:
         """What each id adds to a text, in UTF-8; byte-level pieces may hold half a character."""
         tokens = sorted(self._vocabulary, key=self._vocabulary.__getitem__)
-        special = _SPECIAL_WORD if self.kind in ("word", "integer") else _SPECIAL_TEXT
+        apart = self.kind in ("word", "integer")
+        names = _SPECIAL_WORD if apart else _SPECIAL_TEXT
+        ids = (self.pad_id, self.bos_id, self.eos_id, self.unk_id)
+        special = {tokens[number]: names[tokens[number]] for number in ids if number is not None}
         byte_of = {character: byte for byte, character in enumerate(byte_alphabet())}
         byte_level = self.kind in ("byte", "bpe")
         return [
@@ -258,7 +320,7 @@ class Tokenizer:
             if token in special
             else bytes(byte_of[character] for character in token)
             if byte_level
-            else token.encode()
+            else token.replace(MARK, "" if apart else MARK).encode()
             for token in tokens
         ]
 
@@ -314,6 +376,8 @@ def _steps(spec: dict) -> list[dict]:
 def _kind(spec: dict) -> Kind:
     """Which kind of tokenizer a ``tokenizer.json`` holds."""
     model, cut = spec["model"], spec["pre_tokenizer"] or {}
+    if cut.get("type") == "Sequence":  # Long runs are cut first.
+        cut = cut["pretokenizers"][-1]
     if model["type"] == "BPE" and cut.get("type") == "ByteLevel":
         return "bpe" if cut["use_regex"] else "byte"
     if model["type"] == "BPE" and not cut and not model["merges"]:

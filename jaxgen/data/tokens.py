@@ -6,12 +6,13 @@ import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from jaxgen.data.corpora import Corpus, Source
+from jaxgen.data.corpora import Corpus, Source, readable
+from jaxgen.data.progress import Progress
 from jaxgen.data.streams import TokenArray, Tokens
 from jaxgen.data.tokenizers import Tokenizer, warn_unknown
 from jaxgen.errors import UserError
@@ -48,11 +49,16 @@ class TokenFile:
 
 @dataclass(frozen=True)
 class TokenSplits:
-    """The corpus as tokens; a part that the corpus does not hold out is None."""
+    """The corpus as tokens; a part that the corpus does not hold out is None.
+
+    Attributes:
+        digests: for each part a hash of its token ids, the same wherever they come from and lie.
+    """
 
     train: Tokens
     validation: Tokens | None = None
     test: Tokens | None = None
+    digests: dict[str, str] = field(default_factory=dict)
 
 
 def encode_corpus(
@@ -72,7 +78,8 @@ def encode_corpus(
     Raises:
         UserError: a part has fewer than two tokens, or the cache cannot be written.
     """
-    parts = {}
+    parts: dict[str, Tokens] = {}
+    digests: dict[str, str] = {}
     for part in ("train", "validation", "test"):
         source: Source | None = getattr(corpus, part)
         if source is None:
@@ -80,10 +87,12 @@ def encode_corpus(
         large = source.nbytes is None or source.nbytes > in_memory_bytes
         unknown: Counter[str] = Counter()
         ids = encode_source(source, tokenizer, unknown)
+        tokens: Tokens
         if cache_dir is not None and large:
-            tokens: Tokens = _cached(Path(cache_dir), part, source, tokenizer, ids)
+            tokens, digests[part] = _cached(Path(cache_dir), part, source, tokenizer, ids)
         else:
-            tokens = TokenArray(np.concatenate([np.zeros(0, small_type(tokenizer)), *ids]))
+            array = np.concatenate([np.zeros(0, small_type(tokenizer)), *ids])
+            tokens, digests[part] = TokenArray(array), _digest(hashlib.sha256(_bytes(array)))
         if part != "train":
             warn_unknown(unknown, f"the {part} text")
         if len(tokens) < 2:
@@ -93,7 +102,7 @@ def encode_corpus(
                 + ("" if part == "train" else f" or raise `data.{part}_fraction`")
             )
         parts[part] = tokens
-    return TokenSplits(**parts)
+    return TokenSplits(**parts, digests=digests)
 
 
 def encode_source(
@@ -102,7 +111,10 @@ def encode_source(
     """Yield the tokens of a source in the smallest unsigned type, adding to the unknown counts."""
     dtype = small_type(tokenizer)
     eos = np.array([] if tokenizer.eos_id is None else [tokenizer.eos_id], dtype)
-    for texts in _batches(source):
+    progress, read = Progress(f"encoding {source.name}"), 0
+    for texts in _batches(readable(source, tokenizer.kind)):
+        progress.say(f"{read / 1e6:.1f} million characters read")
+        read += sum(map(len, texts))
         encoded, strange = tokenizer.encode_many(texts)
         unknown.update(strange)
         if not source.documents:
@@ -122,6 +134,16 @@ def small_type(tokenizer: Tokenizer) -> np.dtype:
     return np.min_scalar_type(tokenizer.vocab_size - 1)
 
 
+def _bytes(ids: np.ndarray) -> bytes:
+    """Ids as token files hold them: the smallest unsigned type, little-endian."""
+    return ids.astype(ids.dtype.newbyteorder("<")).tobytes()
+
+
+def _digest(hashed: "hashlib._Hash") -> str:
+    """128 bits: enough to tell corpora apart, short enough for a file's name."""
+    return hashed.hexdigest()[:32]
+
+
 def _batches(source: Iterable[str | list[int]]) -> Iterator[list[str | list[int]]]:
     """Documents in groups of about a million characters, so that short ones cost little."""
     batch: list[str | list[int]] = []
@@ -138,11 +160,11 @@ def _batches(source: Iterable[str | list[int]]) -> Iterator[list[str | list[int]
 
 def _cached(
     folder: Path, part: str, source: Source, tokenizer: Tokenizer, ids: Iterable[np.ndarray]
-) -> TokenFile:
-    """The token file of a source, written unless it is there already.
+) -> tuple[TokenFile, str]:
+    """The token file of a source, written unless it is there already, and the digest of its ids.
 
-    The name holds a hash of source and tokenizer and the number of tokens, so that a file of that
-    name and size is complete; it gets its name only when it is.
+    The name holds a hash of source and tokenizer, the number of tokens and their digest, so that a
+    file of that name and size is complete; it gets its name only when it is.
     """
     dtype = small_type(tokenizer)
     known = f"{source.fingerprint}\n{tokenizer.fingerprint}"
@@ -150,18 +172,22 @@ def _cached(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if source.fingerprint is not None:
-            for path in folder.glob(f"{stem}-*.{dtype.name}"):
-                if path.stat().st_size == int(path.stem.rpartition("-")[2]) * dtype.itemsize:
-                    return TokenFile(path)
+            for path in folder.glob(f"{stem}-*-*.{dtype.name}"):
+                count, digest = path.stem.split("-")[-2:]
+                if count.isdecimal() and path.stat().st_size == int(count) * dtype.itemsize:
+                    return TokenFile(path), digest
         handle, unfinished = tempfile.mkstemp(prefix=f"{stem}-", suffix=".part", dir=folder)
         try:
+            hashed, size = hashlib.sha256(), 0
             with os.fdopen(handle, "wb") as file:
                 for piece in ids:
-                    file.write(piece.astype(dtype.newbyteorder("<")).tobytes())
+                    data = _bytes(piece)
+                    hashed.update(data)
+                    size += file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-                count = file.tell() // dtype.itemsize
-            path = folder / f"{stem}-{count}.{dtype.name}"
+            digest = _digest(hashed)
+            path = folder / f"{stem}-{size // dtype.itemsize}-{digest}.{dtype.name}"
             Path(unfinished).replace(path)
         finally:
             Path(unfinished).unlink(missing_ok=True)
@@ -170,4 +196,4 @@ def _cached(
             f"cannot write the token file in {folder}: {error.strerror}; free some space there "
             "or choose another folder"
         ) from error
-    return TokenFile(path)
+    return TokenFile(path), digest

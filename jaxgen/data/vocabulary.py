@@ -1,22 +1,35 @@
 """Build a tokenizer: count what a corpus holds, choose the vocabulary, describe it to the library.
 
 Special tokens come last, so that byte b has id b. They are ordinary entries of the vocabulary and
-not the library's "added tokens", which it would also find inside a text: a character or byte
-tokenizer must give back a text that happens to contain ``<eos>``. In texts of words, ``<unk>`` and
-``<eos>`` stand for themselves, as they do in WikiText.
+not the library's "added tokens", which it would also find inside a text: no text is a special
+token, so that a text that happens to contain ``<eos>`` is given back. Characters and pieces are
+never so long; in words, these names are marked (see `tokenizers.MARK`). The one exception is
+``<unk>`` among words, which is how corpora such as WikiText write a word that they do not know: it
+is that token, and reads as itself.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tokenizers
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 from jaxgen.config import TokenizerConfig
+from jaxgen.data.bpe import byte_level, train_bpe
 from jaxgen.data.pieces import repiece
-from jaxgen.data.tokenizers import BOS, EOS, PAD, UNK, Kind, Tokenizer, byte_alphabet
+from jaxgen.data.tokenizers import (
+    BARE_RETURN,
+    BOS,
+    EOS,
+    MARK,
+    PAD,
+    UNK,
+    Kind,
+    Tokenizer,
+    byte_alphabet,
+    marked,
+)
 from jaxgen.errors import UserError
 
 Document = str | Sequence[int]
@@ -60,9 +73,10 @@ def build_tokenizer(
     steps: list[normalizers.Normalizer] = [normalizers.Lowercase()] if lowercase else []
     steps += [normalizers.NFC()] if config.nfc else []
     if kind == "bpe":
-        return Tokenizer(_train_bpe(config, texts, steps, names))
+        reader = Tokenizer(byte_level(byte_alphabet(), [], steps, words=True))
+        return Tokenizer(train_bpe(config, map(reader.normalize, texts), steps, names))
     if kind == "byte":
-        return Tokenizer(_byte_level(byte_alphabet() + names, [], steps, regex=False))
+        return Tokenizer(byte_level(byte_alphabet() + names, [], steps, words=False))
     # Counting takes the very path that encoding will take, only without a vocabulary.
     blank = Tokenizer(_plain(names, kind, steps))
     counts = _characters(blank, texts) if kind == "char" else _words(blank, texts)
@@ -104,57 +118,10 @@ def _integer(token: str) -> int:
         return int(token)
     except ValueError:
         raise UserError(
-            f"the integer tokenizer reads integers with blanks between, but the text has {token!r}"
+            "the integer tokenizer reads integers with blanks between, but the text has "
+            f"{token.replace(MARK, '')!r}"
             ", which is no integer; set `tokenizer.kind` to word"
         ) from None
-
-
-def _byte_level(
-    tokens: Sequence[str],
-    merges: Sequence[tuple[str, str]],
-    steps: Sequence[normalizers.Normalizer],
-    *,
-    regex: bool,
-) -> tokenizers.Tokenizer:
-    """Byte-level BPE; without merges and without cutting the text first, plain bytes."""
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
-    if steps:
-        backend.normalizer = normalizers.Sequence(list(steps))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=regex)
-    backend.decoder = decoders.Sequence(
-        [
-            decoders.Replace(PAD, ""),
-            decoders.Replace(BOS, ""),
-            decoders.Replace(EOS, byte_alphabet()[ord("\n")]),
-            decoders.ByteLevel(),
-        ]
-    )
-    return backend
-
-
-def _train_bpe(
-    config: TokenizerConfig,
-    texts: Iterable[Document],
-    steps: Sequence[normalizers.Normalizer],
-    names: Sequence[str],
-) -> tokenizers.Tokenizer:
-    assert config.vocab_size is not None  # checked by the caller
-    backend = _byte_level(byte_alphabet(), [], steps, regex=True)
-    reader = Tokenizer(backend)
-    trainer = trainers.BpeTrainer(
-        vocab_size=config.vocab_size - len(names),
-        min_frequency=config.min_frequency,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    # The library buffers 256 texts at a time, so large ones would cost memory.
-    pieces = (piece for text in texts for piece in repiece([reader.normalize(text)], 1 << 16))
-    backend.train_from_iterator(pieces, trainer)
-    model = json.loads(backend.to_str())["model"]
-    tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
-    merges = [(left, right) for left, right in model["merges"]]
-    return _byte_level([*tokens, *names], merges, steps, regex=True)
 
 
 def _plain(
@@ -177,11 +144,15 @@ def _plain(
                 decoders.Fuse(),
                 decoders.Replace(Regex(f" ?({PAD}|{BOS})"), ""),
                 decoders.Replace(Regex(f" ?{EOS} ?"), "\n"),
+                decoders.Replace(MARK, ""),
             ]
         )
-        # Python counts these four as blanks too.
+        # Python counts these four as blanks too; MARK is one of them, so no text holds it now.
         steps = [*steps, normalizers.Replace(Regex(r"[\x1c-\x1f]"), " ")]
+        literal = (PAD, BOS, EOS) if kind == "word" else (PAD, BOS, EOS, UNK)
+        steps = [*steps, *(normalizers.Replace(token, marked(token)) for token in literal)]
         if kind == "word":
+            steps = [*steps, normalizers.Replace(Regex(BARE_RETURN), "\n")]
             steps = [*steps, normalizers.Replace("\n", f" {EOS} ")]
     if steps:
         backend.normalizer = normalizers.Sequence(list(steps))

@@ -1,4 +1,4 @@
-"""The protocol of windowed recipes: read a window from a zero carry, predict what follows it."""
+"""Loss of the token that follows a window, each window read from a zero carry."""
 
 from collections.abc import Callable
 

@@ -224,9 +224,7 @@ def _search(
         carry, penalties = take_rows((carry, state.penalties), rows)
         update = partial(update_penalty_state, generated=True)
         penalties = jax.vmap(update)(penalties, last.reshape(-1))
-        return _State(
-            state.step + 1, carry, last.reshape(-1), penalties, running, ended, broken
-        )
+        return _State(state.step + 1, carry, last.reshape(-1), penalties, running, ended, broken)
 
     state = jax.lax.while_loop(cond, advance, state)
     running = state.running._replace(score=score(state.running.logprob, state.running.length))

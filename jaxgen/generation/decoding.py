@@ -203,7 +203,9 @@ def decode(
     # What the loop neither reads nor changes stays outside: it would cost an operation a step, and
     # XLA may abort on a kernel with an input that it does not use.
     counted = sampling.forced_tokens is not None or sampling.min_new_tokens is not None
-    apart = ["step"] if ends else ["step", "finished"] if counted else ["step", "finished", "length"]
+    apart = (
+        ["step"] if ends else ["step", "finished"] if counted else ["step", "finished", "length"]
+    )
     before, loop = state, fuse_loop(run, batch_size, logits.shape[1])
     state, output = loop(state._replace(**dict.fromkeys(apart)), all_noise)
     state = state._replace(**{name: getattr(before, name) for name in apart})

@@ -156,4 +156,3 @@ def _generate(
         output.top_logprobs,
         state,
     )
-

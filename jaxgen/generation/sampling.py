@@ -36,9 +36,7 @@ _TOP_K = _COUNT._replace(way_out="0 keeps every token")
 _TEMPERATURE = _Number(
     np.float32, "finite and 0 or more", lambda x: np.isfinite(x) & (x >= 0), "0 is greedy"
 )
-_FACTOR = _Number(
-    np.float32, "above 0", lambda x: np.isfinite(x) & (x > 0), "use 1.0 to disable"
-)
+_FACTOR = _Number(np.float32, "above 0", lambda x: np.isfinite(x) & (x > 0), "use 1.0 to disable")
 
 
 @jax.tree_util.register_pytree_with_keys_class

@@ -12,10 +12,18 @@ class StopStrings:
     """
 
     def __init__(self, stops: str | Sequence[str] | None = None):
-        """Watch for these strings; UserError for an empty one."""
+        """Watch for these strings; UserError for an empty one or one that is no text."""
         self.stops = (stops,) if isinstance(stops, str) else tuple(stops or ())
         if not all(isinstance(stop, str) and stop for stop in self.stops):
             raise UserError(f"`stop` must hold strings that are not empty, got {stops!r}")
+        for stop in self.stops:
+            try:
+                stop.encode()
+            except UnicodeEncodeError as error:
+                raise UserError(
+                    f"`stop` must hold Unicode text, got {stop!r} with half a surrogate pair; "
+                    "no text ever holds that"
+                ) from error
         self.found = False
         self._held = ""
 

@@ -1,4 +1,4 @@
-"""One step of a language model at the least cost: what generation calls in its loop."""
+"""One step of a language model with as few operations as possible, for loops that generate."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ class DecodingParams(NamedTuple):
     """Parameters of a language model, rearranged once so that each step is fewer operations."""
 
     table: Float[Array, "V D"]
-    """A row a token: the first layer's gates where folded, else the embedding."""
+    """A row a token: the first layer's pre-activations where folded, else the embedding."""
     cells: tuple[tuple[Float[Array, "D G"], Float[Array, "G"]], ...]
     """A layer's kernel and bias; the kernel holds the input part above the recurrent one."""
     output_kernel: Float[Array, "H V"]
@@ -58,12 +58,12 @@ class LanguageModelStep:
             c, h = carry.layers[index]
             folded = kernel.shape[0] == h.shape[-1]
             inputs = h if folded else jnp.concatenate([x, h], axis=-1)
-            gates = jnp.matmul(inputs, kernel, preferred_element_type=jnp.float32) + bias
+            a = jnp.matmul(inputs, kernel, preferred_element_type=jnp.float32) + bias
             if folded:
-                gates += x.astype(jnp.float32)
+                a += x.astype(jnp.float32)
             if index == 0 and params.label_gates is not None:
-                gates += params.label_gates[carry.labels]
-            c, h = lstm_step(gates, c)
+                a += params.label_gates[carry.labels]
+            c, h = lstm_step(a, c)
             h = h.astype(dtype)
             layers.append(LSTMCarry(c, h))
             x = h + x if self.model.residual and index > 0 and x.shape == h.shape else h

@@ -1,4 +1,4 @@
-"""The LSTM language model: module, loss, and the read of a whole prompt."""
+"""The LSTM language model: its module, its loss, and its pass over a whole prompt."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,11 +14,11 @@ from jaxgen.nn.lstm import LSTM
 from jaxgen.ops.bias import add_bias
 from jaxgen.ops.cross_entropy import cross_entropy
 from jaxgen.ops.lstm import LSTMCarry, zero_carry
-from jaxgen.types import Array, Bool, Float, Int, PyTree
+from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Sum
 
 
 class LanguageModelCarry(NamedTuple):
-    """All a language model remembers between two steps."""
+    """The state of a language model between two steps."""
 
     layers: tuple[LSTMCarry, ...]
     labels: Int[Array, "B"] | None
@@ -172,8 +172,10 @@ class LanguageModel(nn.Module):
     def logits(self, hidden: Float[Array, "*B H"]) -> Float[Array, "*B V"]:
         """Scores of the next token, float32."""
         kernel = self.embedding.T if self.tied else self.output_kernel
-        scores = jnp.matmul(hidden, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
-        return add_bias(scores, self.output_bias)
+        rows = hidden.reshape(-1, hidden.shape[-1])  # plain matrices, as in `jaxgen.nn.inputs`
+        scores = jnp.matmul(rows, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
+        scores = add_bias(scores, self.output_bias)
+        return scores.reshape(*hidden.shape[:-1], self.vocab_size)
 
 
 def language_model_loss(
@@ -185,7 +187,7 @@ def language_model_loss(
     *,
     activation_penalty: float = 0.0,
     temporal_penalty: float = 0.0,
-) -> tuple[Float[Array, ""], tuple[LanguageModelCarry, Float[Array, ""], Float[Array, ""]]]:
+) -> tuple[Float[Array, ""], LossAux]:
     """Dense next-token loss over one window of truncated back-propagation.
 
     Args:
@@ -199,8 +201,8 @@ def language_model_loss(
         temporal_penalty: beta of AWD-LSTM: times the mean squared change of the outputs.
 
     Returns:
-        `(loss, (carry, nll_sum, count))`: the scalar to differentiate (mean nats per token plus
-        penalties), the state after the window, and the plain sum of nats with its token count.
+        The scalar to differentiate (mean nats per token plus penalties), and the state after the
+        window with the plain sum of nats, "nll", and its token count.
 
     Source: Merity, Keskar & Socher (2018) for the penalties.
     """
@@ -210,7 +212,7 @@ def language_model_loss(
     def run(model: LanguageModel) -> tuple:
         carry_after, hidden = model.hidden_states(tokens[:-1], carry, mask, resets, key is None)
         dropped = hidden if key is None else model.output_dropout(hidden)
-        rows = dropped.reshape(-1, dropped.shape[-1])  # of two axes the matmuls would make copies
+        rows = dropped.reshape(-1, dropped.shape[-1])
         return carry_after, hidden, dropped, model.logits(rows)
 
     rngs = None if key is None else {"dropout": key}
@@ -227,7 +229,7 @@ def language_model_loss(
     if temporal_penalty:
         change = jnp.diff(hidden.astype(jnp.float32), axis=0)
         loss += temporal_penalty * jnp.square(change).mean()
-    return loss, (after, nll_sum, count)
+    return loss, LossAux(after, {"nll": Sum(nll_sum, count)}, count)
 
 
 def prefill_fn_of(model: LanguageModel) -> Callable:

@@ -1,4 +1,4 @@
-"""Dropout as language models use it: on units, on whole sequences, on words, on weights."""
+"""Dropout of units, of whole sequences, of words and of weights."""
 
 import math
 

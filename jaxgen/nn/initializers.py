@@ -1,4 +1,4 @@
-"""How recurrent parameters start: per gate, so that the fused matrix begins as four good ones."""
+"""Initializers of recurrent parameters, which draw the part of each gate on its own."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from jaxgen.types import Array
 
 
 def per_gate(initializer: Callable) -> Callable:
-    """Draw the four gates of a [D, 4H] matrix one by one with `initializer`."""
+    """Draw the four parts of a [D, 4H] matrix one by one with `initializer`."""
 
     def init(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
         gate = (shape[0], shape[1] // 4)
@@ -22,7 +22,7 @@ def per_gate(initializer: Callable) -> Callable:
 
 
 def gate_bias(forget_bias: float) -> Callable:
-    """Zeros, but `forget_bias` on the forget gate, so that a fresh cell remembers."""
+    """Zeros, but `forget_bias` on the forget gate, so that a new cell keeps its state."""
 
     def init(key: Array, shape: tuple[int], dtype: Any = jnp.float32) -> Array:
         size = shape[0] // 4

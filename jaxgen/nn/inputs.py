@@ -1,4 +1,4 @@
-"""What a recurrent layer reads, and its input projection: one matmul, or one table lookup."""
+"""The inputs of a recurrent layer and their projection: one matmul, or one table lookup."""
 
 from typing import Any, NamedTuple
 
@@ -39,9 +39,12 @@ def project(
     bias: Float[Array, "*G"],
     dtype: Any,
 ) -> Float[Array, "*N G"]:
-    """Input part of the gates of all steps: one matmul, or one table lookup where that is less."""
+    """Input part of the pre-activations: one matmul, or one table lookup where that is less."""
     if not isinstance(inputs, TokenInputs):
-        return jnp.matmul(inputs.astype(dtype), kernel.astype(dtype)) + bias.astype(dtype)
+        # As plain matrices: the gradient of a contraction over two axes would copy both operands.
+        rows = inputs.astype(dtype).reshape(-1, inputs.shape[-1])
+        projected = jnp.matmul(rows, kernel.astype(dtype)) + bias.astype(dtype)
+        return projected.reshape(*inputs.shape[:-1], kernel.shape[-1])
     if inputs.table is None:
         return lookup((kernel + bias).astype(dtype), inputs.tokens)
     if inputs.vocab_size <= inputs.tokens.size:

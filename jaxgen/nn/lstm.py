@@ -1,5 +1,6 @@
 """Flax modules of the recurrence: one cell, and stacks of layers in one or both directions."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ from flax import linen as nn
 from jaxgen.nn.dropout import drop
 from jaxgen.nn.initializers import gate_bias, input_kernel_init, recurrent_kernel_init
 from jaxgen.nn.inputs import TokenInputs, project
-from jaxgen.ops.backends import Problem, choose_backend
+from jaxgen.ops.backends import RecurrenceSpec, choose_backend
 from jaxgen.ops.cell import LSTMWeights
 from jaxgen.ops.layernorm_lstm import layer_norm, layernorm_lstm
 from jaxgen.ops.lstm import LSTMCarry, lstm, zero_carry
@@ -65,7 +66,7 @@ class LSTMLayer(nn.Module):
         gate_bias_rows: Float[Array, "B G"] | None = None,
         deterministic: bool = True,
     ) -> tuple[LSTMCarry, Float[Array, "T B H"]]:
-        """Run the layer; `gate_bias_rows` is added to the gates of every step of a row.
+        """Run the layer; `gate_bias_rows` is added to the pre-activations of every step of a row.
 
         Returns:
             The carry after the last step and the hidden states [T, B, H] in the compute type.
@@ -79,26 +80,27 @@ class LSTMLayer(nn.Module):
         kernel = kernel.astype(self.dtype)
         options: dict[str, Any] = {"mask": mask, "resets": resets, "reverse": self.reverse}
         if self.cell == "lstm":
-            gates = _add_rows(project(inputs, input_kernel, bias, self.dtype), gate_bias_rows)
-            return lstm(gates, kernel, carry, backend=self.backend, **options)
+            pre_activations = project(inputs, input_kernel, bias, self.dtype)
+            pre_activations = _add_rows(pre_activations, gate_bias_rows)
+            return lstm(pre_activations, kernel, carry, backend=self.backend, **options)
         T, B = steps.shape[:2]
-        choose_backend(self.backend, Problem(T, B, self.hidden_size, cell=self.cell))
+        choose_backend(self.backend, RecurrenceSpec(T, B, self.hidden_size, cell=self.cell))
         ones = nn.initializers.ones
         input_scale = self.param("input_scale", ones, (width,))
         recurrent_scale = self.param("recurrent_scale", ones, (width,))
         cell_scale = self.param("cell_scale", ones, (self.hidden_size,))
         cell_bias = self.param("cell_bias", nn.initializers.zeros, (self.hidden_size,))
-        gates = (
-            layer_norm(project(inputs, input_kernel, jnp.zeros(()), self.dtype), input_scale) + bias
-        )
-        gates = _add_rows(gates.astype(self.dtype), gate_bias_rows)
-        return layernorm_lstm(
-            gates, kernel, recurrent_scale, cell_scale, cell_bias, carry, **options
-        )
+        projected = project(inputs, input_kernel, jnp.zeros(()), self.dtype)
+        pre_activations = (layer_norm(projected, input_scale) + bias).astype(self.dtype)
+        pre_activations = _add_rows(pre_activations, gate_bias_rows)
+        scales = (recurrent_scale, cell_scale, cell_bias)
+        return layernorm_lstm(pre_activations, kernel, *scales, carry, **options)
 
 
-def _add_rows(gates: Array, rows: Array | None) -> Array:
-    return gates if rows is None else gates + rows.astype(gates.dtype)
+def _add_rows(pre_activations: Array, rows: Array | None) -> Array:
+    if rows is None:
+        return pre_activations
+    return pre_activations + rows.astype(pre_activations.dtype)
 
 
 def _before_next(resets: Array | None) -> Array | None:
@@ -106,32 +108,48 @@ def _before_next(resets: Array | None) -> Array | None:
     return None if resets is None else jnp.roll(resets, -1, axis=0).at[-1].set(False)
 
 
-class LSTMCell(nn.Module):
-    """One step of an `LSTMLayer`, with the same parameters.
+class LSTMCell(nn.RNNCellBase):
+    """One step of a layer of an `LSTM`, with the same parameters.
 
-    `(carry, inputs) -> (carry, hidden)`, as Flax's own cells, so it also runs under `nn.RNN`.
+    A cell as Flax's own are, `(carry, inputs) -> (carry, hidden)`: it runs in a loop of one's own
+    and under `flax.linen.RNN`. The parameters of layer n of an `LSTM` are `params["layer_n"]`.
     """
 
     hidden_size: int
     cell: str = "lstm"
+    """`lstm` or `layernorm_lstm`."""
     forget_bias: float = 1.0
+    """What the bias of the forget gate starts at."""
     dtype: Any = jnp.float32
+    """Compute type; parameters and the cell state are float32."""
 
     @nn.compact
     def __call__(
-        self, carry: LSTMCarry, inputs: Float[Array, "B D"]
-    ) -> tuple[LSTMCarry, Float[Array, "B H"]]:
-        """Take one step on inputs [B, D]; returns the new carry and its hidden state [B, H]."""
+        self, carry: LSTMCarry, inputs: Float[Array, "*B D"]
+    ) -> tuple[LSTMCarry, Float[Array, "*B H"]]:
+        """Take one step.
+
+        Args:
+            carry: from `initialize_carry` or an earlier step, leaves [*B, H].
+            inputs: [*B, D]; as many leading axes as there are, none too.
+
+        Returns:
+            The new carry, and its hidden state [*B, H] in the compute type.
+        """
         layer = LSTMLayer(
             self.hidden_size, self.cell, self.forget_bias, dtype=self.dtype, backend="scan"
         )
         nn.share_scope(self, layer)
-        carry, hidden = layer(inputs[None], carry)
-        return carry, hidden[0]
+        rows = [x.reshape(-1, x.shape[-1]) for x in (inputs, *carry)]
+        end, hidden = layer(rows[0][None], LSTMCarry(*rows[1:]))
+        shape = (*inputs.shape[:-1], self.hidden_size)
+        return LSTMCarry(end.c.reshape(shape), end.h.reshape(shape)), hidden.reshape(shape)
 
-    def initialize_carry(self, key: Array, input_shape: tuple[int, ...]) -> LSTMCarry:
-        """The zero carry for inputs of shape [B, D] (`key` is not used: Flax's signature)."""
-        return zero_carry(input_shape[0], self.hidden_size, self.dtype)
+    def initialize_carry(self, rng: Array, input_shape: tuple[int, ...]) -> LSTMCarry:
+        """The zero carry for inputs of shape [*B, D] (`rng` is not used: Flax's signature)."""
+        carry = zero_carry(math.prod(input_shape[:-1]), self.hidden_size, self.dtype)
+        shape = (*input_shape[:-1], self.hidden_size)
+        return LSTMCarry(carry.c.reshape(shape), carry.h.reshape(shape))
 
     @property
     def num_feature_axes(self) -> int:
@@ -179,7 +197,8 @@ class LSTM(nn.Module):
                 `initial_carry` makes; None starts from zeros.
             mask: True = real step; a padded step leaves the carry alone and its output is zero.
             resets: True = a document begins here: the carry is zeroed first.
-            gate_bias_rows: [B, 4H] added to the first layer's gates at every step (a condition).
+            gate_bias_rows: [B, 4H] added to the first layer's pre-activations at every step (a
+                condition).
             deterministic: no dropout; otherwise the module needs the `dropout` random stream.
 
         Returns:
@@ -192,7 +211,7 @@ class LSTM(nn.Module):
             mask, resets = (None if x is None else x.T for x in (mask, resets))
         steps = inputs.tokens if isinstance(inputs, TokenInputs) else inputs
         carries = self.initial_carry(steps.shape[1]) if carry is None else carry
-        problem = Problem(
+        spec = RecurrenceSpec(
             T=steps.shape[0],
             B=steps.shape[1],
             H=max(self.hidden_sizes),
@@ -203,7 +222,7 @@ class LSTM(nn.Module):
             cell=self.cell,
         )
         by_layer = self.backend in ("scan", "pallas")
-        if by_layer or choose_backend(self.backend, problem).name != "cudnn":
+        if by_layer or choose_backend(self.backend, spec).name != "cudnn":
             options: dict[str, Any] = {
                 "mask": mask,
                 "resets": resets,
@@ -256,7 +275,7 @@ class LSTM(nn.Module):
         return tuple(ends), hidden
 
     def _after_layer(self, index: int, inputs: Any, output: Array, deterministic: bool) -> Array:
-        """A layer's output with what stands between it and the next."""
+        """A layer's output with the residual connection and the dropout that follow it."""
         if self.residual and index > 0 and inputs.shape == output.shape:
             output = output + inputs
         if self._drops(deterministic) and index + 1 < len(self.hidden_sizes):

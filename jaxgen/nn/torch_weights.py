@@ -12,7 +12,7 @@ from jaxgen.errors import UserError
 
 
 def to_torch(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Convert the parameters of `jaxgen.nn.lstm.LSTM` for `torch.nn.LSTM.load_state_dict`.
+    """Convert the parameters of `jaxgen.nn.LSTM` for `torch.nn.LSTM.load_state_dict`.
 
     Args:
         params: `{"layer_0": {...}, "layer_0_reverse": {...}, ...}` of a plain LSTM stack.
@@ -47,7 +47,7 @@ def from_torch(state_dict: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]
         state_dict: as `torch.nn.LSTM.state_dict()` gives it, with or without biases.
 
     Returns:
-        Parameters for `jaxgen.nn.lstm.LSTM` of the same sizes.
+        Parameters for `jaxgen.nn.LSTM` of the same sizes.
 
     Raises:
         UserError: a key is not one of a plain `torch.nn.LSTM` (projections are not supported).
@@ -55,10 +55,12 @@ def from_torch(state_dict: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]
     params: dict[str, dict[str, np.ndarray]] = {}
     for name, value in state_dict.items():
         kind, _, suffix = name.partition("_l")
-        if kind not in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        known = kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        if not known or not suffix.removesuffix("_reverse").isdecimal():
             raise UserError(
                 f"`{name}` is not a weight of a plain torch.nn.LSTM (such as weight_ih_l0); "
-                "pass the state dict of the LSTM alone, made without proj_size"
+                "pass the state dict of the LSTM alone, made without proj_size; those of a "
+                "torch.nn.LSTMCell are layer 0, so end their names in _l0"
             )
         array = np.asarray(value)
         layer = params.setdefault(f"layer_{suffix}", {})

@@ -1,4 +1,4 @@
-"""Which backend runs the recurrence, and why.
+"""The choice of the backend that runs the recurrence, and its reason.
 
 | backend | runs on | compute type | mask | resets | conditions | two ways | layer norm |
 |---|---|---|---|---|---|---|---|
@@ -10,6 +10,9 @@ Weight-drop changes the matrix before the backend sees it, so all have it; a bid
 one cuDNN call, and two runs a layer of the others. cuDNN does a stack in one call where its layers
 are of one size with nothing (dropout, residual) between them, else each layer in one. It cannot be
 vmapped, and JAX says so when it is tried: models trained side by side under `vmap` ask for `scan`.
+
+`auto` takes cuDNN where it can and the scan elsewhere. It never takes the Pallas kernel, which has
+been compiled for TPUs but not measured on one: ask for it with `backend="pallas"`.
 """
 
 from collections.abc import Iterator
@@ -26,8 +29,8 @@ from jaxgen.ops import tpu
 BACKENDS = ("auto", "scan", "cudnn", "pallas")
 
 
-class Problem(NamedTuple):
-    """One recurrence to be run."""
+class RecurrenceSpec(NamedTuple):
+    """The shapes of one recurrence, and what it needs of a backend."""
 
     T: int
     """Steps."""
@@ -42,10 +45,10 @@ class Problem(NamedTuple):
     resets: bool = False
     """Some steps start from a zero carry."""
     conditioned: bool = False
-    """Each row adds gates of its own."""
+    """Each row adds to the pre-activations a bias of its own."""
     cell: str = "lstm"
     projected: bool = False
-    """The input part of the gates is ready made, as `jaxgen.ops.lstm.lstm` takes it."""
+    """The inputs are projected to pre-activations already, as `jaxgen.ops.lstm.lstm` takes them."""
 
 
 class Choice(NamedTuple):
@@ -93,16 +96,16 @@ def platform_here() -> Platform:
     return Platform(name, device.device_kind)
 
 
-def choose_backend(backend: str, problem: Problem, platform: Platform | None = None) -> Choice:
-    """Name the backend that runs a problem.
+def choose_backend(backend: str, spec: RecurrenceSpec, platform: Platform | None = None) -> Choice:
+    """Name the backend that runs a recurrence.
 
     Args:
         backend: `auto`, or a backend's name to insist on it.
-        problem: the shapes and what has to be supported.
+        spec: the shapes and what has to be supported.
         platform: where; None: here.
 
     Raises:
-        UserError: there is no such backend, or it cannot run the problem there.
+        UserError: there is no such backend, or it cannot run the recurrence there.
     """
     if backend not in BACKENDS:
         raise UserError(f"`backend` must be one of {', '.join(BACKENDS)}, got {backend!r}")
@@ -110,64 +113,66 @@ def choose_backend(backend: str, problem: Problem, platform: Platform | None = N
         return Choice("scan", "asked for")
     where = platform_here() if platform is None else platform
     if backend != "auto":
-        why_not = obstacle(backend, problem, where)
-        if why_not:
+        reason = unsupported_reason(backend, spec, where)
+        if reason:
             raise UserError(
-                f'`backend` {backend} cannot run this: {why_not}; use backend="auto", which '
-                f"chooses {choose_backend('auto', problem, where).name} here"
+                f'`backend` {backend} cannot run this: {reason}; use backend="auto", which '
+                f"chooses {choose_backend('auto', spec, where).name} here"
             )
         return Choice(backend, "asked for")
     if where.name == "cuda":
-        why_not = obstacle("cudnn", problem, where)
-        if why_not is None:
+        reason = unsupported_reason("cudnn", spec, where)
+        if reason is None:
             return Choice("cudnn", "an NVIDIA GPU runs the whole stack in one cuDNN call")
-        return Choice("scan", f"cuDNN is out: {why_not}")
+        return Choice("scan", f"cuDNN cannot: {reason}")
     if where.name == "tpu":
-        return _on_tpu(problem, where)
+        return _on_tpu(spec, where)
     return Choice("scan", f"the only backend for {where.name}")
 
 
-def obstacle(backend: str, problem: Problem, where: Platform) -> str | None:
-    """Why a backend cannot run a problem there; None where it can."""
+def unsupported_reason(backend: str, spec: RecurrenceSpec, where: Platform) -> str | None:
+    """Why a backend cannot run a recurrence there; None where it can."""
     if backend == "scan":
         return None
-    return (_cudnn_obstacle if backend == "cudnn" else _pallas_obstacle)(problem, where)
+    lacks = _cudnn_lacks if backend == "cudnn" else _pallas_lacks
+    return lacks(spec, where)
 
 
-def _on_tpu(problem: Problem, where: Platform) -> Choice:
-    """The kernel where it spares traffic that XLA's loop has, and the batch cannot hide it."""
-    why_not = obstacle("pallas", problem, where)
-    if why_not is not None:
-        return Choice("scan", f"the Pallas kernel is out: {why_not}")
+def _on_tpu(spec: RecurrenceSpec, where: Platform) -> Choice:
+    """Always the scan: the kernel has been measured on no TPU. The reason says what is modelled."""
+    reason = unsupported_reason("pallas", spec, where)
+    if reason is not None:
+        return Choice("scan", f"the only backend that can: {reason}")
     chip = tpu.chip_of(where.device_kind)
-    size = f"{4 * problem.H**2 * 2 / 2**20:.3g} MiB of recurrent matrix"
-    if not tpu.scan_rereads(problem.H, chip):
+    size = f"{4 * spec.H**2 * 2 / 2**20:.3g} MiB of recurrent matrix"
+    if not tpu.scan_rereads(spec.H, chip):
         return Choice("scan", f"XLA keeps the {size} in VMEM itself; a kernel spares no traffic")
     bounds = [
-        tpu.modelled_seconds(problem.T, problem.B, problem.H, problem.dtype, chip, kernel=kernel)
+        tpu.modelled_seconds(spec.T, spec.B, spec.H, spec.dtype, chip, kernel=kernel)
         for kernel in (False, True)
     ]
     gain = bounds[0]["seconds"] / bounds[1]["seconds"]
     if gain <= 1.1:
-        return Choice("scan", f"at B={problem.B} the products hide the reading of the {size}")
+        return Choice("scan", f"at B={spec.B} the products hide the reading of the {size}")
     return Choice(
-        "pallas",
-        f"XLA reads the {size} at every step and the kernel once: modelled {gain:.1f} times faster",
+        "scan",
+        f"the Pallas kernel has not been measured on a TPU yet; it reads the {size} once where XLA "
+        f'reads it at every step (modelled {gain:.1f} times faster): try backend="pallas"',
     )
 
 
-def _cudnn_obstacle(problem: Problem, where: Platform) -> str | None:
+def _cudnn_lacks(spec: RecurrenceSpec, where: Platform) -> str | None:
     if where.name != "cuda":
         return f"cuDNN needs an NVIDIA GPU, and the platform is {where.name}"
-    if problem.projected:
+    if spec.projected:
         return (
             "cuDNN projects the inputs itself, and here they are projected already; "
             "it is reached through jaxgen.nn.LSTM"
         )
-    if problem.cell != "lstm":
-        return f"cuDNN has no {problem.cell} cell"
-    if jnp.dtype(problem.dtype) != jnp.float32:
-        return f"JAX binds cuDNN in float32 only, and the type is {jnp.dtype(problem.dtype).name}"
+    if spec.cell != "lstm":
+        return f"cuDNN has no {spec.cell} cell"
+    if jnp.dtype(spec.dtype) != jnp.float32:
+        return f"JAX binds cuDNN in float32 only, and the type is {jnp.dtype(spec.dtype).name}"
     if getattr(jax.config, "jax_default_matmul_precision", None) in (
         "bfloat16",
         "default",
@@ -175,25 +180,25 @@ def _cudnn_obstacle(problem: Problem, where: Platform) -> str | None:
     ):
         return "cuDNN has no bfloat16 products, which `jax_default_matmul_precision` asks for"
     lacking = {
-        "mask": problem.mask,
-        "resets": problem.resets,
-        "gates of each row's own": problem.conditioned,
+        "mask": spec.mask,
+        "resets": spec.resets,
+        "bias of each row's own": spec.conditioned,
     }
     asked = [what for what, there in lacking.items() if there]
     return f"cuDNN takes no {' and no '.join(asked)}" if asked else None
 
 
-def _pallas_obstacle(problem: Problem, where: Platform) -> str | None:
+def _pallas_lacks(spec: RecurrenceSpec, where: Platform) -> str | None:
     if where.name != "tpu":
         return f"the Pallas kernel needs a TPU, and the platform is {where.name}"
-    if problem.cell != "lstm":
-        return f"the Pallas kernel has no {problem.cell} cell"
-    dtype = jnp.dtype(problem.dtype)
+    if spec.cell != "lstm":
+        return f"the Pallas kernel has no {spec.cell} cell"
+    dtype = jnp.dtype(spec.dtype)
     if dtype not in (jnp.float32, jnp.bfloat16):
         return f"the Pallas kernel computes in float32 or bfloat16, not {dtype.name}"
-    if problem.H % tpu.LANES:
-        return f"the Pallas kernel needs a multiple of {tpu.LANES} units, got H={problem.H}"
+    if spec.H % tpu.LANES:
+        return f"the Pallas kernel needs a multiple of {tpu.LANES} units, got H={spec.H}"
     chip = tpu.chip_of(where.device_kind)
-    if tpu.plan_blocks(problem.T, problem.B, problem.H, dtype, chip) is None:
-        return f"H={problem.H} in {dtype.name} does not fit {chip.vmem // 2**20} MiB of VMEM"
+    if tpu.plan_blocks(spec.T, spec.B, spec.H, dtype, chip) is None:
+        return f"H={spec.H} in {dtype.name} does not fit {chip.vmem // 2**20} MiB of VMEM"
     return None

@@ -7,7 +7,12 @@ import jax.numpy as jnp
 
 from jaxgen.types import Array, Float, Int
 
-_LARGE_VOCABULARY = 2048
+_LARGE_VOCABULARY = 8192
+"""From here `logsumexp_by_stretches` is faster on a CPU; below, the two take the same time.
+
+Measured on 1,024 rows: 1.3 times faster with 8,192 to 32,768 numbers a row, in jaxlib 0.8.0 and
+0.10.2; beyond those, 3 to 4 times in jaxlib 0.10.2, whose fast sum ends there.
+"""
 _STRETCH = 256
 
 
@@ -29,10 +34,7 @@ def _forward(logits: Array, targets: Array) -> tuple[Array, tuple[Array, Array, 
 
 
 def logsumexp_by_stretches(x: Float[Array, "*N V"]) -> Float[Array, "*N"]:
-    """`jax.nn.logsumexp` over 256 or more finite numbers, a stretch of them after the other.
-
-    XLA's CPU sum of exponentials goes one by one; sums of many stretches side by side do not.
-    """
+    """`jax.nn.logsumexp` over 256 or more finite numbers, with 256 sums side by side."""
     peak = x.max(axis=-1, keepdims=True)
     count = x.shape[-1] // _STRETCH
 

@@ -15,7 +15,7 @@ def layer_norm(x: Float[Array, "*B D"], scale: Float[Array, "D"]) -> Float[Array
 
 
 def layernorm_lstm(
-    gates: Float[Array, "T B G"],
+    pre_activations: Float[Array, "T B G"],
     recurrent_kernel: Float[Array, "H G"],
     recurrent_scale: Float[Array, "G"],
     cell_scale: Float[Array, "H"],
@@ -28,9 +28,9 @@ def layernorm_lstm(
 ) -> tuple[LSTMCarry, Float[Array, "T B H"]]:
     """As `jaxgen.ops.lstm.lstm`, with the recurrent input and the cell's output normalised.
 
-    `gates` holds the input part, already normalised and with the bias added:
+    `pre_activations` holds the input part, already normalised and with the bias added:
 
-        a = gates[t] + recurrent_scale * norm(h[t-1] @ recurrent_kernel)
+        a = pre_activations[t] + recurrent_scale * norm(h[t-1] @ recurrent_kernel)
         h[t] = o * tanh(cell_scale * norm(c[t]) + cell_bias)
 
     The backward pass is autodiff's: the statistics of every step stand between the steps, so
@@ -39,12 +39,12 @@ def layernorm_lstm(
     dtype = recurrent_kernel.dtype
 
     def step(carry: LSTMCarry, now: tuple) -> tuple[LSTMCarry, Array]:
-        gates, real, reset = now
+        pre_activations, real, reset = now
         c, h = carry
         if reset is not None:
             c, h = (jnp.where(reset[:, None], 0, s).astype(s.dtype) for s in carry)
         recurrent = jnp.matmul(h, recurrent_kernel, preferred_element_type=jnp.float32)
-        a = gates.astype(jnp.float32) + layer_norm(recurrent, recurrent_scale)
+        a = pre_activations.astype(jnp.float32) + layer_norm(recurrent, recurrent_scale)
         i, f, g, o = activate(a)
         c = f * c + i * g
         h = o * jnp.tanh(layer_norm(c, cell_scale) + cell_bias)
@@ -55,4 +55,4 @@ def layernorm_lstm(
         end = LSTMCarry(jnp.where(real, c, carry.c), jnp.where(real, h, carry.h))
         return end, jnp.where(real, h, 0).astype(dtype)
 
-    return jax.lax.scan(step, carry, (gates, mask, resets), reverse=reverse)
+    return jax.lax.scan(step, carry, (pre_activations, mask, resets), reverse=reverse)

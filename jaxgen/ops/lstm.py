@@ -1,6 +1,6 @@
 """The LSTM recurrence over time, by whichever backend suits the shapes and the device."""
 
-from jaxgen.ops.backends import Problem, choose_backend
+from jaxgen.ops.backends import RecurrenceSpec, choose_backend
 from jaxgen.ops.cell import LSTMCarry, lstm_step, zero_carry
 from jaxgen.ops.scan import scan_lstm
 from jaxgen.types import Array, Bool, Float
@@ -9,7 +9,7 @@ __all__ = ["LSTMCarry", "lstm", "lstm_step", "zero_carry"]
 
 
 def lstm(
-    gates: Float[Array, "T B G"],
+    pre_activations: Float[Array, "T B G"],
     recurrent_kernel: Float[Array, "H G"],
     carry: LSTMCarry,
     *,
@@ -23,12 +23,12 @@ def lstm(
     The input projection does not depend on the recurrence, so it is made outside, in one matmul
     or one table lookup for all steps. With gates in the order i, f, g, o (G = 4H):
 
-        i, f, o = sigmoid(.), g = tanh(.)   of   gates[t] + h[t-1] @ recurrent_kernel
+        i, f, o = sigmoid(.), g = tanh(.)   of   pre_activations[t] + h[t-1] @ recurrent_kernel
         c[t] = f * c[t-1] + i * g
         h[t] = o * tanh(c[t])
 
     Args:
-        gates: input part of the pre-activations, bias included.
+        pre_activations: input part of the gates' pre-activations, bias included.
         recurrent_kernel: its type is the compute type. With bfloat16 the matmuls multiply in
             bfloat16 and accumulate in float32, and the cell state stays float32.
         carry: state before the first step.
@@ -47,9 +47,9 @@ def lstm(
     Source: Hochreiter & Schmidhuber (1997) with the forget gate of Gers et al. (2000); equal to
     `torch.nn.LSTM` with its two biases added.
     """
-    problem = Problem(
-        T=gates.shape[0],
-        B=gates.shape[1],
+    spec = RecurrenceSpec(
+        T=pre_activations.shape[0],
+        B=pre_activations.shape[1],
         H=recurrent_kernel.shape[0],
         dtype=recurrent_kernel.dtype,
         mask=mask is not None,
@@ -57,6 +57,6 @@ def lstm(
         projected=True,
     )
     run = scan_lstm
-    if choose_backend(backend, problem).name == "pallas":
+    if choose_backend(backend, spec).name == "pallas":
         from jaxgen.ops.pallas_lstm import pallas_lstm as run
-    return run(gates, recurrent_kernel, carry, mask=mask, resets=resets, reverse=reverse)
+    return run(pre_activations, recurrent_kernel, carry, mask=mask, resets=resets, reverse=reverse)

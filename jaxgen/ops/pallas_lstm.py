@@ -1,10 +1,10 @@
 """The recurrence as one TPU kernel a pass: the recurrent matrix stays in VMEM for all steps.
 
 The grid walks blocks of rows and, within them, blocks of time in order; the state between two time
-blocks stays in scratch memory while the pipeline fetches the next block's gates. The backward pass
-is a second kernel that walks the other way, and the gradient of the matrix is one matmul outside,
-as in `jaxgen.ops.scan`. It keeps `c` before each step and the activations, from which it makes
-`c` after the step again, so that no shifted copy of `c` is needed.
+blocks stays in scratch memory while the pipeline fetches the next block's pre-activations. The
+backward pass is a second kernel that walks the other way, and the gradient of the matrix is one
+matmul outside, as in `jaxgen.ops.scan`. It keeps `c` before each step and the activations, from
+which it computes `c` after the step again, so that no shifted copy of `c` is needed.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class _Settings(NamedTuple):
 
 
 def pallas_lstm(
-    gates: Float[Array, "T B G"],
+    pre_activations: Float[Array, "T B G"],
     recurrent_kernel: Float[Array, "H G"],
     carry: LSTMCarry,
     *,
@@ -47,7 +47,7 @@ def pallas_lstm(
     """As `jaxgen.ops.lstm.lstm`, on a TPU, for H a multiple of 128.
 
     Args:
-        gates: as there.
+        pre_activations: as there.
         recurrent_kernel: as there.
         carry: as there.
         mask: as there.
@@ -59,7 +59,7 @@ def pallas_lstm(
     Raises:
         UserError: the matrix and one step do not fit the chip's vector memory.
     """
-    T, B, _ = gates.shape
+    T, B, _ = pre_activations.shape
     H, dtype = recurrent_kernel.shape[0], recurrent_kernel.dtype
     if blocks is None:
         chip = tpu.chip_of(platform_here().device_kind)
@@ -74,25 +74,34 @@ def pallas_lstm(
         real = jnp.ones((T, B), bool) if mask is None else mask
         fresh = jnp.zeros((T, B), bool) if resets is None else resets
         flags = jnp.stack([real, fresh], axis=-1).astype(jnp.float32)
-    return _lstm(_Settings(blocks, reverse, interpret), gates, recurrent_kernel, carry, flags)
+    settings = _Settings(blocks, reverse, interpret)
+    return _lstm(settings, pre_activations, recurrent_kernel, carry, flags)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _lstm(
-    settings: _Settings, gates: Array, kernel: Array, carry: LSTMCarry, flags: Array | None
+    settings: _Settings,
+    pre_activations: Array,
+    kernel: Array,
+    carry: LSTMCarry,
+    flags: Array | None,
 ) -> tuple[LSTMCarry, Array]:
-    end, outputs, _ = _run_forward(settings, gates, kernel, carry, flags, keep=False)
+    end, outputs, _ = _run_forward(settings, pre_activations, kernel, carry, flags, keep=False)
     return end, outputs
 
 
 def _forward(
-    settings: _Settings, gates: Array, kernel: Array, carry: LSTMCarry, flags: Array | None
+    settings: _Settings,
+    pre_activations: Array,
+    kernel: Array,
+    carry: LSTMCarry,
+    flags: Array | None,
 ) -> tuple[tuple[LSTMCarry, Array], tuple]:
-    end, outputs, kept = _run_forward(settings, gates, kernel, carry, flags, keep=True)
+    end, outputs, kept = _run_forward(settings, pre_activations, kernel, carry, flags, keep=True)
     c_before, activations, *h_before = kept
     # Without flags the outputs are the hidden states, and `h` before each step is a shift of them.
     h = h_before[0] if h_before else outputs
-    dtype = jnp.zeros((), gates.dtype)  # a residual must be an array
+    dtype = jnp.zeros((), pre_activations.dtype)  # a residual must be an array
     return (end, outputs), (kernel, carry.h, flags, c_before, h, activations, dtype)
 
 
@@ -102,15 +111,15 @@ def _backward(
     kernel, first_h, flags, c_before, h, activations, dtype = residuals
     d_end, d_outputs = cotangents
     h_before = shifted(h, first_h, settings.reverse) if flags is None else h
-    d_start, d_gates = _run_backward(
+    d_start, d_pre_activations = _run_backward(
         settings, kernel, flags, c_before, activations, d_outputs, d_end
     )
     d_kernel = _matmul(
-        h_before.reshape(-1, kernel.shape[0]).T, d_gates.reshape(-1, kernel.shape[1])
+        h_before.reshape(-1, kernel.shape[0]).T, d_pre_activations.reshape(-1, kernel.shape[1])
     )
     d_start = LSTMCarry(d_start.c, d_start.h.astype(first_h.dtype))
     d_flags = None if flags is None else jnp.zeros_like(flags)
-    return d_gates.astype(dtype.dtype), d_kernel.astype(kernel.dtype), d_start, d_flags
+    return d_pre_activations.astype(dtype.dtype), d_kernel.astype(kernel.dtype), d_start, d_flags
 
 
 _lstm.defvjp(_forward, _backward)
@@ -118,14 +127,14 @@ _lstm.defvjp(_forward, _backward)
 
 def _run_forward(
     settings: _Settings,
-    gates: Array,
+    pre_activations: Array,
     kernel: Array,
     carry: LSTMCarry,
     flags: Array | None,
     *,
     keep: bool,
 ) -> tuple[LSTMCarry, Array, list[Array]]:
-    T, B, _ = gates.shape
+    T, B, _ = pre_activations.shape
     H, dtype = kernel.shape[0], kernel.dtype
     outputs = [((T, B, H), dtype)]
     if keep:
@@ -135,7 +144,7 @@ def _run_forward(
         partial(_forward_kernel, flagged=flags is not None, keep=keep),
         settings,
         backwards=settings.reverse,
-        over_time=[gates, *([] if flags is None else [flags])],
+        over_time=[pre_activations, *([] if flags is None else [flags])],
         matrix=kernel,
         state=(carry.c, carry.h),
         outputs=outputs,
@@ -272,7 +281,7 @@ def _backward_kernel(
     through_h = d_carry.h + d_output
     tanh_c = jnp.tanh(f * c_before + i * g)
     through_c = d_carry.c + through_h * o * (1 - tanh_c * tanh_c)
-    d_gates = jnp.concatenate(
+    d_pre_activations = jnp.concatenate(
         [
             through_c * g * (i * (1 - i)),
             through_c * c_before * (f * (1 - f)),
@@ -283,13 +292,13 @@ def _backward_kernel(
     )
     if flagged:
         real, fresh = _flags(inputs[3])
-        d_gates = jnp.where(real, d_gates, 0.0)
-    d_gates = d_gates.astype(matrix.dtype)
-    before = LSTMCarry(through_c * f, _matmul(d_gates, matrix[...]))
+        d_pre_activations = jnp.where(real, d_pre_activations, 0.0)
+    d_pre_activations = d_pre_activations.astype(matrix.dtype)
+    before = LSTMCarry(through_c * f, _matmul(d_pre_activations, matrix[...]))
     if flagged:
         before = LSTMCarry(*(jnp.where(fresh, 0.0, d) for d in before))
         before = jax.tree.map(partial(jnp.where, real), before, d_carry)
-    d_c[...], d_h[...], outputs[0][...] = before.c, before.h, d_gates
+    d_c[...], d_h[...], outputs[0][...] = before.c, before.h, d_pre_activations
 
 
 def _flags(ref: Any) -> tuple[Array, Array]:

@@ -11,7 +11,7 @@ from jaxgen.types import Array, Bool, Float
 
 
 def scan_lstm(
-    gates: Float[Array, "T B G"],
+    pre_activations: Float[Array, "T B G"],
     recurrent_kernel: Float[Array, "H G"],
     carry: LSTMCarry,
     *,
@@ -24,7 +24,7 @@ def scan_lstm(
     The backward pass keeps the activations, walks time once with one matmul a step, and makes the
     gradient of the kernel in a single matmul after the walk (autodiff would add up T of them).
     """
-    return _lstm(reverse, gates, recurrent_kernel, carry, mask, resets)
+    return _lstm(reverse, pre_activations, recurrent_kernel, carry, mask, resets)
 
 
 def _enter(carry: LSTMCarry, reset: Array | None) -> LSTMCarry:
@@ -40,7 +40,7 @@ def _matmul(a: Array, b: Array) -> Array:
 
 def _walk(
     reverse: bool,
-    gates: Array,
+    pre_activations: Array,
     kernel: Array,
     carry: LSTMCarry,
     mask: Array | None,
@@ -50,9 +50,10 @@ def _walk(
     """Forward over time; with `keep`, also what the backward pass needs of each step."""
 
     def step(carry: LSTMCarry, now: tuple) -> tuple[LSTMCarry, tuple[Array, Any]]:
-        gates, real, reset = now
+        pre_activations, real, reset = now
         start = _enter(carry, reset)
-        c, h, activations = cell(gates.astype(jnp.float32) + _matmul(start.h, kernel), start.c)
+        pre_activations = pre_activations.astype(jnp.float32) + _matmul(start.h, kernel)
+        c, h, activations = cell(pre_activations, start.c)
         h = h.astype(kernel.dtype)
         output, end = h, LSTMCarry(c, h)
         if real is not None:
@@ -64,35 +65,35 @@ def _walk(
         activations = tuple(a.astype(kernel.dtype) for a in activations)
         return end, (output, (end.c, end.h if real is not None else None, activations))
 
-    return jax.lax.scan(step, carry, (gates, mask, resets), reverse=reverse)
+    return jax.lax.scan(step, carry, (pre_activations, mask, resets), reverse=reverse)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _lstm(
     reverse: bool,
-    gates: Array,
+    pre_activations: Array,
     kernel: Array,
     carry: LSTMCarry,
     mask: Array | None,
     resets: Array | None,
 ) -> tuple[LSTMCarry, Array]:
-    carry, (outputs, _) = _walk(reverse, gates, kernel, carry, mask, resets, keep=False)
+    carry, (outputs, _) = _walk(reverse, pre_activations, kernel, carry, mask, resets, keep=False)
     return carry, outputs
 
 
 def _forward(
     reverse: bool,
-    gates: Array,
+    pre_activations: Array,
     kernel: Array,
     carry: LSTMCarry,
     mask: Array | None,
     resets: Array | None,
 ) -> tuple[tuple[LSTMCarry, Array], tuple]:
     end, (outputs, (c, h, activations)) = _walk(
-        reverse, gates, kernel, carry, mask, resets, keep=True
+        reverse, pre_activations, kernel, carry, mask, resets, keep=True
     )
     h = outputs if h is None else h  # without a mask the outputs are the hidden states
-    dtype = jnp.zeros((), gates.dtype)  # a residual must be an array
+    dtype = jnp.zeros((), pre_activations.dtype)  # a residual must be an array
     return (end, outputs), (kernel, carry, mask, resets, c, h, activations, dtype)
 
 
@@ -111,7 +112,7 @@ def _backward(reverse: bool, residuals: tuple, cotangents: tuple[LSTMCarry, Arra
         d_h = d_carry.h + d_output.astype(jnp.float32)
         tanh_c = jnp.tanh(c)
         d_c = d_carry.c + d_h * o * (1 - tanh_c * tanh_c)
-        d_gates = jnp.concatenate(
+        d_pre_activations = jnp.concatenate(
             [
                 d_c * g * (i * (1 - i)),
                 d_c * c_before * (f * (1 - f)),
@@ -121,23 +122,23 @@ def _backward(reverse: bool, residuals: tuple, cotangents: tuple[LSTMCarry, Arra
             axis=-1,
         )
         if real is not None:
-            d_gates = jnp.where(real[:, None], d_gates, 0)
-        d_gates = d_gates.astype(kernel.dtype)
-        before = LSTMCarry(d_c * f, _matmul(d_gates, kernel_t))
+            d_pre_activations = jnp.where(real[:, None], d_pre_activations, 0)
+        d_pre_activations = d_pre_activations.astype(kernel.dtype)
+        before = LSTMCarry(d_c * f, _matmul(d_pre_activations, kernel_t))
         before = _enter(before, reset)
         if real is not None:
             before = jax.tree.map(partial(jnp.where, real[:, None]), before, d_carry)
-        return before, d_gates
+        return before, d_pre_activations
 
     d_end = LSTMCarry(*(d.astype(jnp.float32) for d in d_end))
     now = (d_outputs, c, c_before, activations, mask, resets)
-    d_start, d_gates = jax.lax.scan(step, d_end, now, reverse=not reverse)
+    d_start, d_pre_activations = jax.lax.scan(step, d_end, now, reverse=not reverse)
     # All steps at once; as plain matrices, since a contraction over two axes would copy both.
     d_kernel = _matmul(
-        h_before.reshape(-1, kernel.shape[0]).T, d_gates.reshape(-1, kernel.shape[1])
+        h_before.reshape(-1, kernel.shape[0]).T, d_pre_activations.reshape(-1, kernel.shape[1])
     )
     d_start = LSTMCarry(d_start.c, d_start.h.astype(carry.h.dtype))
-    return d_gates.astype(dtype.dtype), d_kernel.astype(kernel.dtype), d_start, None, None
+    return d_pre_activations.astype(dtype.dtype), d_kernel.astype(kernel.dtype), d_start, None, None
 
 
 def shifted(states: Array, first: Array, reverse: bool) -> Array:

@@ -1,4 +1,4 @@
-"""What a TPU core holds and how fast it reads: the closed forms behind the choice of a kernel."""
+"""Memory and speed of TPU cores: closed forms for the blocks and the time of the kernel."""
 
 from typing import Any, NamedTuple
 
@@ -74,10 +74,10 @@ def plan_blocks(T: int, B: int, H: int, dtype: Any, chip: Chip) -> Blocks | None
         return None
     for rows in _divisors(B, whole=True):
         padded = -(-rows // SUBLANES) * SUBLANES
-        # Per step: gates in and activations out, c, h and h before; twice, as one block is
-        # computed while the next is fetched. The flags fill a register row whatever they hold.
+        # Per step: pre-activations in and activations out, c, h and h before; twice, as one block
+        # is computed while the next is fetched. The flags fill a register row whatever they hold.
         step = 2 * padded * (2 * 4 * H * itemsize + 4 * H + 2 * H * itemsize + 4 * LANES)
-        scratch = 16 * padded * 4 * H * 4  # carries, cotangents and the gates of one step
+        scratch = 16 * padded * 4 * H * 4  # carries, cotangents and the pre-activations of one step
         for steps in _divisors(T):
             if steps <= _LONGEST_BLOCK and steps * step + scratch <= _BLOCK_SHARE * chip.vmem:
                 return Blocks(rows, steps, matrix + steps * step + scratch)
@@ -101,8 +101,8 @@ def modelled_seconds(
 ) -> dict[str, float]:
     """Lower bounds on a forward pass: `products`, `bytes` and the larger of both, `seconds`.
 
-    The input gates are read, outputs and what the backward pass needs are written; the matrix is
-    read once, or at every step where the backend cannot keep it on chip.
+    The pre-activations are read, outputs and what the backward pass needs are written; the matrix
+    is read once, or at every step where the backend cannot keep it on chip.
     """
     itemsize = jnp.dtype(dtype).itemsize
     reads = 1 if kernel or not scan_rereads(H, chip) else T

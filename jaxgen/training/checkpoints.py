@@ -2,19 +2,21 @@
 
 The tree is saved as nested dicts of NumPy arrays named by its fields and keys, so that a
 checkpoint opens without the classes that made it, and on any number of devices. Orbax writes
-beside the final name and renames once all is there.
+beside the final name and renames once all is there; all of it, names included, is on the disk
+before `save_tree` returns.
 """
 
 import os
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, first_line
+from jaxgen.files import sync_directory
+from jaxgen.trees import flatten, name_of, nest
 from jaxgen.types import PyTree
 
 Manifest = dict[str, list[int]]
@@ -32,9 +34,13 @@ def save_tree(directory: Path, tree: PyTree) -> Manifest:
             exist.
     """
     with _orbax() as checkpointer:
-        checkpointer.save(directory.absolute(), _to_dicts(tree), force=True)
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): _synced(path) for path in files}
+        arrays = {name: _on_host(leaf) for name, leaf in flatten(tree).items()}
+        checkpointer.save(directory.absolute(), nest(arrays), force=True)
+    below = sorted(directory.rglob("*"))
+    files = {p.relative_to(directory).as_posix(): _synced(p) for p in below if p.is_file()}
+    for folder in (*(path for path in below if path.is_dir()), directory, directory.parent):
+        sync_directory(folder)
+    return files
 
 
 def load_tree(directory: Path, manifest: Manifest) -> dict[str, Any]:
@@ -51,7 +57,7 @@ def load_tree(directory: Path, manifest: Manifest) -> dict[str, Any]:
         raise UserError(f"checkpoint {directory} is missing")
     for name, (size, checksum) in manifest.items():
         path = directory / name
-        content = path.read_bytes() if path.is_file() else b""
+        content = _content(path)
         if len(content) != size:
             raise UserError(f"{path} is truncated: it has {len(content)} of {size} bytes")
         if zlib.crc32(content) != checksum:
@@ -61,11 +67,11 @@ def load_tree(directory: Path, manifest: Manifest) -> dict[str, Any]:
             tree = checkpointer.restore(directory.absolute())
         return jax.tree.map(np.asarray, tree)
     except Exception as error:  # Orbax, TensorStore and the file system each have their own
-        first_line = str(error).strip().partition("\n")[0][:200]
-        raise UserError(f"checkpoint {directory} is incomplete or damaged: {first_line}") from error
+        reason = first_line(error)[:200]
+        raise UserError(f"checkpoint {directory} is incomplete or damaged: {reason}") from error
 
 
-def fill(template: PyTree, saved: dict[str, Any], *, where: str) -> PyTree:
+def restore_like(template: PyTree, saved: dict[str, Any], *, where: str) -> PyTree:
     """Put saved arrays into a tree of the same names and shapes.
 
     Args:
@@ -77,10 +83,10 @@ def fill(template: PyTree, saved: dict[str, Any], *, where: str) -> PyTree:
         UserError: A name is missing or left over, or a shape or dtype differs.
     """
     paths, treedef = jax.tree_util.tree_flatten_with_path(template)
-    arrays = dict(_named(saved))
+    arrays = flatten(saved)
     leaves = []
     for path, leaf in paths:
-        name = _name(path)
+        name = name_of(path)
         if name not in arrays:
             raise UserError(f"{where} has no `{name}`: it was made with other settings")
         leaves.append(_like(leaf, arrays.pop(name), f"{where}: `{name}`"))
@@ -110,33 +116,15 @@ def _like(leaf: Any, array: np.ndarray, where: str) -> Any:
     return array
 
 
-def _name(path: tuple[Any, ...]) -> str:
-    return "/".join(_part(entry) for entry in path)
+def _on_host(leaf: Any) -> np.ndarray:
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 
-def _part(entry: Any) -> str:
-    for attribute in ("key", "name", "idx"):
-        if hasattr(entry, attribute):
-            return str(getattr(entry, attribute))
-    return str(entry)
-
-
-def _to_dicts(tree: PyTree) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        folder = nested
-        for entry in path[:-1]:
-            folder = folder.setdefault(_part(entry), {})
-        folder[_part(path[-1])] = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-    return nested
-
-
-def _named(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    for name, value in nested.items():
-        if isinstance(value, dict):
-            yield from _named(value, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", value
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {first_line(error)}") from error
 
 
 def _synced(path: Path) -> list[int]:

@@ -4,23 +4,23 @@ import time
 
 
 class Clock:
-    """Smoothed seconds per step and tokens per second, 0 while unknown."""
+    """Smoothed seconds per step and tokens or examples per second, 0 while unknown."""
 
     def __init__(self) -> None:
         self.seconds_per_step = 0.0
-        self.tokens_per_second = 0.0
+        self.per_second = 0.0
         self._mark = self._saved = time.perf_counter()
         self._ticks = 0
 
-    def tick(self, steps: int, tokens: float) -> None:
-        """So many steps have ended since the last tick or restart."""
+    def tick(self, steps: int, count: float) -> None:
+        """So many steps, of so many tokens or examples, ended since the last tick or restart."""
         now = time.perf_counter()
         self._ticks += 1
         if self._ticks > 1:  # the first one compiled
             seconds = max(now - self._mark, 1e-9)
             share = 1.0 if self._ticks == 2 else 0.2
             self.seconds_per_step += share * (seconds / steps - self.seconds_per_step)
-            self.tokens_per_second += share * (tokens / seconds - self.tokens_per_second)
+            self.per_second += share * (count / seconds - self.per_second)
         self._mark = now
 
     def saved(self) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish to stop, not as a blow."""
+"""Ctrl-C and SIGTERM as a flag that the training loop reads between two dispatches."""
 
 import signal
 import threading
@@ -9,9 +9,11 @@ from types import FrameType
 
 @contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
-    """Within, Ctrl-C and SIGTERM set a flag that the function given says; a second one raises.
+    """Within the block, a first Ctrl-C or SIGTERM sets a flag; a second raises KeyboardInterrupt.
 
-    Signals reach only the main thread: elsewhere the function always says False.
+    Yields:
+        A function that returns the flag. Signals reach only the main thread: in another thread it
+        always returns False.
     """
     hits: list[int] = []
 

@@ -5,28 +5,42 @@
     checkpoints/000001200   one Orbax directory for each checkpoint that the index names
     .lock                   held while a process trains here
 
-Nothing counts until `run.json` names it, and `run.json` is replaced atomically: the state, the
-data position, the early-stopping memory and the length of `metrics.jsonl` change together.
+`run.json` comes first, and says which files are about to be written. No checkpoint counts until it
+is named there, and `run.json` is replaced atomically: the state, the data position, the
+early-stopping memory and the length of `metrics.jsonl` change together.
 """
 
 import json
 import os
-import shutil
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxgen.errors import UserError
-from jaxgen.training.checkpoints import fill, load_tree, save_tree
+from jaxgen.directories import (
+    EXPORT_INDEX,
+    RUN_INDEX,
+    SEEDS_INDEX,
+    WRITTEN,
+    is_export_index,
+    read_json,
+    written_of,
+)
+from jaxgen.errors import UserError, first_line
+from jaxgen.files import digest, file_digest, reason, write_atomically
+from jaxgen.training.checkpoints import load_tree, restore_like, save_tree
+from jaxgen.training.indexes import FORMAT, read_index
+from jaxgen.training.starts import (
+    check_start,
+    clear,
+    make_directory,
+    remove_checkpoints,
+    written_beside,
+)
 from jaxgen.training.step import TrainState
 from jaxgen.types import PyTree
-
-FORMAT = 1
-"""Version of the layout above. Older jaxgen refuses newer runs by it."""
-SEEDS_FILE = "seeds.json"
-"""Index of a directory with the runs of several seeds, see `jaxgen.training.seed_runs`."""
 
 
 class Run:
@@ -48,30 +62,35 @@ class Run:
         directory: Path | str,
         files: Mapping[str, str],
         notes: Mapping[str, Any] | None = None,
+        *,
+        overwrite: bool = False,
     ) -> "Run":
-        """Start a run directory; the index comes last, so a half-made one is seen as such.
+        """Start a run directory; a kill at any moment leaves one where this can be done again.
 
         Args:
             directory: Made if missing.
             files: Text of each file to keep, such as config.toml and tokenizer.json.
             notes: Decisions to keep in the index, see `note`.
+            overwrite: Whether to replace a run that is there.
 
         Raises:
-            UserError: A run is already there.
+            UserError: A run is already there, or other people's files, or it cannot be written.
         """
         directory = Path(directory)
-        if cls.exists(directory):
-            raise UserError(
-                f"{directory} already holds a run; continue it with --resume, or choose another "
-                "directory with --out"
+        check_start(directory, files=files, overwrite=overwrite)
+        make_directory(directory)
+        index = {"format": FORMAT, "notes": dict(notes or {}), "last": None}
+        try:
+            clear(directory)
+            run = cls(directory, index | {WRITTEN: written_beside(directory, files)})
+            run._write_index()
+            (directory / SEEDS_INDEX).unlink(missing_ok=True)
+            for name, text in files.items():
+                write_atomically(directory / name, text)
+        except OSError as error:
+            raise UserError(f"cannot write the run directory {directory}: {reason(error)}") from (
+                error
             )
-        directory.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
-        (directory / "metrics.jsonl").unlink(missing_ok=True)
-        for name, text in files.items():
-            write_text(directory / name, text)
-        run = cls(directory, {"format": FORMAT, "notes": dict(notes or {}), "last": None})
-        run._write_index()
         return run
 
     @classmethod
@@ -83,10 +102,11 @@ class Run:
         """
         directory = Path(directory)
         if not directory.is_dir():
-            raise UserError(f"run directory {directory} does not exist")
-        path = directory / "run.json"
-        if (directory / SEEDS_FILE).is_file():
-            names = [f"seed-{seed}" for seed in read_index(directory / SEEDS_FILE)["seeds"]]
+            what = "is a file" if directory.exists() else "does not exist"
+            raise UserError(f"run directory {directory} {what}")
+        path = directory / RUN_INDEX
+        if (directory / SEEDS_INDEX).is_file():
+            names = [f"seed-{seed}" for seed in read_index(directory / SEEDS_INDEX)["seeds"]]
             raise UserError(
                 f"{directory} holds the runs of several seeds: {', '.join(names)}; name one of "
                 f"them, such as {directory / names[0]} (`jaxgen info {directory}` says which is "
@@ -97,7 +117,14 @@ class Run:
                 f"{directory} is not a run directory, or one whose start was cut off: it has no "
                 "run.json; train into it again without --resume"
             )
-        return cls(directory, read_index(path))
+        index = read_index(path)
+        if is_export_index(read_json(directory / EXPORT_INDEX)):
+            warnings.warn(
+                f"{directory} holds a run and an export; the run is read (move the export's "
+                "config.json, model.safetensors and README.md elsewhere)",
+                stacklevel=2,
+            )
+        return cls(directory, index)
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -109,16 +136,39 @@ class Run:
         self.notes.update(decisions)
         self._write_index()
 
+    def forget_best(self) -> None:
+        """Let the best checkpoint be found anew: the figures so far no longer compare."""
+        last = self.index["last"]
+        if last is not None:
+            progress = last["progress"] | {"validation": []}
+            self.commit(self.index | {"best": None, "last": last | {"progress": progress}})
+
     def read_file(self, name: str) -> str:
         """Text of one of the run's files.
 
         Raises:
-            UserError: It is missing.
+            UserError: It is missing, or not text.
         """
         path = self.directory / name
-        if not path.is_file():
-            raise UserError(f"run directory {self.directory} is incomplete: {name} is missing")
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            rest = "" if self.index["last"] else "; train into it again without --resume"
+            raise UserError(
+                f"run directory {self.directory} is incomplete: {name} is missing{rest}"
+            ) from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is damaged: {first_line(error)}") from None
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {reason(error)}") from None
+
+    def write_file(self, name: str, text: str) -> None:
+        """Replace one of the run's files.
+
+        Raises:
+            UserError: The disk is full or failing. The old file is still there.
+        """
+        replace_file(self.directory, self.index, self._write_index, name, text)
 
     def checkpoint(self, which: Literal["last", "best"]) -> dict[str, Any] | None:
         """Index entry of a checkpoint: `step`, `directory` and the loop's `progress`, or None."""
@@ -163,15 +213,13 @@ class Run:
         Raises:
             UserError: As in `save`.
         """
-        folder = self.directory / "checkpoints"
         try:
             self._write_index(index)
         except Exception as error:
             raise self._unsaved(index["last"]["step"], error) from error
         self.index = index
-        for other in folder.iterdir():  # also what an interrupted save left behind
-            if not self._is_named(other.name):
-                shutil.rmtree(other, ignore_errors=True)
+        entries = (index.get("last"), index.get("best"))
+        remove_checkpoints(self.directory, [entry["directory"] for entry in entries if entry])
 
     def restore(self, template: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """State and progress of the last checkpoint, or None where there is none yet.
@@ -189,7 +237,7 @@ class Run:
         if entry is None:
             return None
         where = f"checkpoint {self.directory / 'checkpoints' / entry['directory']}"
-        return fill(template, self.load_checkpoint("last"), where=where), entry["progress"]
+        return restore_like(template, self.load_checkpoint("last"), where=where), entry["progress"]
 
     def load_checkpoint(self, which: Literal["last", "best"] | None = None) -> dict[str, Any]:
         """A whole checkpoint as nested dicts of NumPy arrays.
@@ -231,17 +279,33 @@ class Run:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
             raise UserError(
-                f"could not write {path}: {_reason(error)}; free some space and continue with "
+                f"could not write {path}: {reason(error)}; free some space and continue with "
                 "--resume"
             ) from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last one cut short by a kill is left out."""
+        """The lines of metrics.jsonl; a last one cut short by a kill is left out.
+
+        Raises:
+            UserError: Another line is damaged.
+        """
         path = self.directory / "metrics.jsonl"
-        if not path.exists():
+        try:
+            lines = path.read_bytes().rpartition(b"\n")[0].split(b"\n")
+        except FileNotFoundError:
             return []
-        whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-        return [json.loads(line) for line in whole.splitlines()]
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {reason(error)}") from error
+        rows = []
+        for number, line in enumerate(lines if lines != [b""] else (), start=1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path} is damaged: line {number}: {first_line(error)}") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{path} is damaged: line {number} is not a JSON object")
+            rows.append(row)
+        return rows
 
     def _synced_metrics(self) -> int:
         """Size of metrics.jsonl once it is on the disk."""
@@ -261,7 +325,7 @@ class Run:
         )
         return UserError(
             f"could not save the checkpoint of step {step} in {self.directory / 'checkpoints'}: "
-            f"{_reason(error)}; {rest}; free some space and continue with --resume"
+            f"{_why(error)}; {rest}; free some space and continue with --resume"
         )
 
     def _is_named(self, name: str) -> bool:
@@ -269,26 +333,25 @@ class Run:
         return any(entry and entry["directory"] == name for entry in entries)
 
     def _write_index(self, index: dict[str, Any] | None = None) -> None:
-        write_text(self.directory / "run.json", json.dumps(index or self.index, indent=1) + "\n")
+        content = json.dumps(index or self.index, indent=1) + "\n"
+        write_atomically(self.directory / RUN_INDEX, content)
 
 
-def read_index(path: Path) -> dict[str, Any]:
-    """Read run.json or seeds.json.
-
-    Raises:
-        UserError: It is damaged, or of a newer format.
-    """
+def replace_file(
+    directory: Path, index: dict[str, Any], write_index: Callable[[], None], name: str, text: str
+) -> None:
+    """Replace a file beside an index, which keeps its digest; see `Run.write_file`."""
+    path, kept = directory / name, written_of(index) or {}
+    own = kept.get(name, [])
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        version = int(index["format"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    if version > FORMAT:
-        raise UserError(
-            f"{path.parent} has run format {version}, newer than the {FORMAT} that this jaxgen "
-            "reads; upgrade jaxgen"
-        )
-    return index
+        if file_digest(path) == digest(text):
+            return
+        if digest(text) not in own:
+            index[WRITTEN] = kept | {name: [*own[-1:], digest(text)]}
+            write_index()
+        write_atomically(path, text)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {reason(error)}") from error
 
 
 @contextmanager
@@ -296,44 +359,36 @@ def locked(directory: Path | str) -> Iterator[None]:
     """Hold a run directory against other processes that would train into it.
 
     Raises:
-        UserError: Another process holds it; the message names it.
+        UserError: Another process holds it (the message names it), or it cannot be written.
     """
     from filelock import FileLock, Timeout
 
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     owner = directory / ".owner"
     lock = FileLock(directory / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        who = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
+        who = "another process"
+        with suppress(OSError, UnicodeDecodeError):
+            who = owner.read_text(encoding="utf-8") or who
         raise UserError(
             f"{directory} is being trained by {who}; wait for it, end it, or choose another "
             "directory with --out"
         ) from error
+    except (OSError, NotImplementedError) as error:  # a file system without locks
+        raise UserError(f"cannot lock {directory}: {first_line(error)}") from error
     try:
-        write_text(owner, f"process {os.getpid()} on {socket.gethostname()}")
+        try:
+            write_atomically(owner, f"process {os.getpid()} on {socket.gethostname()}")
+        except OSError as error:
+            raise UserError(f"cannot write in {directory}: {reason(error)}") from error
         yield
         owner.unlink(missing_ok=True)
     finally:
         lock.release()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file's content at once: readers see the old text or the new, never a part."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _reason(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return (text or type(error).__name__).strip().partition("\n")[0][:200]
+def _why(error: Exception) -> str:
+    return (reason(error) if isinstance(error, OSError) else first_line(error))[:200]

@@ -5,20 +5,30 @@
     seeds.json              format version, seeds, devices; and each run's index
 
 The runs go on together, so they are saved together: `seeds.json` is replaced atomically before the
-index of any run is, and `SeedRuns.open` ends what a kill cut short in between.
+index of any run is, and `SeedRuns.open` ends what a kill cut short in between. It comes first, and
+holds no indexes until the start is complete.
 """
 
 import json
-import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxgen.directories import RUN_INDEX, SEEDS_INDEX, WRITTEN
 from jaxgen.errors import UserError
-from jaxgen.training.progress import Unit
-from jaxgen.training.records import history
-from jaxgen.training.runs import FORMAT, SEEDS_FILE, Run, read_index, write_text
+from jaxgen.files import reason, write_atomically
+from jaxgen.training.indexes import FORMAT, read_index
+from jaxgen.training.run_progress import history
+from jaxgen.training.runs import Run, replace_file
+from jaxgen.training.starts import (
+    check_start,
+    clear,
+    make_directory,
+    run_directory,
+    written_beside,
+)
+from jaxgen.training.trainable import Objective
 
 
 class SeedRuns:
@@ -33,7 +43,7 @@ class SeedRuns:
     @classmethod
     def exists(cls, directory: Path | str) -> bool:
         """Whether seeds were ever trained there."""
-        return (Path(directory) / SEEDS_FILE).is_file()
+        return (Path(directory) / SEEDS_INDEX).is_file()
 
     @classmethod
     def create(
@@ -42,8 +52,11 @@ class SeedRuns:
         seeds: Sequence[int],
         devices: int,
         files: Callable[[int], Mapping[str, str]],
+        notes: Mapping[str, Any] | None = None,
+        *,
+        overwrite: bool = False,
     ) -> "SeedRuns":
-        """Start the run of each seed.
+        """Start the run of each seed; a kill at any moment lets this be done again.
 
         Args:
             directory: Made if missing.
@@ -51,22 +64,31 @@ class SeedRuns:
             devices: Over which the seeds are divided; a resumed training must repeat it.
             files: Text of each file to keep in the run of a seed; those of the first seed are kept
                 here too.
+            notes: Decisions to keep in the index of each run, see `Run.note`.
+            overwrite: Whether to replace runs that are there.
 
         Raises:
-            UserError: There is a run already.
+            UserError: There is a run already, or other people's files, or it cannot be written.
         """
         directory = Path(directory)
-        for seed in seeds:  # what a start that was cut off left behind
-            folder = run_directory(directory, seed)
-            if Run.exists(folder) and Run.open(folder).checkpoint("last") is None:
-                (folder / "run.json").unlink()
-        notes = {"devices": 1}  # a copy of a run, resumed alone, goes on with these steps
-        runs = [Run.create(run_directory(directory, seed), files(seed), notes) for seed in seeds]
-        for name, text in files(seeds[0]).items():
-            write_text(directory / name, text)
+        own = files(seeds[0])
+        check_start(directory, files=own, seeds=seeds, overwrite=overwrite)
+        make_directory(directory)
         index = {"format": FORMAT, "seeds": list(seeds), "devices": devices, "runs": None}
-        made = cls(directory, index, runs)
-        made.log([run.index for run in runs])
+        # A copy of a run, resumed alone, goes on with the steps of one device.
+        notes = {**(notes or {}), "devices": 1}
+        try:
+            clear(directory)
+            made = cls(directory, index | {WRITTEN: written_beside(directory, own)}, [])
+            made._write_index()
+            (directory / RUN_INDEX).unlink(missing_ok=True)
+            for seed in seeds:
+                made.runs.append(Run.create(run_directory(directory, seed), files(seed), notes))
+            for name, text in own.items():
+                write_atomically(directory / name, text)
+        except OSError as error:
+            raise UserError(f"cannot write the directory {directory}: {reason(error)}") from error
+        made.log([run.index for run in made.runs])
         return made
 
     @classmethod
@@ -77,7 +99,12 @@ class SeedRuns:
             UserError: They are damaged or of a newer format.
         """
         directory = Path(directory)
-        index = read_index(directory / SEEDS_FILE)
+        index = read_index(directory / SEEDS_INDEX)
+        if not index.get("runs"):
+            raise UserError(
+                f"the start of the seeds in {directory} was cut off; train into it again without "
+                "--resume"
+            )
         runs = [Run.open(run_directory(directory, seed)) for seed in index["seeds"]]
         for run, logged in zip(runs, index["runs"], strict=True):
             if run.index != logged:
@@ -92,40 +119,29 @@ class SeedRuns:
         """
         self.index["runs"] = list(indexes)
         try:
-            write_text(self.directory / SEEDS_FILE, json.dumps(self.index) + "\n")
+            self._write_index()
         except OSError as error:
             raise UserError(
-                f"could not write {self.directory / SEEDS_FILE}: {error.strerror}; the previous "
+                f"could not write {self.directory / SEEDS_INDEX}: {reason(error)}; the previous "
                 "checkpoints still load; free some space and continue with --resume"
             ) from error
 
+    def write_file(self, name: str, text: str) -> None:
+        """Replace one of the files kept here; see `Run.write_file`."""
+        replace_file(self.directory, self.index, self._write_index, name, text)
 
-def run_directory(directory: Path, seed: int) -> Path:
-    """Where the run of a seed lies."""
-    return directory / f"seed-{seed}"
+    def _write_index(self) -> None:
+        write_atomically(self.directory / SEEDS_INDEX, json.dumps(self.index) + "\n")
 
 
-def together(directory: Path | str) -> Path | None:
-    """The directory of the seeds that a run trains together with, if it does."""
+def seed_group_of(directory: Path | str) -> Path | None:
+    """The directory of the seeds that a run trains together with; None for a run alone."""
     directory = Path(directory).resolve()
-    index = directory.parent / SEEDS_FILE
+    index = directory.parent / SEEDS_INDEX
     if not index.is_file():
         return None
     names = [f"seed-{seed}" for seed in read_index(index)["seeds"]]
     return directory.parent if directory.name in names else None
-
-
-def clear(directory: Path | str) -> None:
-    """Remove what training left in a directory, of one run or of several seeds."""
-    directory = Path(directory)
-    if SeedRuns.exists(directory):
-        for seed in read_index(directory / SEEDS_FILE)["seeds"]:
-            shutil.rmtree(run_directory(directory, seed), ignore_errors=True)
-    for name in ("run.json", SEEDS_FILE):  # the indexes first: what they name goes after
-        (directory / name).unlink(missing_ok=True)
-    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
-    for name in ("metrics.jsonl", "loss.png"):
-        (directory / name).unlink(missing_ok=True)
 
 
 def seeds_to_resume(directory: Path | str, wanted: int | None) -> int | None:
@@ -137,24 +153,33 @@ def seeds_to_resume(directory: Path | str, wanted: int | None) -> int | None:
     directory = Path(directory)
     there = None
     if SeedRuns.exists(directory):
-        there = len(read_index(directory / SEEDS_FILE)["seeds"])
+        there = len(read_index(directory / SEEDS_INDEX)["seeds"])
     if wanted not in (None, there):
         kind = f"{there} seeds" if there else "no seeds that train together"
         raise UserError(f"`seeds` is {wanted}, but {directory} has {kind}; leave it out to resume")
     return there
 
 
-def seeds_history(directory: Path, unit: Unit) -> dict[str, Any]:
+def seeds_history(directory: Path, objective: Objective) -> dict[str, Any]:
     """How far each run is, and how good; then mean, deviation and the best."""
-    seeds = read_index(directory / SEEDS_FILE)["seeds"]
+    seeds = read_index(directory / SEEDS_INDEX)["seeds"]
     runs = {f"seed-{seed}": run_directory(directory, seed) for seed in seeds}
     facts: dict[str, Any] = {
-        "runs": {run: history(Run.open(path), unit) for run, path in runs.items()}
+        "runs": {run: history(Run.open(path), objective) for run, path in runs.items()}
     }
-    name = f"best_validation_{unit}"
-    reached = {run: own[name] for run, own in facts["runs"].items() if name in own}
+    shown = f"best_validation_{objective.shown_name}"
+    reached = {run: own for run, own in facts["runs"].items() if shown in own}
     if reached:
-        facts[f"{name}_mean"] = statistics.fmean(reached.values())
-        facts[f"{name}_deviation"] = statistics.pstdev(reached.values())
-        facts["best_run"] = str(runs[min(reached, key=lambda run: reached[run])])
+        values = [own[shown] for own in reached.values()]
+        facts[f"{shown}_mean"] = statistics.fmean(values)
+        facts[f"{shown}_deviation"] = statistics.pstdev(values)
+        decisive = [own[f"best_validation_{objective.name}"] for own in reached.values()]
+        facts["best_run"] = str(runs[list(reached)[objective.best(decisive)]])
     return facts
+
+
+def first_run_of(directory: Path) -> Path:
+    """The run directory of the first seed of several; of a run alone, its own."""
+    if not SeedRuns.exists(directory):
+        return directory
+    return run_directory(directory, read_index(directory / SEEDS_INDEX)["seeds"][0])

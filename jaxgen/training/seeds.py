@@ -1,13 +1,13 @@
 """Trainings that differ only in their seed, side by side as one program.
 
-The text is read once and each batch is shared by all seeds. On a CPU every core runs whole steps
+The data are read once and each batch is shared by all seeds. On a CPU every core runs whole steps
 of its seeds one after the other, which is faster there than to interleave them; elsewhere each
 operation is made for all seeds at once (`jax.vmap`), so that small models fill a large device.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,9 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxgen.training.parallel import AXIS, Layout, make_layout
-from jaxgen.training.step import TrainChunk, TrainState
+from jaxgen.errors import UserError
+from jaxgen.training.parallel import AXIS, Layout, make_layout, most_devices
+from jaxgen.training.step import MultiStep, TrainState
 from jaxgen.types import Array, PyTree
 
 
@@ -34,18 +35,22 @@ class SeedLayout(Layout):
         """None: the seeds never talk to each other."""
         return None
 
-    def divide(self, chunk: TrainChunk, *, accumulate: int = 1) -> TrainChunk:
-        """A chunk of one training, to be jitted, for all seeds."""
-        return over_seeds(chunk, self)
+    def divide(self, multi_step: MultiStep, *, accumulate: int = 1) -> MultiStep:
+        """The steps of one run, to be jitted, for all seeds."""
+        return over_seeds(multi_step, self)
 
-    def members(self, state: TrainState) -> list[TrainState]:
+    def of_run(self, tree: PyTree, index: int) -> PyTree:
+        """What belongs to one seed."""
+        return jax.tree.map(lambda x: x[index], tree)
+
+    def unstack_runs(self, state: TrainState) -> list[TrainState]:
         """The state of each seed, on the host."""
         host = jax.tree.map(_to_host, state)
-        states = [jax.tree.map(lambda x, i=i: x[i], host) for i in range(self.seeds)]
+        states = [self.of_run(host, index) for index in range(self.seeds)]
         return [s._replace(key=jax.random.wrap_key_data(s.key)) for s in states]
 
-    def place_members(self, states: Sequence[TrainState]) -> TrainState:
-        """Stack what `members` gave back, and put it on the devices."""
+    def stack_runs(self, states: Sequence[TrainState]) -> TrainState:
+        """Stack what `unstack_runs` gave back, and put it on the devices."""
         hosts = [jax.tree.map(_to_host, state) for state in states]
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *hosts)
         return self._divide(stacked._replace(key=jax.random.wrap_key_data(stacked.key)))
@@ -57,7 +62,7 @@ class SeedLayout(Layout):
         )
 
     def place_batches(self, batches: PyTree, *, accumulate: int = 1) -> PyTree:
-        """Put the batches of a chunk whole on each device."""
+        """Put the batches of a dispatch whole on each device."""
         where = None if self.mesh is None else NamedSharding(self.mesh, P())
         return jax.device_put(batches, where)
 
@@ -100,6 +105,29 @@ def over_seeds(function: Callable, layout: SeedLayout) -> Callable:
     return divided
 
 
+def seed_devices(devices: int | Literal["auto"], seeds: int) -> int:
+    """Devices over which to divide the seeds.
+
+    Args:
+        devices: A count, or "auto": the most that divide the seeds.
+        seeds: How many.
+
+    Raises:
+        UserError: There are no seeds, or not so many devices, or they do not divide the seeds.
+    """
+    if seeds < 1:
+        raise UserError(f"`seeds` must be at least 1, got {seeds}; leave it out to train one run")
+    if devices == "auto":
+        return most_devices(seeds)
+    available = jax.device_count()
+    if devices > available or seeds % devices:
+        raise UserError(
+            f"`training.devices` must divide the {seeds} seeds and be at most the {available} "
+            f'that JAX sees, got {devices}; use "auto"'
+        )
+    return devices
+
+
 def make_seed_layout(seeds: int, devices: int, vmap: bool | None = None) -> SeedLayout:
     """A layout of so many seeds over the first `devices` devices."""
     return SeedLayout(make_layout(devices).mesh, seeds, vmap)
@@ -112,7 +140,7 @@ def first_states(
     # On one device: QR of 128 units was seen to hang where two CPU devices made it at once.
     alone = make_seed_layout(layout.seeds, 1)
     states = jax.jit(over_seeds(state_of, alone))(jnp.stack(keys))
-    return layout.place_members(alone.members(states))
+    return layout.stack_runs(alone.unstack_runs(states))
 
 
 def _to_host(leaf: Any) -> np.ndarray:

@@ -1,9 +1,8 @@
 """One optimizer step, and many of them in one compiled call.
 
-Models are known only through their loss:
-``loss_fn(params, carry, batch, key) -> (loss, (carry, nll_sum, count))``, where ``loss`` is the
-mean to differentiate (penalties included), ``nll_sum`` the summed nll in nats and ``count`` the
-number of tokens behind both. ``carry`` is ``()`` for a model without memory between batches.
+Models are known only through their loss, ``loss_fn(params, carry, batch, key) -> (loss, aux)``,
+where ``loss`` is the mean to differentiate, penalties included, and ``aux`` a `jaxgen.LossAux`.
+``carry`` is ``()`` for a model without memory between batches.
 """
 
 from collections.abc import Callable
@@ -13,10 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.types import Array, Bool, Float, Int, PyTree
+from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Sum
 
-Aux = tuple[Any, Array, Array]
-LossFn = Callable[[Any, Any, Any, Array], tuple[Array, Aux]]
+LossFn = Callable[[Any, Any, Any, Any], tuple[Array, LossAux]]
 Averaging = Literal["none", "ema", "nt_asgd"]
 
 
@@ -46,17 +44,19 @@ class TrainState(NamedTuple):
     """Empty without averaging."""
     finite: Bool[Array, ""]
     """False once a loss or gradient was not finite: later steps then change nothing."""
+    extra: PyTree = ()
+    """What else a task's own step remembers, such as a moving baseline; never reset."""
 
 
 class Metrics(NamedTuple):
-    """What one step reports, or a chunk of steps with a leading axis."""
+    """What one step reports, or several with a leading axis."""
 
-    nll_sum: Float[Array, "*K"]
-    """Summed nll of the step's tokens, nats."""
-    num_tokens: Float[Array, "*K"]
-    """Tokens behind it."""
+    sums: dict[str, Sum]
+    """As in `LossAux`, over all windows and devices of the step."""
+    weight: Float[Array, "*K"]
+    """Tokens or examples of the step."""
     loss: Float[Array, "*K"]
-    """Mean that was differentiated: nll and penalties, nats per token."""
+    """Mean that was differentiated, penalties included."""
     grad_norm: Float[Array, "*K"]
     """Global norm of the gradient before clipping."""
     finite: Bool[Array, "*K"]
@@ -64,7 +64,7 @@ class Metrics(NamedTuple):
 
 
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
-TrainChunk = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
+MultiStep = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
 
 
 def init_state(
@@ -131,10 +131,10 @@ def make_train_step(
 
     Args:
         loss_fn: See the head of this file.
-        tx: Optimizer; its clipping sees the gradient of the mean over all tokens of the step.
-        accumulate: Windows a step. Above 1, every leaf of the batch has this many windows on its
-            leading axis; they are read in order with the carry flowing through, and their
-            gradients are averaged with their token counts as weights.
+        tx: Optimizer; its clipping sees the gradient of the mean over the whole step.
+        accumulate: Batches a step. Above 1, every leaf has this many batches on its leading axis;
+            they are read in order with the carry flowing through, and their gradients are averaged
+            by their weights.
         averaging: "ema" keeps an exponential moving average of the parameters whose decay starts
             low, min(ema_decay, (1 + n) / (10 + n)) after n steps, so that the random initial
             values fade; "nt_asgd" keeps their plain mean from `start_averaging` on.
@@ -146,18 +146,16 @@ def make_train_step(
     """
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
-    def sums(
-        params: PyTree, carry: PyTree, batch: PyTree, key: Array
-    ) -> tuple[PyTree, tuple[PyTree, Array, Array, Array]]:
-        """New carry; gradient, loss and nll summed over the tokens, and their count."""
-        (loss, (carry, nll_sum, count)), grads = grad_fn(params, carry, batch, key)
-        count = count.astype(jnp.float32)
-        grads = jax.tree.map(lambda g: g * count.astype(g.dtype), grads)
-        return carry, (grads, loss * count, nll_sum, count)
+    def sums(params: PyTree, carry: PyTree, batch: PyTree, key: Array) -> tuple[PyTree, PyTree]:
+        """New carry; gradient and loss summed over the batch, the loss's own sums, its weight."""
+        (loss, aux), grads = grad_fn(params, carry, batch, key)
+        weight = aux.weight.astype(jnp.float32)
+        grads = jax.tree.map(lambda g: g * weight.astype(g.dtype), grads)
+        return aux.carry, (grads, loss * weight, aux.sums, weight)
 
     def accumulated(
         params: PyTree, carry: PyTree, windows: PyTree, key: Array
-    ) -> tuple[PyTree, tuple[PyTree, Array, Array, Array]]:
+    ) -> tuple[PyTree, PyTree]:
         def body(memory: PyTree, window: PyTree) -> tuple[PyTree, None]:
             carry, total, index = memory
             carry, new = sums(params, carry, window, jax.random.fold_in(key, index))
@@ -177,54 +175,53 @@ def make_train_step(
         carry, total = run(state.params, state.carry, batch, key)
         if axis_name is not None:
             total = jax.lax.psum(total, axis_name)  # XLA makes one collective of the leaves
-        grads, loss_sum, nll_sum, count = total
-        tokens = jnp.maximum(count, 1.0)
-        grads = jax.tree.map(lambda g: g / tokens.astype(g.dtype), grads)
+        grads, loss_sum, figures, weight = total
+        count = jnp.maximum(weight, 1.0)
+        grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
         grad_norm = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(grads)))
         with jax.numpy_dtype_promotion("standard"):  # optax mixes int and float scalars
             updates, opt_state = tx.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
         finite = state.finite & jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
-        new = TrainState(
+        new = state._replace(
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
             carry=carry,
-            key=state.key,
             average=_averaged(state.average, params, averaging, ema_decay),
             finite=finite,
         )
-        metrics = Metrics(nll_sum, count, loss_sum / tokens, grad_norm, finite)
+        metrics = Metrics(figures, weight, loss_sum / count, grad_norm, finite)
         kept = state._replace(finite=finite)
         return jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, kept), metrics
 
     return train_step
 
 
-def chunk_of(train_step: TrainStep) -> TrainChunk:
+def multi_step_of(train_step: TrainStep) -> MultiStep:
     """Many steps in one call, over batches that already lie on the device.
 
     Returns:
-        chunk(state, batches, num_steps) -> (state, metrics), to be jitted by the caller. Every leaf
-        of `batches` has K steps on its leading axis, of which the first `num_steps` are made
-        (fewer if one is not finite, which ends the chunk). Metrics have K entries, zero where no
-        step was made. `num_steps` is a traced number: a short chunk at the end of an epoch runs
-        the same program as a full one, so where chunks are cut changes neither the result nor
-        what is compiled.
+        multi_step(state, batches, num_steps) -> (state, metrics), to be jitted by the caller. Every
+        leaf of `batches` has K steps on its leading axis, of which the first `num_steps` are made;
+        once one is not finite, the others change nothing. Metrics have K entries, zero where no
+        step was made. `num_steps` is a traced number: a short call at the end of an epoch runs the
+        same program as a full one, so where the steps are divided into calls changes neither the
+        result nor what is compiled.
     """
+    train_step = jax.jit(train_step, inline=True)  # traced once for its shapes and its body
 
-    def chunk(state: TrainState, batches: PyTree, num_steps: Any) -> tuple[TrainState, Metrics]:
+    def multi_step(
+        state: TrainState, batches: PyTree, num_steps: Any
+    ) -> tuple[TrainState, Metrics]:
         capacity = jax.tree.leaves(batches)[0].shape[0]
+        # By index alone: under `vmap` a condition on `finite` would make every branch run.
         limit = jnp.minimum(jnp.asarray(num_steps, jnp.int32), capacity)
 
-        def batch_at(index: Array) -> PyTree:
+        def batch_at(index: Any) -> PyTree:
             return jax.tree.map(
                 lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), batches
             )
-
-        def unfinished(memory: PyTree) -> Array:
-            index, state, _ = memory
-            return (index < limit) & state.finite
 
         def body(memory: PyTree) -> PyTree:
             index, state, rows = memory
@@ -232,12 +229,13 @@ def chunk_of(train_step: TrainStep) -> TrainChunk:
             rows = jax.tree.map(lambda all_, one: all_.at[index].set(one), rows, row)
             return index + 1, state, rows
 
-        zeros = jnp.zeros((capacity,), jnp.float32)
-        rows = Metrics(zeros, zeros, zeros, zeros, jnp.zeros((capacity,), bool))
-        _, state, rows = jax.lax.while_loop(unfinished, body, (jnp.int32(0), state, rows))
+        shapes = jax.eval_shape(train_step, state, batch_at(0))[1]
+        rows = jax.tree.map(lambda s: jnp.zeros((capacity, *s.shape), s.dtype), shapes)
+        start = (jnp.int32(0), state, rows)
+        _, state, rows = jax.lax.while_loop(lambda memory: memory[0] < limit, body, start)
         return state, rows
 
-    return chunk
+    return multi_step
 
 
 def _averaged(

@@ -20,7 +20,7 @@ def test_the_choice_on_a_gpu_as_json(capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["platform"] == "cuda (NVIDIA H100)"
     assert facts["training"].startswith("cudnn: ")
-    assert facts["prompts"] == "scan: cuDNN is out: cuDNN takes no mask"
+    assert facts["prompts"] == "scan: cuDNN cannot: cuDNN takes no mask"
     assert facts["can run it"]["pallas"].endswith("the platform is cuda")
 
 

@@ -43,9 +43,13 @@ def test_out_that_cannot_be_written(run: Path, tmp_path: Path, fail: Fail) -> No
     (tmp_path / "folder.csv").mkdir()
     message = fail("generate", run, "--out", tmp_path / "folder.csv")
     assert "--out must be a file, not a directory" in message
-    (tmp_path / "loop.csv").symlink_to("loop.csv")  # unwritable even to the superuser
-    message = fail("generate", run, "--max-new-tokens", 2, "--out", tmp_path / "loop.csv")
-    assert f"cannot write --out {tmp_path / 'loop.csv'}: " in message
+    name = f"{'x' * 300}.csv"  # unwritable even to the superuser
+    message = fail("generate", run, "--max-new-tokens", 2, "--out", tmp_path / name)
+    assert "name too long" in message
+    (tmp_path / "mine.csv").write_text("mine")
+    message = fail("generate", run, "--max-new-tokens", 2, "--out", tmp_path / "mine.csv")
+    assert "mine.csv is there already; replace it with --force" in message
+    assert (tmp_path / "mine.csv").read_text() == "mine"
 
 
 @pytest.mark.filterwarnings("default")
@@ -54,7 +58,7 @@ def test_unknown_characters_of_a_prompt_are_counted_in_one_warning(run: Path, sa
     assert code == 0
     assert out.startswith("é1é")
     assert err.count("warning: ") == 1
-    assert "'é' (2x)" in err
+    assert "'é' U+00E9 (2x)" in err
 
 
 # Bad corpora

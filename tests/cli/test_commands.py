@@ -181,6 +181,7 @@ def test_a_grid_goes_to_a_file(run: Path, tmp_path: Path, say: Say) -> None:
     with tables["csv"].open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows == [{name: str(value) for name, value in row.items()} for row in wanted]
+    assert say(*grid, "--out", tables["md"], "--force")[0] == 0
     head, rule, *rows = tables["md"].read_text().splitlines()
     assert head == f"| {' | '.join(wanted[0])} |"
     assert set(rule) == set("| -")

@@ -1,5 +1,6 @@
 """From settings to parts and tokens: what is held out, how documents end, what is kept on disk."""
 
+import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxgen.config import DataConfig, TokenizerConfig
+from jaxgen.config import CorpusConfig, TokenizerConfig
 from jaxgen.data.corpora import fit_tokenizer, load_corpus
 from jaxgen.data.tokenizers import UnknownTokenWarning
 from jaxgen.data.tokens import TokenArray, TokenFile, encode_corpus
@@ -27,7 +28,7 @@ def text(tmp_path: Path) -> Path:
 def test_the_default_needs_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        corpus = load_corpus(DataConfig())
+        corpus = load_corpus(CorpusConfig())
         tokenizer = fit_tokenizer(TokenizerConfig(), corpus)
         splits = encode_corpus(corpus, tokenizer)
     assert splits.validation is not None
@@ -38,10 +39,10 @@ def test_the_default_needs_nothing() -> None:
 
 
 def test_the_end_of_a_text_is_held_out(text: Path) -> None:
-    corpus = load_corpus(DataConfig(files=(text,), validation_fraction=0.1, test_fraction=0.05))
+    corpus = load_corpus(CorpusConfig(files=(text,), validation_fraction=0.1, test_fraction=0.05))
     parts = ["".join(part) for part in (corpus.train, corpus.validation, corpus.test) if part]
     assert parts == ["0123456789" * 17, "0123456789" * 2, "0123456789"]
-    whole = load_corpus(DataConfig(files=(text,), validation_fraction=0, test_fraction=0))
+    whole = load_corpus(CorpusConfig(files=(text,), validation_fraction=0, test_fraction=0))
     assert (whole.validation, whole.test) == (None, None)
     assert "".join(whole.train) == text.read_text()
 
@@ -49,7 +50,7 @@ def test_the_end_of_a_text_is_held_out(text: Path) -> None:
 def test_files_of_their_own_are_held_out(text: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.txt"
     other.write_text("abc")
-    corpus = load_corpus(DataConfig(files=(text,), validation_files=(other,), test_fraction=0.1))
+    corpus = load_corpus(CorpusConfig(files=(text,), validation_files=(other,), test_fraction=0.1))
     parts = ["".join(part) for part in (corpus.train, corpus.validation, corpus.test) if part]
     assert parts == ["0123456789" * 18, "abc", "0123456789" * 2]
 
@@ -58,8 +59,8 @@ def test_held_out_parts_too_small(tmp_path: Path) -> None:
     path = tmp_path / "corpus.txt"
     path.write_text("0123456789")
     with pytest.raises(UserError, match=r"0.01 of .* for validation holds nothing"):
-        load_corpus(DataConfig(files=(path,), validation_fraction=0.01, test_fraction=0))
-    corpus = load_corpus(DataConfig(files=(path,), validation_fraction=0.1, test_fraction=0))
+        load_corpus(CorpusConfig(files=(path,), validation_fraction=0.01, test_fraction=0))
+    corpus = load_corpus(CorpusConfig(files=(path,), validation_fraction=0.1, test_fraction=0))
     with pytest.raises(UserError, match=r"validation text .* has 1 tokens and needs at least 2"):
         encode_corpus(corpus, fit_tokenizer(TokenizerConfig(kind="byte"), corpus))
 
@@ -67,9 +68,11 @@ def test_held_out_parts_too_small(tmp_path: Path) -> None:
 def test_unknown_characters_of_held_out_text_warn_once(tmp_path: Path) -> None:
     path = tmp_path / "corpus.txt"
     path.write_text("a" * 80 + "ab" * 10)
-    corpus = load_corpus(DataConfig(files=(path,), validation_fraction=0.2, test_fraction=0))
+    corpus = load_corpus(CorpusConfig(files=(path,), validation_fraction=0.2, test_fraction=0))
     tokenizer = fit_tokenizer(TokenizerConfig(), corpus)
-    with pytest.warns(UnknownTokenWarning, match=r"the validation text has 'b' \(10x\)") as caught:
+    with pytest.warns(
+        UnknownTokenWarning, match=r"the validation text has 'b' U\+0062 \(10x\)"
+    ) as caught:
         encode_corpus(corpus, tokenizer)
     assert len(caught) == 1
 
@@ -79,16 +82,16 @@ def test_lower_case_belongs_to_the_tokenizer(tmp_path: Path) -> None:
     path = tmp_path / "corpus.txt"
     path.write_text("The CAT the cat")
     corpus = load_corpus(
-        DataConfig(files=(path,), lowercase=True, validation_fraction=0, test_fraction=0)
+        CorpusConfig(files=(path,), lowercase=True, validation_fraction=0, test_fraction=0)
     )
     tokenizer = fit_tokenizer(TokenizerConfig(), corpus)
     assert tokenizer.vocab_size == len(set("the cat")) + 1
     assert tokenizer.decode(tokenizer.encode("ThE")) == "the"
 
 
-def jsonl(path: Path, column: str, rows: list) -> DataConfig:
+def jsonl(path: Path, column: str, rows: list) -> CorpusConfig:
     path.write_text("".join(json.dumps({column: row}) + "\n" for row in rows))
-    return DataConfig(files=(path,), column=column, validation_fraction=0, test_fraction=0)
+    return CorpusConfig(files=(path,), column=column, validation_fraction=0, test_fraction=0)
 
 
 @pytest.mark.parametrize("kind", ["byte", "char", "word", "bpe", "integer"])
@@ -105,7 +108,7 @@ def test_documents_end_with_eos(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_large_text_goes_to_a_file_and_is_found_again(text: Path, tmp_path: Path) -> None:
-    config = DataConfig(files=(text,))
+    config = CorpusConfig(files=(text,))
     corpus = load_corpus(config)
     tokenizer = fit_tokenizer(TokenizerConfig(), corpus)
     cache = tmp_path / "tokens"
@@ -143,6 +146,31 @@ def test_a_large_text_goes_to_a_file_and_is_found_again(text: Path, tmp_path: Pa
     ).tolist() == [ord("9")]
 
 
+def test_digests_follow_the_tokens_and_nothing_else(text: Path, tmp_path: Path) -> None:
+    config = CorpusConfig(files=(text,), validation_fraction=0.1, test_fraction=0.1)
+    tokenizer = fit_tokenizer(TokenizerConfig(), load_corpus(config))
+    first = encode_corpus(load_corpus(config), tokenizer)
+    assert first.digests.keys() == {"train", "validation", "test"}
+    assert first.digests["train"] != first.digests["test"] == first.digests["validation"]
+    expected = hashlib.sha256(bytes(first.train.read(0, len(first.train)).tolist())).hexdigest()
+    assert first.digests["train"] == expected[:32]
+
+    cache = tmp_path / "tokens"
+    for _ in range(2):  # written, and found again
+        filed = encode_corpus(load_corpus(config), tokenizer, cache, in_memory_bytes=0)
+        assert isinstance(filed.train, TokenFile)
+        assert filed.digests == first.digests
+    moved = text.rename(tmp_path / "moved.txt")
+    config = config.model_copy(update={"files": (moved,)})
+    assert encode_corpus(load_corpus(config), tokenizer).digests == first.digests
+
+    # One character of the validation text.
+    moved.write_text("0123456789" * 16 + "1123456789" + "0123456789" * 3)
+    changed = encode_corpus(load_corpus(config), tokenizer).digests
+    assert changed["train"] == first.digests["train"]
+    assert changed["validation"] != first.digests["validation"]
+
+
 @pytest.mark.parametrize(("size", "dtype"), [(256, "uint8"), (257, "uint16"), (70_000, "uint32")])
 def test_the_smallest_integers_that_hold_the_ids(tmp_path: Path, size: int, dtype: str) -> None:
     corpus = load_corpus(jsonl(tmp_path / "rows.jsonl", "rows", [list(range(size - 2))]))
@@ -155,7 +183,7 @@ def test_the_smallest_integers_that_hold_the_ids(tmp_path: Path, size: int, dtyp
 
 
 def test_a_full_disk(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    corpus = load_corpus(DataConfig(files=(text,)))
+    corpus = load_corpus(CorpusConfig(files=(text,)))
     tokenizer = fit_tokenizer(TokenizerConfig(), corpus)
 
     def full(_: int) -> None:
@@ -172,7 +200,7 @@ def test_wikitext_counts() -> None:
     """The published vocabulary and numbers of tokens, line ends included."""
     folder = DATA / "wikitext-2"
     corpus = load_corpus(
-        DataConfig(
+        CorpusConfig(
             files=(folder / "train.txt",),
             validation_files=(folder / "valid.txt",),
             test_files=(folder / "test.txt",),
@@ -190,7 +218,7 @@ def test_wikitext_counts() -> None:
 @real_data
 def test_nietzsche_counts() -> None:
     path = DATA / "nietzsche" / "nietzsche.txt"
-    corpus = load_corpus(DataConfig(files=(path,), lowercase=True, test_fraction=0))
+    corpus = load_corpus(CorpusConfig(files=(path,), lowercase=True, test_fraction=0))
     tokenizer = fit_tokenizer(TokenizerConfig(), corpus)
     splits = encode_corpus(corpus, tokenizer)
     assert tokenizer.vocab_size == 57 + 1

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxgen.config import DataConfig
 from jaxgen.data import text_files
+from jaxgen.data.corpora import load_corpus
 from jaxgen.data.text_files import TextFiles
 from jaxgen.errors import UserError
 
@@ -113,8 +115,42 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_file_cut_short_while_read(tmp_path: Path) -> None:
-    """A writer that truncates the file ends the text; it must not loop for ever."""
+    """A writer that truncates the file must neither lose text silently nor keep us for ever."""
     (path,) = write(tmp_path, TEXT)
     source = TextFiles.open([path])
     path.write_bytes(TEXT.encode()[:10])
-    assert "".join(source) == TEXT[:10]
+    with pytest.raises(UserError, match=r"0.txt changed while it was read"):
+        list(source)
+    path.unlink()
+    with pytest.raises(UserError, match=r"cannot read .*0.txt: No such file"):
+        list(source)
+    with pytest.raises(UserError, match=r"cannot read .*0.txt: No such file"):
+        assert source.fingerprint
+
+
+def test_upper_case_suffixes(tmp_path: Path) -> None:
+    path = tmp_path / "TEXT.TXT.GZ"
+    path.write_bytes(gzip.compress(TEXT.encode()))
+    assert "".join(TextFiles.open([path])) == TEXT
+
+
+def test_other_encodings_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_files, "_READ_BYTES", 1 << 20)
+    path = tmp_path / "text.txt"
+    for encoding in ("utf-32", "utf-16"):
+        path.write_bytes("text".encode(encoding))
+        with pytest.raises(
+            UserError, match=rf"is {encoding.upper()}.* iconv -f {encoding.upper()}"
+        ):
+            TextFiles.open([path])
+    path.write_bytes("text".encode("utf-16-be"))
+    with pytest.raises(UserError, match=r"looks like UTF-16, .* iconv -f UTF-16BE"):
+        TextFiles.open([path])
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(UserError, match=r"no file .*text.txt"):
+        load_corpus(DataConfig(files=(path,)))
+    path.unlink()
+    path.write_bytes(gzip.compress(b"text"))
+    with pytest.raises(UserError, match=r"text.txt is gzipped; let its name end in .gz"):
+        TextFiles.open([path])

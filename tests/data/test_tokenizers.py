@@ -1,5 +1,6 @@
 """Tokenizers: exact round trips, the library's own ids, unknowns counted, text as it streams."""
 
+import json
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -192,7 +193,7 @@ def test_unknown_characters_are_counted_in_one_warning() -> None:
     with pytest.warns(UnknownTokenWarning) as caught:
         ids = tokenizer.encode("éa é한")
     assert len(caught) == 1
-    assert "'é' (2x), '한' (1x): 3 in all" in str(caught[0].message)
+    assert "'é' U+00E9 (2x), '한' U+D55C (1x): 3 in all" in str(caught[0].message)
     assert ids.tolist().count(tokenizer.unk_id) == 3
     assert tokenizer.decode(ids) == "\ufffda \ufffd\ufffd"
     with pytest.warns(UnknownTokenWarning, match="and 2 more"):
@@ -259,3 +260,74 @@ def test_the_librarys_nested_control_blanks() -> None:
     tokenizer = VARIANTS["word"]
     text = "the\x1ccat\x1dsat\x85on\u3000the"
     assert tokenizer.encode(text).tolist() == tokenizer.backend.encode(text).ids
+
+
+SPECIAL_NAMES = ["<pad>", "<bos>", "<eos>", "<unk>", "<", "eos>", "a", "<EOS>", "a<eos>b", "\x1d"]
+LITERALS = st.lists(st.sampled_from([*SPECIAL_NAMES, " ", "\n", "\r\n"])).map("".join)
+
+
+@pytest.mark.parametrize("kind", ["byte", "char", "bpe", "word"])
+@given(LITERALS)
+@example("a <eos> <pad><bos>b <unk>\n<\x1deos>")
+def test_names_of_special_tokens_in_a_text_are_text(kind: str, text: str) -> None:
+    tokenizer = build(kind, f"a {text}", specials=("<pad>", "<bos>", "<eos>"), vocab_size=400)
+    ids, unknown = tokenizer.encode_with_unknowns(text)
+    assert not unknown
+    assert not {tokenizer.pad_id, tokenizer.bos_id} & set(ids.tolist())
+    library = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    assert ids.tolist() == library.encode(text).ids
+    decoded = tokenizer.decode(ids)
+    assert decoded == library.decode(ids.tolist(), skip_special_tokens=False)
+    if kind == "word":  # Words and lines are kept, blanks are not; <unk> is the unknown word.
+        lines = [" ".join(line.split()) for line in text.split("\n")]
+        assert decoded == "\n".join(lines)
+        assert ids.tolist().count(tokenizer.eos_id) == text.count("\n")
+    else:
+        assert decoded == text
+        assert tokenizer.eos_id not in ids
+        assert tokenizer.unk_id not in ids
+
+
+def test_words_that_name_special_tokens_by_hand() -> None:
+    tokenizer = build("word", "<pad> a <bos>\n<eos>\n")
+    assert (tokenizer.pad_id, tokenizer.bos_id) == (None, None)
+    assert tokenizer.special_ids == (tokenizer.unk_id,)
+    assert tokenizer.vocab_size == 4 + 2
+    assert tokenizer.decode(tokenizer.encode("a <pad> <eos>\n<bos>")) == "a <pad> <eos>\n<bos>"
+    with pytest.warns(UnknownTokenWarning, match=r"'x<eos>' \(1x\)"):
+        tokenizer.encode("x<eos>")
+    with pytest.raises(UserError, match="the text has '<unk>', which is no integer"):
+        build("integer", "1 <unk> 2")
+
+
+def test_special_ids() -> None:
+    tokenizer = build("char", "ab", specials=("<pad>", "<bos>", "<eos>"))
+    assert tokenizer.special_ids == (tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id)
+    assert build("byte").special_ids == ()
+    assert build("bpe", specials=("<eos>",)).special_ids == ()
+
+
+def test_word_tokenizers_of_earlier_files() -> None:
+    """Without marks a text's `<pad>` is a word of it; all other ids are as they are now."""
+    tokenizer = build("word", PROSE + "<pad> " * 50)
+    spec = json.loads(tokenizer.backend.to_str())
+    first, last = spec["normalizer"]["normalizers"][0], spec["normalizer"]["normalizers"][-1]
+    spec["normalizer"]["normalizers"] = [first, last]
+    words = spec["model"]["vocab"]
+    spec["model"]["vocab"] = {word.replace("\x1d", ""): words[word] for word in words}
+    spec["decoder"]["decoders"].pop()
+    earlier = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(spec)))
+    assert (earlier.kind, earlier.pad_id) == ("word", None)
+    assert (earlier.eos_id, earlier.unk_id) == (tokenizer.eos_id, tokenizer.unk_id)
+    assert earlier.decode(earlier.encode("the <pad> cat")) == "the <pad> cat"
+    assert earlier.encode(PROSE).tolist() == tokenizer.encode(PROSE).tolist()
+    assert earlier.encode("the\rcat").tolist() == earlier.encode("the cat").tolist()
+
+
+def test_every_line_end_ends_a_line_of_words() -> None:
+    tokenizer = build("word", "a b\rc\r\nd\n\re")
+    assert tokenizer.decode(tokenizer.encode("a b\rc\r\nd\n\re")) == "a b\nc\nd\n\ne"
+    library = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    assert library.encode("a\r\rb\r\n\rc").ids == tokenizer.encode("a\r\rb\r\n\rc").tolist()
+    character = build("char", "abcd \r\n")
+    assert character.decode(character.encode("a b\rc\r\nd")) == "a b\rc\r\nd"

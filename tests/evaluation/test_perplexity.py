@@ -1,16 +1,17 @@
-"""Exact nll against NumPy."""
+"""Sums over held-out batches, and units, against NumPy."""
 
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxgen.evaluation.perplexity import Nll, make_evaluator
+from jaxgen.evaluation.perplexity import Nll, bits, perplexity
+from jaxgen.evaluation.sums import make_sums
+from jaxgen.types import LossAux, Sum
 
 TRACES = []
 
@@ -23,10 +24,10 @@ def loss_fn(params: Any, carry: Any, batch: Any, key: Any) -> Any:
     nll = params * seen
     count = batch["mask"].sum().astype(jnp.float32)
     total = jnp.where(batch["mask"], nll, 0).sum()
-    return total / count, (seen[:, -1], total, count)
+    return total / count, LossAux(seen[:, -1], {"nll": Sum(total, count)}, count)
 
 
-EVALUATE = make_evaluator(loss_fn, windows_per_dispatch=3)
+EVALUATE = make_sums(loss_fn, batches_per_dispatch=3)
 
 
 @settings(deadline=None, max_examples=20)
@@ -36,33 +37,33 @@ def test_every_token_counts_once(windows: int, seed: int) -> None:
     x = random.normal(size=(windows, 2, 5)).astype(np.float32)
     mask = random.random((windows, 2, 5)) < 0.7
     batches = [{"x": x[i], "mask": mask[i]} for i in range(windows)]
-    result = EVALUATE(jnp.float32(2.0), jnp.ones(2), iter(batches))
+    result = EVALUATE(jnp.float32(2.0), jnp.ones(2), iter(batches))["nll"]
     line = np.where(mask, x, 0).astype(np.float64).transpose(1, 0, 2).reshape(2, -1)
     seen = 1.0 + np.cumsum(line, axis=1)
     expected = (2.0 * seen * mask.transpose(1, 0, 2).reshape(2, -1)).sum()
     assert result.total == pytest.approx(expected, rel=1e-4, abs=1e-4)
-    assert result.count == mask.sum()
+    assert result.weight == mask.sum()
 
 
 def test_one_program_for_any_number_of_windows() -> None:
     TRACES.clear()
-    evaluate = make_evaluator(loss_fn, windows_per_dispatch=3)
+    evaluate = make_sums(loss_fn, batches_per_dispatch=3)
     batch = {"x": np.ones((2, 5), np.float32), "mask": np.ones((2, 5), bool)}
     for windows in (1, 3, 7):
-        assert evaluate(jnp.float32(0.5), jnp.zeros(2), [batch] * windows).count == 10 * windows
+        found = evaluate(jnp.float32(0.5), jnp.zeros(2), [batch] * windows)["nll"]
+        assert found.weight == 10 * windows
     assert len(TRACES) == 1
 
 
 def test_no_text() -> None:
-    assert EVALUATE(jnp.float32(1.0), jnp.zeros(2), []) == Nll(0.0, 0)
+    assert EVALUATE(jnp.float32(1.0), jnp.zeros(2), []) == {}
 
 
 def test_units() -> None:
-    nll = Nll(total=8 * math.log(4), count=8)
-    assert nll.mean == pytest.approx(math.log(4))
-    assert nll.perplexity == pytest.approx(4.0)
-    assert nll.bits == pytest.approx(2.0)
-    assert Nll(1e6, 1).perplexity == math.inf
+    assert bits(math.log(4)) == pytest.approx(2.0)
+    assert perplexity(math.log(4)) == pytest.approx(4.0)
+    assert perplexity(1e6) == math.inf
+    assert Nll(total=8 * math.log(4), count=8).mean == pytest.approx(math.log(4))
     assert Nll(0.0, 0).mean == 0.0
 
 
@@ -71,10 +72,9 @@ def test_long_sums_stay_exact() -> None:
 
     def constant(params: Any, carry: Any, batch: Any, key: Any) -> Any:
         total = jnp.float32(0.1) * batch.sum()
-        return total, (carry, total, batch.sum())
+        return total, LossAux(carry, {"nll": Sum(total, batch.sum())}, batch.sum())
 
     windows = [np.full((1,), 10_000.0, np.float32)] * 1000
-    result = make_evaluator(constant, windows_per_dispatch=500)(jnp.zeros(()), (), windows)
-    assert result.count == 10_000_000
-    assert result.mean == pytest.approx(float(np.float32(0.1)), rel=1e-7)
-    assert jax.tree.leaves(result) == [result]
+    result = make_sums(constant, batches_per_dispatch=500)(jnp.zeros(()), (), windows)["nll"]
+    assert result.weight == 10_000_000
+    assert result.total / result.weight == pytest.approx(float(np.float32(0.1)), rel=1e-7)

@@ -198,6 +198,23 @@ def test_tokenizers_without_special_tokens_ban_nothing():
     assert make_request(byte, "a", {}).sampling.banned_tokens is None
 
 
+def test_a_broken_model_is_an_error_that_names_the_step(lm):
+    """After reading `z` the logits are NaN; a text that ended before never gets there."""
+    z = int(lm.tokenizer.encode("z")[0])
+    embedding = lm.params["embedding"].at[z].set(np.nan)
+    broken = replace(lm, params={**lm.params, "embedding": embedding})
+    forced = lm.tokenizer.encode("abcz").tolist()
+    options = {"max_new_tokens": 200, "forced_tokens": forced}
+    for stop in (None, "never!"):
+        with pytest.raises(UserError, match="got NaN at step 5 of the text"):
+            broken.sample(["q", "r"], stop=stop, **options)
+    assert broken.generate(["q", "r"], stop="cz", **options) == ["ab", "ab"]
+    stream = broken.stream("q", chunk=2, **options)
+    assert [next(stream), next(stream)] == ["ab", "cz"]
+    with pytest.raises(UserError, match="got NaN at step 5 of the text"):
+        next(stream)
+
+
 def test_labels_are_checked(lm):
     request = make_request(lm.tokenizer, ["a", "b"], {"label": 2}, num_labels=3)
     assert request.condition.tolist() == [2, 2]
@@ -319,6 +336,8 @@ def test_integers_and_words(lm):
         ({"temprature": 1}, "there is no option `temprature`; there are max_new_tokens"),
         ({"prompt": ["a", "b"], "top_p": [0.1] * 3}, "`top_p` must hold one value or one for each"),
         ({"stop": ""}, "`stop` must hold strings that are not empty"),
+        ({"stop": "\udcff"}, "`stop` must hold Unicode text"),
+        ({"logprobs": False}, "there is no option `logprobs`"),
         ({"top_k": 99}, "`top_k` must be at most the vocabulary"),
     ],
 )

@@ -1,14 +1,17 @@
 """LSTM modules: folding, stacks, directions, dropout, and Flax's own cell as the reference."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 
+from jaxgen.nn import LSTM, LSTMCarry, LSTMCell
 from jaxgen.nn.dropout import drop
-from jaxgen.nn.inputs import TokenInputs
-from jaxgen.nn.lstm import LSTM, LSTMCell, LSTMLayer
+from jaxgen.nn.inputs import TokenInputs, project
+from jaxgen.nn.lstm import LSTMLayer
 from jaxgen.ops.lstm import zero_carry
 
 B, T, D, H = 3, 5, 4, 6
@@ -31,7 +34,7 @@ def flax_parameters(layer):
     return names
 
 
-def test_cell_and_stack_equal_flax():
+def test_a_layer_equals_flax():
     x = inputs()
     module = LSTM((H,))
     params = module.init(jax.random.key(0), x)["params"]
@@ -41,12 +44,65 @@ def test_cell_and_stack_equal_flax():
     (c, _), expected = reference.apply({"params": theirs}, x)
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(carry.c, c, rtol=1e-5, atol=1e-6)
-    cell = LSTMCell(H)
-    step, hidden = cell.apply({"params": params["layer_0"]}, zero_carry(B, H), x[:, 0])
-    np.testing.assert_allclose(hidden, outputs[:, 0], rtol=1e-5, atol=1e-6)
-    assert jax.tree.structure(step) == jax.tree.structure(carry)
-    under_rnn = nn.RNN(cell).apply({"params": {"cell": params["layer_0"]}}, x)
-    np.testing.assert_allclose(under_rnn, outputs, rtol=1e-5, atol=1e-6)
+
+
+def test_the_input_projection_equals_its_definition():
+    """Values and gradients, to the order of the sums: it flattens the axes before its features."""
+    x = inputs()
+    kernel, bias, weights = inputs(1, (D, 4 * H)), inputs(2, (4 * H,)), inputs(3, (B, T, 4 * H))
+
+    def plain(x, kernel, bias):
+        return jnp.einsum("btd,dg->btg", x, kernel) + bias
+
+    def total(run, *arguments):
+        return (run(*arguments) * weights).sum()
+
+    def ours(x, kernel, bias):
+        return project(x, kernel, bias, jnp.float32)
+
+    grads = jax.grad(partial(total, ours), (0, 1, 2))(x, kernel, bias)
+    expected = jax.grad(partial(total, plain), (0, 1, 2))(x, kernel, bias)
+    np.testing.assert_allclose(ours(x, kernel, bias), plain(x, kernel, bias), rtol=1e-5, atol=1e-6)
+    for a, b in zip(grads, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "layernorm_lstm"])
+def test_a_cell_is_one_step_of_a_layer(kind):
+    """In a loop, under Flax's `nn.RNN` with lengths, and with its own parameters for a layer."""
+    x, lengths = inputs(), jnp.asarray([5, 2, 3])
+    cell, module = LSTMCell(H, kind), LSTM((H,), cell=kind)
+    rnn = nn.RNN(cell, return_carry=True)
+    params = jax.jit(rnn.init)(jax.random.key(0), x)["params"]["cell"]
+    whole = jax.tree.structure(module.init(jax.random.key(0), x)["params"])
+    assert jax.tree.structure({"layer_0": params}) == whole
+    mask = jnp.arange(T) < lengths[:, None]
+    (end,), expected = module.apply({"params": {"layer_0": params}}, x, mask=mask)
+    step = jax.jit(lambda carry, now: cell.apply({"params": params}, carry, now))
+    carry = cell.initialize_carry(jax.random.key(0), x[:, 0].shape)
+    for t in range(T):
+        carry, hidden = step(carry, x[:, t])
+        outputs = jnp.where(mask[:, t, None], hidden, 0)
+        np.testing.assert_allclose(outputs, expected[:, t], rtol=1e-5, atol=1e-6)
+    carry, outputs = rnn.apply({"params": {"cell": params}}, x, seq_lengths=lengths)
+    np.testing.assert_allclose(jnp.where(mask[..., None], outputs, 0), expected, atol=1e-6)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), carry, end)
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (2, 1)], ids=str)
+def test_a_cell_takes_any_leading_axes(shape):
+    """As Flax's own cells do: no batch, one axis of it, or more."""
+    x = inputs(shape=(2, D))
+    cell = LSTMCell(H, dtype=jnp.bfloat16)
+    params = cell.init(jax.random.key(0), zero_carry(2, H, jnp.bfloat16), x)
+    carry = cell.initialize_carry(jax.random.key(0), (*shape, D))
+    assert [leaf.shape for leaf in carry] == [(*shape, H)] * 2
+    assert (carry.c.dtype, carry.h.dtype) == (jnp.float32, jnp.bfloat16)
+    rows = x if shape else x[:1]
+    _, expected = cell.apply(params, zero_carry(len(rows), H, jnp.bfloat16), rows)
+    end, hidden = cell.apply(params, carry, rows.reshape(*shape, D))
+    np.testing.assert_array_equal(hidden, expected.reshape(*shape, H))
+    assert end.h.shape == end.c.shape == (*shape, H)
 
 
 def test_a_fresh_cell_remembers():
@@ -56,6 +112,8 @@ def test_a_fresh_cell_remembers():
     np.testing.assert_array_equal(params["bias"], expected)
     gate = params["recurrent_kernel"][:, :H]
     np.testing.assert_allclose(gate @ gate.T, np.eye(H), atol=1e-5)  # orthogonal, gate by gate
+    for name in ("input_kernel", "recurrent_kernel"):
+        assert len(np.unique(params[name])) == params[name].size  # each gate has its own draw
 
 
 @pytest.mark.parametrize("vocab_size", [4, 40], ids=["folded", "gathered"])
@@ -103,16 +161,23 @@ def test_padding_in_both_directions_equals_each_row_alone(cell):
             np.testing.assert_allclose(a[row], b[0], rtol=1e-5, atol=1e-6)
 
 
-def test_a_reset_splits_a_row_in_two_documents_in_both_directions():
+@pytest.mark.parametrize("kind", ["lstm", "layernorm_lstm"])
+def test_a_reset_splits_a_row_in_two_documents_in_both_directions(kind):
+    """A document begins at the first step too: that ends nothing for the walk from the end."""
     x = inputs()
-    module = LSTM((H,), bidirectional=True)
+    module = LSTM((H,), bidirectional=True, cell=kind)
     variables = module.init(jax.random.key(0), x)
-    resets = jnp.zeros((B, T), bool).at[:, 2].set(True)
-    _, outputs = module.apply(variables, x, resets=resets)
-    _, first = module.apply(variables, x[:, :2])
-    _, second = module.apply(variables, x[:, 2:])
+    fresh = module.initial_carry(B)
+    carry = tuple(LSTMCarry(*inputs(seed, (2, B, H))) for seed in (1, 2))
+    resets = jnp.zeros((B, T), bool).at[:, jnp.asarray([0, 2])].set(True)
+    ends, outputs = module.apply(variables, x, carry, resets=resets)
+    first_ends, first = module.apply(variables, x[:, :2], fresh)
+    # The backward walk enters with the carry at the last step, and only there.
+    second_ends, second = module.apply(variables, x[:, 2:], (fresh[0], carry[1]))
     expected = jnp.concatenate([first, second], axis=1)
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
+    for mine, theirs in zip(ends, (second_ends[0], first_ends[1]), strict=True):
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), mine, theirs)
 
 
 def layer_norm_by_hand(v):

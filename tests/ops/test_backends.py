@@ -9,12 +9,18 @@ from jaxgen.errors import UserError
 from jaxgen.models.language_model import LanguageModel, prefill_fn_of
 from jaxgen.nn.lstm import LSTM
 from jaxgen.ops import tpu
-from jaxgen.ops.backends import Platform, Problem, choose_backend, compiling_for, platform_here
+from jaxgen.ops.backends import (
+    Platform,
+    RecurrenceSpec,
+    choose_backend,
+    compiling_for,
+    platform_here,
+)
 from jaxgen.ops.lstm import lstm, zero_carry
 
 CPU, CUDA, ROCM = Platform("cpu"), Platform("cuda", "NVIDIA H100"), Platform("rocm", "MI300")
 V5E, V6E = Platform("tpu", "TPU v5 lite"), Platform("tpu", "TPU v6 lite")
-PLAIN = Problem(T=64, B=16, H=512)
+PLAIN = RecurrenceSpec(T=64, B=16, H=512)
 
 
 @pytest.mark.parametrize(
@@ -26,13 +32,13 @@ PLAIN = Problem(T=64, B=16, H=512)
         (CUDA, {"dtype": jnp.bfloat16}, "scan", "float32 only, and the type is bfloat16"),
         (CUDA, {"mask": True}, "scan", "no mask"),
         (CUDA, {"mask": True, "resets": True}, "scan", "no mask and no resets"),
-        (CUDA, {"conditioned": True}, "scan", "each row's own"),
+        (CUDA, {"conditioned": True}, "scan", "bias of each row's own"),
         (CUDA, {"cell": "layernorm_lstm"}, "scan", "no layernorm_lstm cell"),
         (CUDA, {"projected": True}, "scan", "jaxgen.nn.LSTM"),
         (V5E, {}, "scan", "XLA keeps the 2 MiB of recurrent matrix in VMEM itself"),
         (V5E, {"H": 500}, "scan", "multiple of 128 units, got H=500"),
-        (V5E, {"H": 3072, "dtype": jnp.bfloat16}, "pallas", "modelled"),
-        (V6E, {"H": 3072, "dtype": jnp.bfloat16, "mask": True}, "pallas", "72 MiB"),
+        (V5E, {"H": 3072, "dtype": jnp.bfloat16}, "scan", "not been measured on a TPU"),
+        (V6E, {"H": 3072, "dtype": jnp.bfloat16, "mask": True}, "scan", 'try backend="pallas"'),
         (V5E, {"H": 3072, "dtype": jnp.bfloat16, "B": 1024}, "scan", "products hide"),
         (V6E, {"H": 4096, "dtype": jnp.bfloat16}, "scan", "does not fit 128 MiB of VMEM"),
         (V6E, {"H": 3072}, "scan", "does not fit"),
@@ -63,6 +69,21 @@ def test_a_backend_that_cannot_run_is_an_error_with_a_way_out(backend, platform,
         choose_backend(backend, PLAIN._replace(**changes), platform)
 
 
+@pytest.mark.parametrize("chip", [*tpu.CHIPS, "TPU v9"])
+def test_a_kernel_that_was_never_measured_is_never_the_automatic_choice(chip):
+    """Where it fits and is modelled faster, it is named in the reason and may be asked for."""
+    advised = []
+    for B, H in ((8, 512), (16, 2048), (16, 3072)):
+        spec = PLAIN._replace(B=B, H=H, dtype=jnp.bfloat16)
+        choice = choose_backend("auto", spec, Platform("tpu", chip))
+        assert choice.name == "scan"
+        if 'backend="pallas"' in choice.reason:
+            advised.append(H)
+            asked = choose_backend("pallas", spec, Platform("tpu", chip))
+            assert asked == ("pallas", "asked for")
+    assert advised == ([3072] if tpu.chip_of(chip).vmem == 128 * 2**20 else [])
+
+
 @pytest.mark.parametrize("platform", [CPU, CUDA, V5E])
 def test_what_is_asked_for_is_run_where_it_can(platform):
     assert choose_backend("scan", PLAIN, platform).name == "scan"
@@ -79,9 +100,9 @@ def test_compiling_for_another_platform_ends_with_its_block():
 
 
 def test_operations_and_modules_refuse_what_they_cannot_run():
-    gates, kernel = jnp.zeros((2, 1, 16)), jnp.zeros((4, 16))
+    pre_activations, kernel = jnp.zeros((2, 1, 16)), jnp.zeros((4, 16))
     with pytest.raises(UserError, match="the platform is cpu"):
-        lstm(gates, kernel, zero_carry(1, 4), backend="pallas")
+        lstm(pre_activations, kernel, zero_carry(1, 4), backend="pallas")
     with pytest.raises(UserError, match="the platform is cpu"):
         LSTM((4,), backend="cudnn").init(jax.random.key(0), jnp.zeros((1, 2, 3)))
     layernorm = LSTM((4,), cell="layernorm_lstm", backend="pallas")
@@ -102,7 +123,7 @@ def test_a_prompt_is_read_where_the_training_backend_cannot_run():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("B", [1, 8, 20, 64, 1000])
 @pytest.mark.parametrize("T", [1, 35, 127, 1024])
-def test_blocks_cover_the_problem_and_fit(T, B, dtype):
+def test_blocks_cover_all_steps_and_rows_and_fit(T, B, dtype):
     chip = tpu.CHIPS["TPU v5 lite"]
     for H in (128, 768, 1024):
         blocks = tpu.plan_blocks(T, B, H, dtype, chip)
@@ -110,6 +131,15 @@ def test_blocks_cover_the_problem_and_fit(T, B, dtype):
         assert B % blocks.rows == 0
         assert blocks.rows == B or blocks.rows % tpu.SUBLANES == 0
         assert blocks.vmem < chip.vmem
+
+
+def test_blocks_by_hand():
+    """The pre-activations, activations, `c`, `h` twice and flags of 32 steps, double-buffered."""
+    step = 2 * 16 * 4 * (4 * 512 + 4 * 512 + 512 + 2 * 512 + 128)
+    scratch = 16 * 16 * 4 * 512 * 4
+    matrix = 512 * 4 * 512 * 4
+    blocks = tpu.plan_blocks(64, 16, 512, jnp.float32, tpu.CHIPS["TPU v5 lite"])
+    assert blocks == (16, 32, matrix + 32 * step + scratch)
 
 
 def test_the_ridge_is_where_a_step_reads_as_long_as_it_multiplies():

@@ -33,6 +33,14 @@ def test_sums_of_each_token(sums):
     np.testing.assert_allclose(sums(9, tokens, values), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("sums", [scattered_sums, one_hot_sums])
+def test_sums_of_bfloat16_are_float32(sums):
+    """In bfloat16 a sum of ones ends at 256."""
+    total = sums(1, jnp.zeros(600, jnp.int32), jnp.ones((600, 1), jnp.bfloat16))
+    assert total.dtype == jnp.float32
+    assert total == 600
+
+
 @pytest.mark.parametrize("size", [256, 300, 2100])
 def test_logsumexp_by_stretches(size):
     x = 30 * jax.random.normal(jax.random.key(0), (3, 2, size))
@@ -60,6 +68,30 @@ def test_cross_entropy_gradient():
     value, grad = jax.value_and_grad(plain)(logits)
     np.testing.assert_allclose(ours[0], value, rtol=1e-5)
     np.testing.assert_allclose(ours[1], grad, rtol=1e-5, atol=1e-6)
+
+
+def test_cross_entropy_of_a_large_vocabulary():
+    """As large as those whose normaliser a CPU sums in stretches, with a rest."""
+    size = 8192 + 100
+    logits = 5 * jax.random.normal(jax.random.key(0), (3, size))
+    targets = jnp.asarray([0, 8191, size - 1])
+    value, grad = jax.value_and_grad(lambda x: cross_entropy(x, targets).sum())(logits)
+    wide = np.asarray(logits, np.float64)
+    log_p = wide - scipy.special.logsumexp(wide, axis=-1, keepdims=True)
+    expected = np.exp(log_p)
+    expected[np.arange(3), targets] -= 1
+    np.testing.assert_allclose(value, -log_p[np.arange(3), targets].sum(), rtol=1e-6)
+    np.testing.assert_allclose(grad, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_cross_entropy_of_bfloat16_is_computed_in_float32():
+    logits = (5 * jax.random.normal(jax.random.key(0), (3, 300))).astype(jnp.bfloat16)
+    targets = jnp.asarray([0, 17, 299])
+    value, grad = jax.value_and_grad(lambda x: cross_entropy(x, targets).sum())(logits)
+    assert (value.dtype, grad.dtype) == (jnp.float32, jnp.bfloat16)
+    wide = jax.value_and_grad(lambda x: cross_entropy(x, targets).sum())(logits.astype(jnp.float32))
+    np.testing.assert_allclose(value, wide[0], rtol=1e-6)
+    np.testing.assert_allclose(grad.astype(jnp.float32), wide[1], rtol=2**-8, atol=1e-7)
 
 
 def test_cross_entropy_of_huge_logits_is_finite():

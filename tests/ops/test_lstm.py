@@ -12,25 +12,25 @@ from jaxgen.ops.lstm import LSTMCarry, lstm, zero_carry
 
 def problem(seed, T, B, H, masked, reset, dtype=jnp.float32):
     r = np.random.default_rng(seed)
-    gates = jnp.asarray(r.normal(size=(T, B, 4 * H)), dtype)
+    pre_activations = jnp.asarray(r.normal(size=(T, B, 4 * H)), dtype)
     kernel = jnp.asarray(r.normal(size=(H, 4 * H)) / H**0.5, dtype)
     carry = LSTMCarry(
         jnp.asarray(r.normal(size=(B, H)), jnp.float32), jnp.asarray(r.normal(size=(B, H)), dtype)
     )
     mask = jnp.asarray(r.random((T, B)) < 0.7) if masked else None
     resets = jnp.asarray(r.random((T, B)) < 0.3) if reset else None
-    return gates, kernel, carry, mask, resets
+    return pre_activations, kernel, carry, mask, resets
 
 
-def loop(gates, kernel, carry, mask=None, resets=None, reverse=False):
+def loop(pre_activations, kernel, carry, mask=None, resets=None, reverse=False):
     """The cell's textbook equations, step by step, for autodiff to differentiate."""
-    (c, h), T = carry, gates.shape[0]
+    (c, h), T = carry, pre_activations.shape[0]
     outputs = [None] * T
     for t in reversed(range(T)) if reverse else range(T):
         c_in, h_in = c, h
         if resets is not None:
             c_in, h_in = (jnp.where(resets[t][:, None], 0.0, s) for s in (c, h))
-        i, f, g, o = jnp.split(gates[t] + h_in @ kernel, 4, axis=-1)
+        i, f, g, o = jnp.split(pre_activations[t] + h_in @ kernel, 4, axis=-1)
         c_new = jax.nn.sigmoid(f) * c_in + jax.nn.sigmoid(i) * jnp.tanh(g)
         h_new = jax.nn.sigmoid(o) * jnp.tanh(c_new)
         real = jnp.ones(c.shape[0], bool)[:, None] if mask is None else mask[t][:, None]
@@ -41,14 +41,14 @@ def loop(gates, kernel, carry, mask=None, resets=None, reverse=False):
 
 def objective(run, arguments, **options):
     """A scalar that reaches every output with weights of its own."""
-    gates, kernel, carry, mask, resets = arguments
+    pre_activations, kernel, carry, mask, resets = arguments
 
-    def scalar(gates, kernel, carry):
-        end, outputs = run(gates, kernel, carry, mask=mask, resets=resets, **options)
+    def scalar(pre_activations, kernel, carry):
+        end, outputs = run(pre_activations, kernel, carry, mask=mask, resets=resets, **options)
         weights = jnp.cos(jnp.arange(outputs.size, dtype=jnp.float32)).reshape(outputs.shape)
         return (weights * outputs).sum() + (end.c * end.c).sum() + 3.0 * end.h.sum()
 
-    return jax.value_and_grad(scalar, argnums=(0, 1, 2))(gates, kernel, carry)
+    return jax.value_and_grad(scalar, argnums=(0, 1, 2))(pre_activations, kernel, carry)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -65,10 +65,10 @@ def test_values_and_gradients_match_the_written_out_loop(masked, reset, reverse)
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), cut=st.integers(1, 7))
 def test_two_halves_through_the_carry_equal_the_whole(seed, cut):
-    gates, kernel, carry, mask, resets = problem(seed, 8, 2, 4, True, True)
-    end, outputs = lstm(gates, kernel, carry, mask=mask, resets=resets)
-    middle, first = lstm(gates[:cut], kernel, carry, mask=mask[:cut], resets=resets[:cut])
-    last, second = lstm(gates[cut:], kernel, middle, mask=mask[cut:], resets=resets[cut:])
+    pre_activations, kernel, carry, mask, resets = problem(seed, 8, 2, 4, True, True)
+    end, outputs = lstm(pre_activations, kernel, carry, mask=mask, resets=resets)
+    middle, first = lstm(pre_activations[:cut], kernel, carry, mask=mask[:cut], resets=resets[:cut])
+    last, second = lstm(pre_activations[cut:], kernel, middle, mask=mask[cut:], resets=resets[cut:])
     np.testing.assert_allclose(jnp.concatenate([first, second]), outputs, rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(last.c, end.c, rtol=1e-6, atol=1e-7)
 
@@ -76,10 +76,12 @@ def test_two_halves_through_the_carry_equal_the_whole(seed, cut):
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), length=st.integers(0, 6))
 def test_padding_changes_nothing(seed, length):
-    gates, kernel, carry, _, _ = problem(seed, 6, 2, 4, False, False)
+    pre_activations, kernel, carry, _, _ = problem(seed, 6, 2, 4, False, False)
     mask = jnp.broadcast_to(jnp.arange(6)[:, None] < length, (6, 2))
-    end, outputs = lstm(gates, kernel, carry, mask=mask)
-    short_end, short = lstm(gates[:length], kernel, carry) if length else (carry, outputs[:0])
+    end, outputs = lstm(pre_activations, kernel, carry, mask=mask)
+    short_end, short = (
+        lstm(pre_activations[:length], kernel, carry) if length else (carry, outputs[:0])
+    )
     np.testing.assert_allclose(outputs[:length], short, rtol=1e-6, atol=1e-7)
     assert not outputs[length:].any()
     for a, b in zip(end, short_end, strict=True):
@@ -87,10 +89,10 @@ def test_padding_changes_nothing(seed, length):
 
 
 def test_a_reset_forgets_what_came_before():
-    gates, kernel, carry, _, _ = problem(1, 5, 2, 4, False, False)
+    pre_activations, kernel, carry, _, _ = problem(1, 5, 2, 4, False, False)
     resets = jnp.zeros((5, 2), bool).at[3].set(True)
-    _, outputs = lstm(gates, kernel, carry, resets=resets)
-    _, fresh = lstm(gates[3:], kernel, zero_carry(2, 4))
+    _, outputs = lstm(pre_activations, kernel, carry, resets=resets)
+    _, fresh = lstm(pre_activations[3:], kernel, zero_carry(2, 4))
     np.testing.assert_allclose(outputs[3:], fresh, rtol=1e-6, atol=1e-7)
 
 
@@ -120,6 +122,6 @@ def matmuls(jaxpr):
 
 
 def test_the_gradient_of_the_kernel_costs_no_matmul_inside_the_loops():
-    gates, kernel, carry, _, _ = problem(0, 6, 3, 5, False, False)
-    ours = jax.make_jaxpr(jax.grad(lambda k: lstm(gates, k, carry)[1].sum()))(kernel)
+    pre_activations, kernel, carry, _, _ = problem(0, 6, 3, 5, False, False)
+    ours = jax.make_jaxpr(jax.grad(lambda k: lstm(pre_activations, k, carry)[1].sum()))(kernel)
     assert matmuls(ours.jaxpr) == [1, 1]  # forward, backward

@@ -36,8 +36,8 @@ def problem(T, B, H, flagged, dtype=jnp.float32):
 def everything(run, arrays, flags):
     """Outputs, carry, and the gradients of a scalar that reaches all of them."""
 
-    def scalar(gates, kernel, carry):
-        end, outputs = run(gates, kernel, carry, **flags)
+    def scalar(pre_activations, kernel, carry):
+        end, outputs = run(pre_activations, kernel, carry, **flags)
         weights = jnp.cos(jnp.arange(outputs.size, dtype=jnp.float32)).reshape(outputs.shape)
         total = (weights * outputs.astype(jnp.float32)).sum() + (end.c * end.c).sum()
         return total + 3.0 * end.h.astype(jnp.float32).sum(), (end, outputs)
@@ -83,8 +83,8 @@ def test_bfloat16_keeps_the_types_of_the_scan_and_stays_near_it():
 
 def test_what_does_not_fit_is_named():
     big = jax.ShapeDtypeStruct((4096, 4 * 4096), jnp.bfloat16)
-    gates = jax.ShapeDtypeStruct((2, 1, 4 * 4096), jnp.bfloat16)
+    pre_activations = jax.ShapeDtypeStruct((2, 1, 4 * 4096), jnp.bfloat16)
     state = jax.ShapeDtypeStruct((1, 4096), jnp.float32)
     carry = LSTMCarry(state, jax.ShapeDtypeStruct(state.shape, jnp.bfloat16))
     with pytest.raises(UserError, match=r"H=4096 in bfloat16 does not fit"):
-        jax.eval_shape(pallas_lstm, gates, big, carry)
+        jax.eval_shape(pallas_lstm, pre_activations, big, carry)

@@ -11,23 +11,16 @@ import optax
 import pytest
 
 from jaxgen.errors import UserError
-from jaxgen.training.parallel import (
-    Layout,
-    candidate_devices,
-    fastest,
-    make_chunk,
-    make_layout,
-    measure_devices,
-    usable_cores,
-)
-from jaxgen.training.step import init_state
+from jaxgen.training.devices import candidate_devices, fastest, measure_devices
+from jaxgen.training.parallel import Layout, jit_multi_step, make_layout, usable_cores
+from jaxgen.training.step import init_state, make_train_step
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
 
 
 def batches(toy: Any, steps: int, accumulate: int) -> Any:
     """Masked so unevenly that a mean of the devices' means would be wrong."""
-    windows = toy.Stream().chunk(0, 0, steps * accumulate)
+    windows = toy.Stream().read(0, 0, steps * accumulate)
     rows = np.array([0.95, 0.9, 0.2, 0.05])[:, None]
     random = np.random.default_rng(0).random((steps * accumulate, toy.B, toy.T))
     windows["mask"] = random < rows
@@ -36,13 +29,20 @@ def batches(toy: Any, steps: int, accumulate: int) -> Any:
     return {name: x.reshape(steps, accumulate, *x.shape[1:]) for name, x in windows.items()}
 
 
+def steps_of(loss_fn: Any, tx: Any, layout: Layout, accumulate: int = 1, **options: Any) -> Any:
+    train_step = make_train_step(
+        loss_fn, tx, accumulate=accumulate, axis_name=layout.axis_name, **options
+    )
+    return jit_multi_step(train_step, layout, accumulate=accumulate)
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_devices_equal_one(toy: Any, accumulate: int) -> None:
     tx = optax.sgd(0.1)
     ends = []
     for devices in (1, 2):
         layout = make_layout(devices)
-        chunk = make_chunk(
+        multi_step = steps_of(
             toy.deterministic_loss_fn, tx, layout, accumulate=accumulate, averaging="ema"
         )
         state = init_state(
@@ -51,8 +51,8 @@ def test_two_devices_equal_one(toy: Any, accumulate: int) -> None:
         state = layout.place_state(state)
         placed = layout.place_batches(batches(toy, 3, accumulate), accumulate=accumulate)
         for _ in range(2):  # twice, as the second call must not compile again
-            state, metrics = chunk(state, placed, 3)
-        assert chunk._cache_size() == 1
+            state, metrics = multi_step(state, placed, 3)
+        assert multi_step._cache_size() == 1
         assert layout.devices == devices
         ends.append((state._replace(key=jax.random.key_data(state.key)), metrics))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *ends)
@@ -60,9 +60,9 @@ def test_two_devices_equal_one(toy: Any, accumulate: int) -> None:
 
 def test_one_collective_a_step(toy: Any) -> None:
     layout, tx = make_layout(2), optax.sgd(0.5)
-    chunk = make_chunk(toy.deterministic_loss_fn, tx, layout)
+    multi_step = steps_of(toy.deterministic_loss_fn, tx, layout)
     state = init_state(toy.init_params(), tx, jax.random.key(1), carry=toy.carry())
-    program = chunk.lower(state, batches(toy, 3, 1), 3).compile().as_text()
+    program = multi_step.lower(state, batches(toy, 3, 1), 3).compile().as_text()
     assert program.count("all-reduce(") == 1
 
 
@@ -71,12 +71,12 @@ def test_devices_drop_different_units(toy: Any) -> None:
 
     def loss_fn(params: Any, carry: Any, batch: Any, key: Any) -> Any:
         noise = jax.random.normal(key, carry.shape)
-        loss, (_, *sums) = toy.loss_fn(params, carry, batch, key)
-        return loss, (noise, *sums)
+        loss, aux = toy.loss_fn(params, carry, batch, key)
+        return loss, aux._replace(carry=noise)
 
     layout, tx = make_layout(2), optax.sgd(0.5)
     state = init_state(toy.init_params(), tx, jax.random.key(1), carry=toy.carry())
-    state, _ = make_chunk(loss_fn, tx, layout)(
+    state, _ = steps_of(loss_fn, tx, layout)(
         layout.place_state(state), layout.place_batches(batches(toy, 1, 1)), 1
     )
     half = toy.B // 2
@@ -96,9 +96,7 @@ def test_local_is_the_whole_of_a_replicated_tree(toy: Any) -> None:
 
 def test_only_long_trainings_are_measured(toy: Any) -> None:
     tx = optax.sgd(0.5)
-    candidates = {
-        n: (layout := make_layout(n), make_chunk(toy.loss_fn, tx, layout)) for n in (1, 2)
-    }
+    candidates = {n: (layout := make_layout(n), steps_of(toy.loss_fn, tx, layout)) for n in (1, 2)}
 
     def make_state() -> Any:
         return init_state(toy.init_params(), tx, jax.random.key(1), carry=toy.carry())

@@ -9,15 +9,11 @@ from rich.console import Console
 
 from jaxgen.training import progress
 from jaxgen.training.plots import plot_run
-from jaxgen.training.progress import Display, duration, in_unit
+from jaxgen.training.progress import Display, duration
 from jaxgen.training.runs import Run
+from jaxgen.training.trainable import Objective
 
-
-def test_units() -> None:
-    assert in_unit(math.log(2), "bpc") == pytest.approx(1.0)
-    assert in_unit(math.log(9), "perplexity") == pytest.approx(9.0)
-    assert in_unit(1e4, "perplexity") == math.inf
-    assert in_unit(1.5, "nll") == 1.5
+NLL = Objective("nll", unit="nats per token")
 
 
 def test_durations() -> None:
@@ -26,21 +22,21 @@ def test_durations() -> None:
 
 def test_plain_lines_come_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
-    with Display(100, "bpc", Console(file=file)) as display:
-        display.update(10, 0.5, math.log(4), 12345.6, 90.0)
-        display.update(20, 1.0, 1.0, 12345.6, 80.0)
+    with Display(100, NLL, Console(file=file)) as display:
+        display.update(10, 0.5, {"nll": math.log(4), "bpc": 2.0}, 12345.6, 90.0)
+        display.update(20, 1.0, {"nll": 1.0}, 12345.6, 80.0)
         monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
-        display.update(30, 1.5, 1.0, 0.0, 0.0)
+        display.update(30, 1.5, {"nll": 1.0}, 0.0, 0.0)
     first, second = file.getvalue().splitlines()
-    assert first == ("step 10/100  epoch 0.50  loss 1.3863  bpc 2.000  12,346 tokens/s  1:30 left")
+    assert first == ("step 10/100  epoch 0.50  nll 1.3863  bpc 2.0000  12,346 tokens/s  1:30 left")
     assert second.startswith("step 30/100")
 
 
 def test_a_terminal_gets_a_live_line() -> None:
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=120)
-    with Display(100, "perplexity", console) as display:
-        display.update(50, 0.5, 1.0, 1000.0, 5.0)
+    with Display(100, NLL, console) as display:
+        display.update(50, 0.5, {"perplexity": 2.718}, 1000.0, 5.0)
         display.line("a [bold]sample[/bold]")
     text = file.getvalue()
     assert "step 50/100" in text
@@ -50,11 +46,11 @@ def test_a_terminal_gets_a_live_line() -> None:
 
 def test_plot(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", {})
-    assert plot_run(run) is None
+    assert plot_run(run, NLL) is None
     run.append_metrics({"step": 5, "nll": 2.0})
-    assert plot_run(run) == run.directory / "loss.png"
+    assert plot_run(run, NLL) == run.directory / "loss.png"
     run.append_metrics({"step": 5, "validation_nll": 2.1})
-    plot_run(run)
+    plot_run(run, NLL)
     assert (run.directory / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -62,4 +58,4 @@ def test_no_plot_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run = Run.create(tmp_path / "run", {})
     run.append_metrics({"step": 5, "nll": 2.0})
     monkeypatch.setattr("jaxgen.training.plots.find_spec", lambda name: None)
-    assert plot_run(run) is None
+    assert plot_run(run, NLL) is None

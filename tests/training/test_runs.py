@@ -15,7 +15,7 @@ import pytest
 
 from jaxgen.errors import UserError
 from jaxgen.training import runs
-from jaxgen.training.checkpoints import fill, load_tree, save_tree
+from jaxgen.training.checkpoints import load_tree, restore_like, save_tree
 from jaxgen.training.runs import Run, locked
 from jaxgen.training.step import TrainState, init_state
 
@@ -110,6 +110,7 @@ def test_resuming_before_the_first_checkpoint_starts_anew(run: Run) -> None:
 
 
 def test_a_run_is_not_overwritten(run: Run) -> None:
+    run.save(state_at(1), PROGRESS)
     with pytest.raises(UserError, match="already holds a run; continue it with --resume"):
         Run.create(run.directory, FILES)
 
@@ -123,7 +124,6 @@ def test_half_written_run(run: Run) -> None:
     (run.directory / "run.json").unlink()
     with pytest.raises(UserError, match="cut off: it has no run"):
         Run.open(run.directory)
-    assert Run.create(run.directory, FILES)
 
 
 def test_missing_file(run: Run) -> None:
@@ -139,10 +139,43 @@ def test_newer_format(run: Run) -> None:
         Run.open(run.directory)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "x"}', "null"])
+ENTRY = '{"format": 1, "notes": {}, "last": %s}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", '{"format": "x"}', "null", "\xff", "[" * 100_000),
+        *('{"format": 1}', '{"format": 1, "notes": [], "last": null}'),
+        *(ENTRY % 3, ENTRY % '{"step": 1}', ENTRY % '{"step": "1", "directory": "x", "files": {}}'),
+    ],
+)
 def test_damaged_index(run: Run, text: str) -> None:
-    (run.directory / "run.json").write_text(text)
+    (run.directory / "run.json").write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=r"run\.json is damaged"):
+        Run.open(run.directory)
+
+
+@pytest.mark.parametrize("line", [b"{", b"\xff", b"3", b""])
+def test_damaged_metrics(run: Run, line: bytes) -> None:
+    run.append_metrics({"step": 1})
+    with (run.directory / "metrics.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    run.append_metrics({"step": 3})
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged: line 2"):
+        run.read_metrics()
+
+
+def test_files_that_cannot_be_read(run: Run) -> None:
+    (run.directory / "config.toml").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"config\.toml is damaged"):
+        run.read_file("config.toml")
+    for name in ("config.toml", "run.json"):
+        (run.directory / name).unlink()
+        (run.directory / name).symlink_to(name)
+    with pytest.raises(UserError, match=r"cannot read .*config\.toml"):
+        run.read_file("config.toml")
+    with pytest.raises(UserError):
         Run.open(run.directory)
 
 
@@ -177,13 +210,13 @@ def test_checkpoint_of_other_settings(tmp_path: Path) -> None:
     saved = load_tree(tmp_path / "x", manifest)
     shape = jax.ShapeDtypeStruct
     good = {"a": shape((3,), np.float64), "b": {"c": shape((2,), np.float64)}}
-    assert_same(fill(good, saved, where="x"), {"a": np.ones(3), "b": {"c": np.ones(2)}})
+    assert_same(restore_like(good, saved, where="x"), {"a": np.ones(3), "b": {"c": np.ones(2)}})
     with pytest.raises(UserError, match="x has no `b/d`"):
-        fill({"a": good["a"], "b": {"d": good["a"]}}, saved, where="x")
+        restore_like({"a": good["a"], "b": {"d": good["a"]}}, saved, where="x")
     with pytest.raises(UserError, match="x has `b/c` too"):
-        fill({"a": good["a"]}, saved, where="x")
+        restore_like({"a": good["a"]}, saved, where="x")
     with pytest.raises(UserError, match=r"`a` is float64\[3\] there and float64\[4\] here"):
-        fill(good | {"a": shape((4,), np.float64)}, saved, where="x")
+        restore_like(good | {"a": shape((4,), np.float64)}, saved, where="x")
 
 
 def test_a_kill_while_saving_loses_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,14 +234,18 @@ def test_a_kill_while_saving_loses_nothing(run: Run, monkeypatch: pytest.MonkeyP
         (directory / "part").write_bytes(b"x")
         raise Killed
 
-    deaths = [("save_tree", die_half_way), ("write_text", die), ("shutil.rmtree", die)]
+    deaths = [
+        ("runs.save_tree", die_half_way),
+        ("runs.write_atomically", die),
+        ("starts.shutil.rmtree", die),
+    ]
     for step, (name, death) in enumerate(deaths, start=2):
         with monkeypatch.context() as patch:
-            patch.setattr(f"jaxgen.training.runs.{name}", death)
+            patch.setattr(f"jaxgen.training.{name}", death)
             with pytest.raises(Killed):
                 run.save(state_at(step), PROGRESS)
         run = Run.open(run.directory)
-        expected = 4 if name == "shutil.rmtree" else 1
+        expected = 4 if name == "starts.shutil.rmtree" else 1
         assert_same(run.restore(state_at(0))[0], state_at(expected))
     run.save(state_at(2), PROGRESS)  # where a half-written directory already lies
     assert_same(run.restore(state_at(0))[0], state_at(2))

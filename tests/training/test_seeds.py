@@ -13,12 +13,15 @@ import pytest
 from rich.console import Console
 
 from jaxgen.errors import UserError
-from jaxgen.training import loop, parallel, seeds
+from jaxgen.evaluation.perplexity import bits
+from jaxgen.training import loop, seeds
 from jaxgen.training.optimizers import make_optimizer
 from jaxgen.training.progress import Display
 from jaxgen.training.runs import Run
-from jaxgen.training.seed_runs import SeedRuns, seeds_history, together
+from jaxgen.training.seed_runs import SeedRuns, seed_group_of, seeds_history
 from jaxgen.training.step import init_state
+from jaxgen.training.trainable import Objective
+from jaxgen.types import Sum
 
 pytestmark = pytest.mark.slow
 
@@ -27,16 +30,23 @@ TIMES = ("seconds", "tokens_per_second")
 
 
 def state_of(toy: Any, settings: Any, seed: int) -> Any:
-    tx = make_optimizer(name="adam", learning_rate=0.01, clip_norm=5.0)
-    key = jax.random.key(seed)
-    params = toy.init_params(seed)
-    return init_state(params, tx, key, carry=toy.carry(), averaging=settings.averaging)
+    return toy.state_of(settings, seed, key=seed)
 
 
-def seeds_chunk(toy: Any, settings: Any, layout: Any, loss: Any = None) -> Any:
-    tx = make_optimizer(name="adam", learning_rate=0.01, clip_norm=5.0)
-    options = {"accumulate": settings.accumulate_steps, "averaging": settings.averaging}
-    return parallel.make_chunk(loss or toy.loss_fn, tx, layout, **options)
+def nll_of(values: Any) -> dict[str, Sum]:
+    """The sums of an evaluation of several seeds."""
+    return {"nll": Sum(np.array(values, np.float64), np.ones(len(values)))}
+
+
+def each_alone(toy: Any, count: int) -> Any:
+    """An evaluation of several seeds, one after the other."""
+    alone = toy.evaluate_fn()
+
+    def each(params: Any) -> Any:
+        own = [{k: v[i] for k, v in params.items() if k != "seed"} for i in range(count)]
+        return jax.tree.map(lambda *sums: np.stack(sums), *map(alone, own))
+
+    return each
 
 
 def train(
@@ -46,35 +56,30 @@ def train(
     numbers: Any = (0, 1, 2, 3),
     *,
     devices: int = 1,
-    chunk: Any = None,
+    multi_step: Any = None,
     evaluate: Any = None,
+    states: Any = None,
+    display: Any = None,
     **options: Any,
 ) -> list[loop.Result]:
-    """Train seeds into a directory, from where they stand."""
+    """Train seeds into a directory, from where it stands."""
     layout = seeds.make_seed_layout(len(numbers), devices)
-    chunk = chunk or seeds_chunk(toy, settings, layout)
-    alone = toy.evaluate_fn()
-
-    def each(params: Any) -> Any:
-        own = [jax.tree.map(lambda x, i=i: x[i], params) for i in range(len(numbers))]
-        return {"nll": np.array([alone(p)["nll"] for p in own])}
-
+    multi_step = multi_step or toy.multi_step_of(settings, layout)
     if SeedRuns.exists(directory):
         home = SeedRuns.open(directory)
     else:
         home = SeedRuns.create(directory, numbers, devices, lambda seed: toy.FILES)
-    states = [state_of(toy, settings, seed) for seed in numbers]
+    states = states or [state_of(toy, settings, seed) for seed in numbers]
+    evaluate = evaluate or each_alone(toy, len(numbers))
     return loop.train(
-        layout.place_members(states),
-        chunk,
-        options.pop("stream", None) or toy.Stream(),
-        evaluate or each,
+        toy.trainable(settings, evaluate, **options),
+        layout.stack_runs(states),
+        multi_step,
         home.runs,
         settings,
-        initial_carry=toy.carry(),
         layout=layout,
+        display=display,
         log=home.log,
-        **options,
     )
 
 
@@ -100,16 +105,16 @@ def settings(toy: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def chunk(toy: Any, settings: Any) -> Any:
+def multi_step(toy: Any, settings: Any) -> Any:
     """Of four seeds on one device; compiled once for the tests of this file."""
-    return seeds_chunk(toy, settings, seeds.make_seed_layout(4, 1))
+    return toy.multi_step_of(settings, seeds.make_seed_layout(4, 1))
 
 
 @pytest.fixture(scope="module")
-def whole(toy: Any, settings: Any, chunk: Any, tmp_path_factory: Any) -> Path:
+def whole(toy: Any, settings: Any, multi_step: Any, tmp_path_factory: Any) -> Path:
     """Four seeds that nothing disturbed."""
     directory = tmp_path_factory.mktemp("whole")
-    results = train(toy, directory, settings, chunk=chunk)
+    results = train(toy, directory, settings, multi_step=multi_step)
     assert {(r.reason, r.steps) for r in results} == {("finished", 48)}
     return directory
 
@@ -120,12 +125,12 @@ def test_each_seed_makes_the_steps_it_makes_alone(
 ) -> None:
     """One after the other bit for bit; all at once up to the order of additions in a product."""
     layout = seeds.make_seed_layout(4, devices, vmap)
-    together_ = seeds_chunk(toy, settings, layout)
-    state = layout.place_members([state_of(toy, settings, seed) for seed in range(4)])
+    all_at_once = toy.multi_step_of(settings, layout)
+    state = layout.stack_runs([state_of(toy, settings, seed) for seed in range(4)])
     _, alone, _ = toy.pieces(settings)
-    batches = toy.Stream().chunk(0, 0, 5)
-    state, metrics = together_(state, layout.place_batches(batches), np.int32(5))
-    for seed, member in enumerate(layout.members(state)):
+    batches = toy.Stream().read(0, 0, 5)
+    state, metrics = all_at_once(state, layout.place_batches(batches), np.int32(5))
+    for seed, member in enumerate(layout.unstack_runs(state)):
         wanted, rows = alone(state_of(toy, settings, seed), batches, np.int32(5))
         pairs = ((member.params, wanted.params), (member.opt_state, wanted.opt_state))
         for one, other in (*pairs, (jax.tree.map(lambda x, s=seed: x[s], metrics), rows)):
@@ -151,18 +156,18 @@ def test_a_seed_is_the_run_it_is_alone(
 def test_the_other_seeds_do_not_matter(toy: Any, settings: Any, vmap: bool) -> None:
     """Bit for bit, whatever the others are, even one that is not finite."""
     layout = seeds.make_seed_layout(2, 1, vmap)
-    chunk = seeds_chunk(toy, settings, layout)
-    batches = toy.Stream().chunk(0, 0, 5)
+    multi_step = toy.multi_step_of(settings, layout)
+    batches = toy.Stream().read(0, 0, 5)
     ends = []
     for other in (5, 6, None):
         neighbour = state_of(toy, settings, other or 0)
         if other is None:
             spoilt = jax.tree.map(lambda x: x * jnp.nan, neighbour.params)
             neighbour = neighbour._replace(params=spoilt)
-        state = layout.place_members([state_of(toy, settings, 3), neighbour])
-        state, _ = chunk(state, batches, np.int32(5))
-        ends.append(layout.members(state)[0].params)
-        assert bool(layout.members(state)[1].finite) == (other is not None)
+        state = layout.stack_runs([state_of(toy, settings, 3), neighbour])
+        state, _ = multi_step(state, batches, np.int32(5))
+        ends.append(layout.unstack_runs(state)[0].params)
+        assert bool(layout.unstack_runs(state)[1].finite) == (other is not None)
     for end in ends[1:]:
         jax.tree.map(np.testing.assert_array_equal, ends[0], end)
 
@@ -170,8 +175,8 @@ def test_the_other_seeds_do_not_matter(toy: Any, settings: Any, vmap: bool) -> N
 @needs_two
 def test_devices_never_talk(toy: Any, settings: Any) -> None:
     layout = seeds.make_seed_layout(4, 2)
-    state = layout.place_members([state_of(toy, settings, seed) for seed in range(4)])
-    program = seeds_chunk(toy, settings, layout).lower(state, toy.Stream().chunk(0, 0, 5), 5)
+    state = layout.stack_runs([state_of(toy, settings, seed) for seed in range(4)])
+    program = toy.multi_step_of(settings, layout).lower(state, toy.Stream().read(0, 0, 5), 5)
     text = program.compile().as_text()
     assert not any(name in text for name in ("all-reduce", "all-gather", "collective-permute"))
 
@@ -184,7 +189,7 @@ class Crash(BaseException):
 def test_resuming_changes_nothing(
     toy: Any,
     settings: Any,
-    chunk: Any,
+    multi_step: Any,
     whole: Path,
     tmp_path: Path,
     crash_at: int,
@@ -193,19 +198,19 @@ def test_resuming_changes_nothing(
     """Killed after so many files were written, some runs saved and some not: the same files."""
     from jaxgen.training import runs, seed_runs
 
-    write_text, writes = runs.write_text, []
+    write_atomically, writes = runs.write_atomically, []
 
     def dying(*arguments: Any) -> None:
         writes.append(arguments)
-        if len(writes) > 13 + crash_at:  # beyond those of the start
+        if len(writes) > 16 + crash_at:  # beyond those of the start
             raise Crash
-        write_text(*arguments)
+        write_atomically(*arguments)
 
     with monkeypatch.context() as patch, suppress(Crash):
-        patch.setattr(runs, "write_text", dying)
-        patch.setattr(seed_runs, "write_text", dying)
-        train(toy, tmp_path, settings, chunk=chunk)
-    results = train(toy, tmp_path, settings, chunk=chunk)
+        patch.setattr(runs, "write_atomically", dying)
+        patch.setattr(seed_runs, "write_atomically", dying)
+        train(toy, tmp_path, settings, multi_step=multi_step)
+    results = train(toy, tmp_path, settings, multi_step=multi_step)
     assert {(r.reason, r.steps) for r in results} == {("finished", 48)}
     for seed in range(4):
         assert_same(whole / f"seed-{seed}", tmp_path / f"seed-{seed}")
@@ -242,45 +247,32 @@ def test_one_seed_that_diverges_leaves_the_others(toy: Any, settings: Any, tmp_p
     stream.tokens = stream.tokens.copy()
     stream.tokens[0] = 0
     stream.tokens[0, 10 * toy.T] = toy.V - 1
-    alone = toy.evaluate_fn()
-
-    def each(params: Any) -> Any:
-        own = [{k: v[i] for k, v in params.items() if k != "seed"} for i in range(2)]
-        return {"nll": np.array([alone(p)["nll"] for p in own])}
-
-    ends = {}
+    ends, layout = {}, seeds.make_seed_layout(2, 1)
     for name, bad in (("bad", (1,)), ("good", (9,)), ("all", (0, 1))):
-        layout, shown = seeds.make_seed_layout(2, 1), io.StringIO()
-        home = SeedRuns.create(tmp_path / name, (0, 1), 1, lambda seed: toy.FILES)
-        arguments = (
-            layout.place_members(poisoned_states(toy, settings, (0, 1))),
-            seeds_chunk(toy, settings, layout, poisoned(toy, bad)),
-            stream,
-            each,
-        )
+        shown = io.StringIO()
         options = {
-            "initial_carry": toy.carry(),
-            "layout": layout,
-            "display": Display(48, "nll", Console(file=shown, width=200)),
+            "numbers": (0, 1),
+            "multi_step": toy.multi_step_of(settings, layout, poisoned(toy, bad)),
+            "states": poisoned_states(toy, settings, (0, 1)),
+            "stream": stream,
+            "display": Display(48, toy.OBJECTIVE, Console(file=shown, width=200)),
         }
         if name == "all":
             with pytest.raises(UserError, match=r"all 2 runs diverged, .*`loss` is nan at step 11"):
-                loop.train(*arguments, home.runs, settings, **options, log=home.log)
+                train(toy, tmp_path / name, settings, **options)
             break
-        ends[name] = loop.train(*arguments, home.runs, settings, **options, log=home.log)
+        ends[name] = train(toy, tmp_path / name, settings, **options)
         if name == "bad":
             message = "seed-1 diverged: `loss` is nan at step 11; the state after step 10 is saved"
             assert message in shown.getvalue()
-            again = SeedRuns.open(tmp_path / name)
-            same = (layout.place_members(poisoned_states(toy, settings, (0, 1))), *arguments[1:])
-            resumed = loop.train(*same, again.runs, settings, **options, log=again.log)
+            resumed = train(toy, tmp_path / name, settings, **options)
             assert [(r.reason, r.steps) for r in resumed] == [("finished", 48), ("diverged", 10)]
     assert [(r.reason, r.steps) for r in ends["bad"]] == [("finished", 48), ("diverged", 10)]
     assert [(r.reason, r.steps) for r in ends["good"]] == [("finished", 48), ("finished", 48)]
     assert_same(tmp_path / "bad/seed-0", tmp_path / "good/seed-0")
     last = Run.open(tmp_path / "bad/seed-1").load_checkpoint("last")
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last["params"]))
-    facts = seeds_history(tmp_path / "bad", "nll")["runs"]["seed-1"]
+    facts = seeds_history(tmp_path / "bad", toy.OBJECTIVE)["runs"]["seed-1"]
     assert (facts["steps"], facts["stopped"]) == (10, "`loss` is nan at step 11")
 
 
@@ -293,12 +285,12 @@ def test_a_seed_stops_early_alone(toy: Any, tmp_path: Path) -> None:
         tmp_path,
         settings,
         (0, 1),
-        evaluate=lambda params: {"nll": np.array(next(rows))},
-        unit="nll",
-        display=Display(48, "nll", Console(file=shown, width=200)),
+        evaluate=lambda params: nll_of(next(rows)),
+        objective=Objective("nll"),
+        display=Display(48, Objective("nll"), Console(file=shown, width=200)),
     )
-    assert (second.reason, second.steps, second.best_nll) == ("early stopping", 12, 3.0)
-    assert (first.reason, first.steps, first.best_nll) == ("early stopping", 20, 1.9)
+    assert (second.reason, second.steps, second.best) == ("early stopping", 12, 3.0)
+    assert (first.reason, first.steps, first.best) == ("early stopping", 20, 1.9)
     lines = shown.getvalue().splitlines()
     assert (
         "step 8  epoch 0.67  validation_nll 3.0000 ± 1.0000 (2 runs)  best 2.0000 seed-0" in lines
@@ -315,20 +307,20 @@ def test_a_seed_whose_validation_is_not_finite(toy: Any, tmp_path: Path) -> None
         tmp_path,
         toy.config(evaluate_every=24),
         (0, 1),
-        evaluate=lambda params: {"nll": np.array([nan, 1.0])},
+        evaluate=lambda params: nll_of([nan, 1.0]),
     )
     assert (first.reason, first.steps) == ("diverged", 24)
-    assert (second.reason, second.steps, second.best_nll) == ("finished", 48, 1.0)
+    assert (second.reason, second.steps, second.best) == ("finished", 48, 1.0)
 
 
 def test_a_run_knows_the_seeds_beside_it(whole: Path, tmp_path: Path) -> None:
-    assert together(whole / "seed-1") == whole.resolve()
-    assert together(whole) is None
+    assert seed_group_of(whole / "seed-1") == whole.resolve()
+    assert seed_group_of(whole) is None
     shutil.copytree(whole / "seed-1", tmp_path / "seed-1")
-    assert together(tmp_path / "seed-1") is None
+    assert seed_group_of(tmp_path / "seed-1") is None
     with pytest.raises(UserError, match=r"runs of several seeds: seed-0, .* such as .*seed-0 "):
         Run.open(whole)
-    facts = seeds_history(whole, "bpc")
+    facts = seeds_history(whole, Objective("nll", shown=("bpc", bits)))
     figures = [facts["runs"][f"seed-{n}"]["best_validation_bpc"] for n in range(4)]
     assert facts["best_validation_bpc_mean"] == pytest.approx(np.mean(figures))
     assert facts["best_validation_bpc_deviation"] == pytest.approx(np.std(figures))

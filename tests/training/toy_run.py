@@ -10,11 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.config import TrainingConfig
-from jaxgen.evaluation.perplexity import make_evaluator
+from jaxgen.evaluation.perplexity import perplexity
+from jaxgen.evaluation.sums import make_sums
 from jaxgen.training import loop, parallel
 from jaxgen.training.optimizers import make_optimizer
 from jaxgen.training.runs import Run, locked
-from jaxgen.training.step import TrainState, init_state
+from jaxgen.training.step import TrainState, init_state, make_train_step
+from jaxgen.training.trainable import Evaluation, Objective, Trainable
+from jaxgen.types import LossAux, Sum
 
 V, H, B, T = 7, 8, 4, 5
 WINDOWS = 12
@@ -36,7 +39,7 @@ def loss_fn(params: Any, carry: Any, batch: Any, key: Any) -> Any:
     logits = jax.nn.log_softmax(hidden @ params["out"])
     nll = -jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
     nll_sum, count = jnp.where(mask, nll, 0).sum(), mask.sum().astype(jnp.float32)
-    return nll_sum / jnp.maximum(count, 1), (carry, nll_sum, count)
+    return nll_sum / jnp.maximum(count, 1), LossAux(carry, {"nll": Sum(nll_sum, count)}, count)
 
 
 def deterministic_loss_fn(params: Any, carry: Any, batch: Any, key: Any) -> Any:
@@ -61,14 +64,21 @@ def tokens(windows: int = WINDOWS, seed: int = 0) -> np.ndarray:
 class Stream:
     """The training text as windows that overlap by one token."""
 
-    windows_per_epoch = WINDOWS
+    batches_per_epoch = WINDOWS
 
     def __init__(self) -> None:
         self.tokens = tokens()
 
-    def chunk(self, epoch: int, window: int, num_windows: int) -> Any:
-        starts = (window + np.arange(num_windows)) * T
-        return {"tokens": np.stack([self.tokens[:, s : s + T + 1] for s in starts])}
+    @property
+    def shapes(self) -> Any:
+        return [{"tokens": jax.ShapeDtypeStruct((B, T + 1), np.int32)}]
+
+    def same_shape(self, epoch: int, first: int) -> int:
+        return WINDOWS - first
+
+    def read(self, epoch: int, first: int, count: int, rows: slice = slice(None)) -> Any:
+        starts = (first + np.arange(count)) * T
+        return {"tokens": np.stack([self.tokens[rows, s : s + T + 1] for s in starts])}
 
 
 def carry() -> jax.Array:
@@ -76,50 +86,84 @@ def carry() -> jax.Array:
 
 
 def evaluate_fn() -> Any:
+    """Parameters to the sums of a text that is not trained on."""
     text = tokens(windows=4, seed=1)
     batches = [{"tokens": text[:, i * T : (i + 1) * T + 1]} for i in range(4)]
-    evaluate = make_evaluator(loss_fn, windows_per_dispatch=4)
-    return lambda params: {"nll": evaluate(params, carry(), batches).mean}
+    sums = make_sums(loss_fn, batches_per_dispatch=4)
+    return lambda params: sums(params, carry(), batches)
+
+
+def figures(sums: Any) -> dict[str, float]:
+    nll = float(sums["nll"].total) / max(float(sums["nll"].weight), 1.0)
+    others = {name: float(s.total) / float(s.weight) for name, s in sums.items() if name != "nll"}
+    return {"nll": nll, "perplexity": perplexity(nll), **others}
+
+
+OBJECTIVE = Objective("nll", shown=("perplexity", perplexity))
 
 
 def config(**changes: Any) -> TrainingConfig:
-    small = {"batch_size": B, "sequence_length": T, "epochs": 4.0, "steps_per_dispatch": 5}
+    small = {"batch_size": B, "epochs": 4.0, "steps_per_dispatch": 5}
     return TrainingConfig(**{**small, **changes})
 
 
-def pieces(settings: TrainingConfig, loss: Any = loss_fn, devices: int = 1) -> Any:
-    """Fresh state, chunk and layout."""
+def state_of(settings: TrainingConfig, seed: int = 0, key: int = 1) -> TrainState:
     tx = make_optimizer(name="adam", learning_rate=0.01, clip_norm=5.0)
-    layout = parallel.make_layout(devices)
-    chunk = parallel.make_chunk(
-        loss, tx, layout, accumulate=settings.accumulate_steps, averaging=settings.averaging
+    return init_state(
+        init_params(seed), tx, jax.random.key(key), carry=carry(), averaging=settings.averaging
     )
 
-    def state() -> TrainState:
-        key = jax.random.key(1)
-        return init_state(init_params(), tx, key, carry=carry(), averaging=settings.averaging)
 
-    return state, chunk, layout
+def train_step_on(settings: TrainingConfig, axis_name: str | None, loss: Any = loss_fn) -> Any:
+    return make_train_step(
+        loss,
+        make_optimizer(name="adam", learning_rate=0.01, clip_norm=5.0),
+        accumulate=settings.accumulate_steps,
+        averaging=settings.averaging,
+        axis_name=axis_name,
+    )
+
+
+def multi_step_of(settings: TrainingConfig, layout: Any, loss: Any = loss_fn) -> Any:
+    """The compiled steps."""
+    train_step = train_step_on(settings, layout.axis_name, loss)
+    return parallel.jit_multi_step(train_step, layout, accumulate=settings.accumulate_steps)
+
+
+def pieces(settings: TrainingConfig, loss: Any = loss_fn, devices: int = 1) -> Any:
+    """Fresh state, compiled steps and layout."""
+    layout = parallel.make_layout(devices)
+    return lambda: state_of(settings), multi_step_of(settings, layout, loss), layout
+
+
+def trainable(
+    settings: TrainingConfig, evaluate: Any = None, stream: Any = None, **others: Any
+) -> Trainable:
+    """The toy as the loop and the choice of devices take it."""
+    fields = {
+        "init_state": lambda key: state_of(settings),
+        "train_step_on": lambda axis_name: train_step_on(settings, axis_name),
+        "batches": stream or Stream(),
+        "initial_carry": carry(),
+        "rates": {},
+        "figures": figures,
+        "objective": OBJECTIVE,
+        "evaluation": Evaluation(lambda params: None, evaluate or evaluate_fn()),
+    }
+    return Trainable(**{**fields, **others})
 
 
 def train(directory: Path, settings: TrainingConfig, **options: Any) -> loop.Result:
     """Train into a directory, from where it stands."""
-    state, chunk, layout = options.pop("pieces", None) or pieces(settings)
-    evaluate = options.pop("evaluate_fn", None) or evaluate_fn()
-    stream = options.pop("stream", None) or Stream()
+    state, multi_step, layout = options.pop("pieces", None) or pieces(settings)
+    display = options.pop("display", None)
+    evaluate, stream = options.pop("evaluate_fn", None), options.pop("stream", None)
+    what = trainable(settings, evaluate, stream, **options)
     with locked(directory):
         exists = Run.exists(directory)
         run = Run.open(directory) if exists else Run.create(directory, FILES)
         (result,) = loop.train(
-            state(),
-            chunk,
-            stream,
-            evaluate,
-            [run],
-            settings,
-            initial_carry=carry(),
-            layout=layout,
-            **options,
+            what, state(), multi_step, [run], settings, layout=layout, display=display
         )
     return result
 

@@ -1,0 +1,39 @@
+"""Every setting of every task, as pydantic models.
+
+The numerical packages never import this one (nor pydantic): a Flax module's own attributes are its
+configuration there. `jaxgen.tasks` turns these models into data, modules and steps.
+"""
+
+from jaxgen.config.base import Config
+from jaxgen.config.data import CorpusConfig, DataConfig
+from jaxgen.config.experiment import Experiment, changes
+from jaxgen.config.language_model import (
+    LanguageModelConfig,
+    LanguageModelData,
+    LanguageModelExperiment,
+    LanguageModelTraining,
+    SamplesConfig,
+)
+from jaxgen.config.optimizer import OptimizerConfig
+from jaxgen.config.tokenizer import TokenizerConfig
+from jaxgen.config.training import TrainingConfig
+
+EXPERIMENTS: dict[str, type[Experiment]] = {"language_model": LanguageModelExperiment}
+"""The settings of each task by the name that `task = "..."` gives in a TOML file."""
+
+__all__ = [
+    "EXPERIMENTS",
+    "Config",
+    "CorpusConfig",
+    "DataConfig",
+    "Experiment",
+    "LanguageModelConfig",
+    "LanguageModelData",
+    "LanguageModelExperiment",
+    "LanguageModelTraining",
+    "OptimizerConfig",
+    "SamplesConfig",
+    "TokenizerConfig",
+    "TrainingConfig",
+    "changes",
+]

@@ -1,0 +1,68 @@
+"""What every reader of tables yields: rows of the columns asked for."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from jaxgen.errors import UserError, nearest
+
+
+class Row(NamedTuple):
+    """One row.
+
+    Attributes:
+        values: one a column, in the order asked for; None where the row has none.
+        where: the file or data set, and what its rows are called.
+        number: which row or line, as `where` counts them.
+    """
+
+    values: tuple[Any, ...]
+    where: str
+    number: int
+
+    @property
+    def place(self) -> str:
+        """For messages: for example "reviews.jsonl line 3"."""
+        return f"{self.where} {self.number}"
+
+
+@runtime_checkable
+class Table(Protocol):
+    """Rows of some columns that can be read any number of times, always the same."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that are read."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Changes when the data do; None where that cannot be known."""
+
+    @property
+    def nbytes(self) -> int | None:
+        """About the size in UTF-8; None where it is unknown."""
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows; UserError where they cannot be read."""
+
+
+def check_column(column: str, known: Sequence[str], name: str, hint: str = "") -> None:
+    """UserError where the data have no such column, naming those there are, or have it twice.
+
+    The hint goes on from "choose one with --data.column".
+    """
+    if not known:
+        raise UserError(f"{name} has no rows; give a file with text")
+    if column not in known:
+        shown = ", ".join(f"{one:.40}" for one in known)
+        raise UserError(
+            f"{name} has no column `{column}`{nearest(column, known)}; there are: {shown}; "
+            f"choose one with --data.column{hint}"
+        )
+    if known.count(column) > 1:
+        raise UserError(
+            f"{name} has {known.count(column)} columns `{column}`; give each a name of its own"
+        )

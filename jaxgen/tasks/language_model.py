@@ -1,0 +1,364 @@
+"""The language model's task: text to tokens, tokens to windows, windows to a trained model."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxgen.config import LanguageModelConfig, LanguageModelExperiment
+from jaxgen.data.corpora import Corpus, fit_tokenizer, load_corpus
+from jaxgen.data.streams import TokenArray, Tokens, TokenStream, evaluation_batches
+from jaxgen.data.tokenizers import Tokenizer, warn_unknown
+from jaxgen.data.tokens import TokenSplits, encode_corpus, encode_source
+from jaxgen.errors import UserError
+from jaxgen.evaluation.perplexity import Nll, bits, perplexity
+from jaxgen.evaluation.sums import make_sums
+from jaxgen.evaluation.windows import window_nll
+from jaxgen.generation.text import TextModel
+from jaxgen.models.decoding import initial_carry_of, step_fn_of
+from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
+from jaxgen.ops.backends import RecurrenceSpec
+from jaxgen.tasks.task import Files, Task, check_options
+from jaxgen.training.optimizers import optimizer_of, step_options
+from jaxgen.training.schedule import StepSchedule
+from jaxgen.training.seeds import SeedLayout, over_seeds
+from jaxgen.training.step import TrainState, init_state, make_train_step
+from jaxgen.training.trainable import Evaluation, Objective, Sample, Trainable
+from jaxgen.types import Array, PyTree, Sum
+
+EVALUATION_ROWS = 16
+"""Parts of a text that are evaluated side by side; each starts from a zero carry."""
+SAMPLE_PROMPT = 40
+"""Tokens of held-out text that samples continue where the settings name no prompt."""
+
+CARD = """---
+library_name: jaxgen
+pipeline_tag: text-generation
+tags: [jax, lstm]
+---
+# {name}
+
+An LSTM language model made with jaxgen ({parameters} parameters, {vocab_size} tokens).
+
+```python
+import jaxgen
+
+lm = jaxgen.load("path/to/this/directory")
+print(lm.generate("", max_new_tokens=400, temperature=0.7, key=0))
+```
+"""
+
+
+def build(
+    experiment: LanguageModelExperiment,
+    files: Files,
+    data: Corpus,
+    cache: Path,
+    *,
+    seeds: SeedLayout | None = None,
+) -> Trainable:
+    """Everything that training needs, see `jaxgen.tasks.task.Build`."""
+    config = experiment.training
+    tokenizer = tokenizer_of(files)
+    splits = encode_corpus(data, tokenizer, cache)
+    model = build_model(experiment.model, tokenizer.vocab_size)
+    if seeds is not None:
+        model = _for_seeds(model)
+    batches = TokenStream(
+        splits.train,
+        config.batch_size,
+        config.sequence_length,
+        reset_id=reset_id_of(experiment, tokenizer),
+        seed=experiment.data.seed,
+    )
+    tx, rate = optimizer_of(experiment.optimizer, StepSchedule(batches, config).total)
+    initial_carry = model.initial_carry(config.batch_size)
+    loss_fn = partial(
+        language_model_loss,
+        model,
+        activation_penalty=config.activation_penalty,
+        temporal_penalty=config.temporal_penalty,
+    )
+
+    def first_state(key: Array) -> TrainState:
+        params = init_params(model, jax.random.fold_in(key, 0))
+        key = jax.random.fold_in(key, 1)
+        return init_state(params, tx, key, carry=initial_carry, averaging=config.averaging)
+
+    return Trainable(
+        init_state=first_state,
+        train_step_on=lambda axis_name: make_train_step(
+            loss_fn, tx, axis_name=axis_name, **step_options(config)
+        ),
+        batches=batches,
+        initial_carry=initial_carry,
+        rates={"learning_rate": jax.jit(rate)},
+        figures=partial(figures_of, unit=unit_of(tokenizer)),
+        objective=objective(experiment, files),
+        evaluation=_evaluation(experiment, model, tokenizer, splits, seeds),
+        sample=None if seeds else _sampler(experiment, model, tokenizer, splits),
+        digests=splits.digests,
+    )
+
+
+def build_model(config: LanguageModelConfig, vocab_size: int) -> LanguageModel:
+    """The Flax module that the settings describe."""
+    settings = config.model_dump(exclude={"dtype"})
+    return LanguageModel(vocab_size=vocab_size, dtype=jnp.dtype(config.dtype), **settings)
+
+
+def init_params(model: LanguageModel, key: Array) -> PyTree:
+    """Fresh parameters, nested dicts of arrays."""
+    return jax.jit(model.init)(key, jnp.zeros((1, 1), jnp.int32))["params"]
+
+
+def _for_seeds(model: LanguageModel) -> LanguageModel:
+    if model.backend not in ("auto", "scan"):
+        raise UserError(
+            f"`model.backend` must be scan (or auto, which takes it) with `seeds`, got "
+            f"{model.backend}: only scan runs several models at once; set it, or train the seeds "
+            "one by one"
+        )
+    return model.clone(backend="scan")
+
+
+def tokenizer_of(files: Files) -> Tokenizer:
+    """The tokenizer among the files of a model."""
+    return _parsed(files["tokenizer.json"])
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str) -> Tokenizer:
+    return Tokenizer.from_text(text)
+
+
+def unit_of(tokenizer: Tokenizer) -> str:
+    """How to show a loss: bits where a token is a character or a byte, else perplexity."""
+    return "bpc" if tokenizer.kind in ("char", "byte") else "perplexity"
+
+
+def reset_id_of(experiment: LanguageModelExperiment, tokenizer: Tokenizer) -> int | None:
+    """The <eos> after which the carry starts anew; None where it never does."""
+    return tokenizer.eos_id if experiment.data.reset_documents else None
+
+
+def figures_of(sums: Mapping[str, Sum], unit: str) -> dict[str, float]:
+    """Nats per token, and the same in the model's unit."""
+    nll = float(sums["nll"].total) / max(float(sums["nll"].weight), 1.0)
+    return {"nll": nll, unit: (bits if unit == "bpc" else perplexity)(nll)}
+
+
+def objective(experiment: LanguageModelExperiment, files: Files) -> Objective:
+    """The lowest nll."""
+    unit = unit_of(tokenizer_of(files))
+    return Objective(
+        "nll", shown=(unit, bits if unit == "bpc" else perplexity), unit="nats per token"
+    )
+
+
+def _evaluation(
+    experiment: LanguageModelExperiment,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    splits: TokenSplits,
+    seeds: SeedLayout | None,
+) -> Evaluation | None:
+    """The exact nll of the validation text."""
+    held_out = splits.validation
+    if held_out is None:
+        return None
+    # The backend that training insists on may know no masks, or not be here.
+    model = model if seeds else model.clone(backend="auto")
+    sums = make_sums(
+        partial(language_model_loss, model),
+        over_runs=None if seeds is None else partial(over_seeds, layout=seeds),
+    )
+    carry = model.initial_carry(EVALUATION_ROWS)
+    length, reset_id = experiment.training.sequence_length, reset_id_of(experiment, tokenizer)
+
+    def measure(tokens: Tokens, params: PyTree) -> dict[str, Sum]:
+        start = carry if seeds is None else seeds.place_carry(carry)
+        batches = evaluation_batches(tokens, EVALUATION_ROWS, length, reset_id=reset_id)
+        return sums(params, start, batches)
+
+    few = TokenArray(held_out.read(0, 2))
+    return Evaluation(partial(measure, few), partial(measure, held_out))
+
+
+def _sampler(
+    experiment: LanguageModelExperiment,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    splits: TokenSplits,
+) -> Callable[[PyTree], list[Sample]] | None:
+    """What writes the samples that an evaluation shows: one text a temperature."""
+    settings = experiment.samples
+    temperatures = settings.temperatures
+    if not temperatures:
+        return None
+    prompt = settings.prompt
+    if prompt is None:
+        source = splits.validation or splits.train
+        prompt = tokenizer.decode(source.read(0, min(SAMPLE_PROMPT, len(source))))
+    lm = _text_model(experiment, model, tokenizer, {})
+
+    def write(params: PyTree) -> list[Sample]:
+        texts = replace(lm, params=params).generate(
+            [prompt] * len(temperatures),
+            max_new_tokens=settings.max_new_tokens,
+            temperature=list(temperatures),
+            key=experiment.training.seed,
+        )
+        pairs = zip(temperatures, texts, strict=True)
+        return [Sample(f"temperature {t:g}", prompt + text) for t, text in pairs]
+
+    return write
+
+
+def load(experiment: LanguageModelExperiment, files: Files, params: PyTree) -> TextModel:
+    """The trained model."""
+    tokenizer = tokenizer_of(files)
+    return _text_model(
+        experiment, build_model(experiment.model, tokenizer.vocab_size), tokenizer, params
+    )
+
+
+def _text_model(
+    experiment: LanguageModelExperiment,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    params: PyTree,
+) -> TextModel:
+    return TextModel(
+        params=params,
+        config=experiment,
+        tokenizer=tokenizer,
+        step_fn=step_fn_of(model),
+        prefill_fn=prefill_fn_of(model),
+        initial_carry=initial_carry_of(model),
+        num_labels=model.num_labels,
+    )
+
+
+def init_shapes(experiment: LanguageModelExperiment, files: Files) -> PyTree:
+    """Shapes and types of the parameters."""
+    model = build_model(experiment.model, tokenizer_of(files).vocab_size)
+    return jax.eval_shape(partial(init_params, model), jax.random.key(0))
+
+
+def evaluate(lm: TextModel, data: Corpus, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Measure a model on a part of a corpus.
+
+    Args:
+        lm: From `load`.
+        data: The corpus.
+        options: `split`, the part; and `protocol`: "exact" counts every token but the first once,
+            with the carry flowing on; "windows" is the Keras recipe's: windows of 60, every third,
+            each read from a zero carry, and only the token after it counts.
+
+    Returns:
+        `tokens` counted, `nll` in nats per token, `perplexity`, and `bpc` in bits per token where
+        tokens are characters or bytes.
+    """
+    check_options(options, "protocol")
+    experiment, tokenizer, protocol = lm.config, lm.tokenizer, options.get("protocol", "exact")
+    if protocol not in ("exact", "windows"):
+        raise UserError(f"`protocol` must be exact or windows, got {protocol!r}")
+    source = getattr(data, options["split"])
+    model = build_model(experiment.model, tokenizer.vocab_size).clone(backend="auto")
+    tokens = TokenArray(_encode(source, tokenizer, warn=True))
+    if protocol == "windows":
+        nll = _window_nll(model, lm.params, tokens)
+    else:
+        length, reset_id = experiment.training.sequence_length, reset_id_of(experiment, tokenizer)
+        batches = evaluation_batches(tokens, EVALUATION_ROWS, length, reset_id=reset_id)
+        sums = make_sums(partial(language_model_loss, model))
+        found = sums(lm.params, model.initial_carry(EVALUATION_ROWS), batches)["nll"]
+        nll = Nll(float(found.total), round(float(found.weight)))
+    figures = {"nll": nll.mean, "perplexity": perplexity(nll.mean)}
+    if unit_of(tokenizer) == "bpc":
+        figures["bpc"] = bits(nll.mean)
+    return {"text": source.name, "protocol": protocol, "tokens": nll.count, **figures}
+
+
+def _encode(source: Any, tokenizer: Tokenizer, *, warn: bool) -> np.ndarray:
+    unknown: Counter[str] = Counter()
+    ids = np.concatenate([*encode_source(source, tokenizer, unknown)])
+    if warn:
+        warn_unknown(unknown, source.name)
+    return ids
+
+
+def training_tokens(lm: TextModel) -> np.ndarray:
+    """Ids of the text that a model was trained on, for `evaluation.memorisation`.
+
+    Raises:
+        UserError: The corpus is not there any more.
+    """
+    return _encode(load_corpus(lm.config.data).train, lm.tokenizer, warn=False)
+
+
+def _window_nll(model: LanguageModel, params: PyTree, tokens: Tokens) -> Nll:
+    def last_logits(model: LanguageModel, windows: Array) -> Array:
+        carry = model.initial_carry(windows.shape[0])
+        _, hidden = model.hidden_states(windows.T, carry)
+        return model.logits(hidden[-1])
+
+    apply = jax.jit(nn.apply(last_logits, model))
+    return window_nll(
+        lambda windows: apply({"params": params}, windows), tokens.read(0, len(tokens))
+    )
+
+
+def recurrence(experiment: LanguageModelExperiment) -> tuple[str, RecurrenceSpec]:
+    """The backend asked for, and the recurrence of a training step."""
+    model, training = experiment.model, experiment.training
+    spec = RecurrenceSpec(
+        T=training.sequence_length,
+        B=training.batch_size,
+        H=model.hidden_size,
+        dtype=model.dtype,
+        resets=experiment.data.reset_documents,
+        conditioned=model.num_labels > 0,
+        cell=model.cell,
+    )
+    return model.backend, spec
+
+
+def facts(experiment: LanguageModelExperiment, files: Files) -> dict[str, Any]:
+    """Kind and size of the vocabulary."""
+    tokenizer = tokenizer_of(files)
+    return {"tokenizer": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
+
+
+def open_data(experiment: LanguageModelExperiment) -> Corpus:
+    """The corpus that the settings name."""
+    return load_corpus(experiment.data)
+
+
+def fit_files(experiment: LanguageModelExperiment, data: Corpus) -> Files:
+    """The tokenizer of the training text."""
+    tokenizer = fit_tokenizer(experiment.tokenizer, data)
+    return {"tokenizer.json": tokenizer.backend.to_str(pretty=True) + "\n"}
+
+
+LANGUAGE_MODEL = Task(
+    open_data=open_data,
+    fit_files=fit_files,
+    build=build,
+    load=load,
+    init_shapes=init_shapes,
+    evaluate=evaluate,
+    facts=facts,
+    objective=objective,
+    command="generate",
+    recurrence=recurrence,
+    card=CARD,
+)

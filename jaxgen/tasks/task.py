@@ -1,0 +1,79 @@
+"""What a task is: functions that join settings, data, model, loss and figures."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from jaxgen.errors import UserError
+from jaxgen.ops.backends import RecurrenceSpec
+from jaxgen.training.seeds import SeedLayout
+from jaxgen.training.trainable import Objective, Trainable
+from jaxgen.types import PyTree
+
+Files = Mapping[str, str]
+"""What a model needs beside its parameters, such as {"tokenizer.json": text}."""
+
+
+class Build(Protocol):
+    """Makes what training needs."""
+
+    def __call__(
+        self,
+        experiment: Any,
+        files: Files,
+        data: Any,
+        cache: Path,
+        *,
+        seeds: SeedLayout | None = None,
+    ) -> Trainable:
+        """Build it.
+
+        Args:
+            experiment: The settings.
+            files: From `Task.fit_files`, or those of the resumed run.
+            data: From `Task.open_data`.
+            cache: A directory of the run for what is large and can be made again.
+            seeds: How the runs of several seeds lie on devices; None for one run.
+
+        Raises:
+            UserError: The settings or the data cannot be trained with.
+        """
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task, as `jaxgen.experiment` and the command line see it.
+
+    Its functions are handed opened data, files and parameters; they never open a run directory.
+    Settings are those of the task's class in `jaxgen.config.EXPERIMENTS`.
+    """
+
+    open_data: Callable[[Any], Any]
+    """(experiment): the corpus, opened."""
+    fit_files: Callable[[Any, Any], Files]
+    """(experiment, data): what is fitted to the training data."""
+    build: Build
+    load: Callable[[Any, Files, PyTree], Any]
+    """(experiment, files, params): the trained model as people use it."""
+    init_shapes: Callable[[Any, Files], PyTree]
+    """(experiment, files): shapes and types of the parameters, to check a checkpoint against."""
+    evaluate: Callable[[Any, Any, Mapping[str, Any]], dict[str, Any]]
+    """(model, data, options): figures on `options["split"]` of the data; see `check_options`."""
+    facts: Callable[[Any, Files], dict[str, Any]]
+    """(experiment, files): what `info` says of the model."""
+    objective: Callable[[Any, Files], Objective]
+    command: str
+    """The command that uses a trained model: "generate"."""
+    recurrence: Callable[[Any], tuple[str, RecurrenceSpec]] | None = None
+    """(experiment): the backend asked for and what it has to run, for `info --backend`."""
+    card: str = "# {name}\n\nA model made with jaxgen, of {parameters} parameters.\n"
+    """The model card of an export; {name}, {parameters} and the names of `facts` are filled in."""
+
+
+def check_options(options: Mapping[str, Any], *known: str) -> None:
+    """UserError for an option of `evaluate` that a task does not know."""
+    for name in options:
+        if name not in ("split", *known):
+            has = f"has {', '.join(f'`{own}`' for own in known)}" if known else "has none"
+            raise UserError(f"this task's evaluation has no option `{name}`; it {has}")

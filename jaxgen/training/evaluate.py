@@ -1,0 +1,96 @@
+"""One evaluation in the training loop: measure, show, find what is best and what stops, save."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgen.training.loop_state import Evaluated, Loop, fail, place_states, save
+from jaxgen.training.progress import spread
+from jaxgen.training.run_progress import EARLY_STOPPING
+from jaxgen.training.step import evaluation_params, is_averaging, start_averaging
+from jaxgen.training.trainable import Sample
+from jaxgen.types import PyTree
+
+
+def evaluate(loop: Loop) -> Evaluated:
+    """Measure, show, find what is best and what stops, and save."""
+    params = loop.layout.local(evaluation_params(loop.state))
+    figures = measure(loop, params)
+    samples = list(loop.trainable.sample(params)) if loop.trainable.sample is not None else []
+    rows, best = {}, set()
+    for i in loop.active:
+        run, own = loop.runs[i], figures[i]
+        if own:
+            value = own[loop.trainable.objective.name]
+            if not np.isfinite(value):
+                name = loop.trainable.objective.name
+                fail(loop, i, f"validation {name} is {value} at step {loop.step}", loop.step)
+                continue
+            if run.add_evaluation(value):
+                best.add(i)
+        row = loop.where | {f"validation_{name}": value for name, value in own.items()}
+        if samples:
+            row["samples"] = [list(sample) for sample in samples]
+        run.run.append_metrics(row | {"seconds": round(loop.elapsed, 3)})
+        rows[i] = row
+    show_evaluation(loop, rows, best, samples)
+    average_stalled_runs(loop, rows)
+    if len(loop.runs) > 1:
+        for i in rows:
+            if loop.runs[i].out_of_patience(loop.config.patience):
+                loop.runs[i].progress.stopped = EARLY_STOPPING
+                loop.display.line(f"{loop.runs[i].name} stops early, at step {loop.step}")
+    save(loop, list(rows), best)
+    if len(loop.active) < len(loop.runs):
+        place_states(loop, loop.layout.unstack_runs(loop.state))
+    return Evaluated(loop.step, [own if i in rows else {} for i, own in enumerate(figures)])
+
+
+def measure(loop: Loop, params: PyTree) -> list[dict[str, float]]:
+    """The figures of each run on held-out data."""
+    evaluation, runs = loop.trainable.evaluation, range(len(loop.runs))
+    if evaluation is None:
+        return [{} for _ in runs]
+    sums = jax.tree.map(np.asarray, evaluation.sums(params))
+    figures = [loop.trainable.figures(loop.layout.of_run(sums, i)) for i in runs]
+    if evaluation.generated is not None:
+        for i in loop.active:
+            figures[i] |= evaluation.generated(loop.layout.of_run(params, i))
+    return figures
+
+
+def show_evaluation(
+    loop: Loop, rows: dict[int, dict[str, Any]], best: Collection[int], samples: Sequence[Sample]
+) -> None:
+    """An evaluation of one run as it is; of several, how far the objective spreads."""
+    if len(loop.runs) == 1:
+        for i, row in rows.items():
+            loop.display.evaluation(row, best=i in best, samples=samples)
+        return
+    objective = loop.trainable.objective
+    name = f"validation_{objective.shown_name}"
+    values = {loop.runs[i].name: row[name] for i, row in rows.items() if name in row}
+    if values:
+        epoch = loop.step / loop.schedule.epoch_steps
+        found = spread(values, objective)
+        loop.display.line(f"step {loop.step}  epoch {epoch:.2f}  {name} {found}")
+
+
+def average_stalled_runs(loop: Loop, evaluated: Collection[int]) -> None:
+    """Let NT-ASGD begin in the runs whose evaluations bring nothing better."""
+    if loop.config.averaging != "nt_asgd" or loop.trainable.evaluation is None:
+        return
+    states = loop.layout.unstack_runs(loop.state)
+    stalled = [
+        i
+        for i in evaluated
+        if loop.runs[i].stalls(loop.config.nt_asgd_window) and not is_averaging(states[i])
+    ]
+    for i in stalled:
+        states[i] = start_averaging(states[i])
+        who = "" if len(loop.runs) == 1 else f"{loop.runs[i].name}: "
+        loop.display.line(f"{who}validation stalls: averaging the parameters from here on")
+    if stalled:
+        place_states(loop, states)
