@@ -194,10 +194,10 @@ def _by_rows(decode_rows: Callable, devices: int) -> Callable:
     return divided
 
 
-_STATIC: Any = {"static_argnames": ("model", "static")}
+_STATIC = ("model", "static")
 
 
-@partial(jit_with_fused_loop, **_STATIC, donate_argnames=("state",))
+@partial(jit_with_fused_loop, static_argnames=_STATIC, donate_argnames=("state",))
 def decode_chunk(
     params: PyTree,
     state: DecodeState,
@@ -233,7 +233,7 @@ def decode_chunk(
     return decode_rows(params, state, keys, sampling, num_steps)
 
 
-@partial(jit_with_fused_loop, **_STATIC)
+@partial(jit_with_fused_loop, static_argnames=_STATIC)
 def prefill_and_decode(
     params: PyTree,
     prepared: PyTree,
