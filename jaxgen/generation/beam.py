@@ -174,7 +174,7 @@ def _search(
     vocab_size = jax.eval_shape(step_fn, params, start.carry, start.token)[1].shape[1]
     mask = Constraints(constraints, batch, beams, vocab_size)
     stops = constraints.rows(batch).stop_tokens
-    stop_mask = make_bans(SamplingParams(banned_tokens=stops), vocab_size).banned
+    stop_mask: Any = make_bans(SamplingParams(banned_tokens=stops), vocab_size).banned
     can_die = constraints.no_repeat_ngram is not None or constraints.banned_tokens is not None
 
     def blank(logprob: Float[Array, "K"]) -> _Texts:

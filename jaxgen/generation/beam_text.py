@@ -9,6 +9,7 @@ import numpy as np
 from jaxgen.errors import UserError
 from jaxgen.generation import programs
 from jaxgen.generation.beam import beam_search
+from jaxgen.generation.carry import PromptState, take
 from jaxgen.generation.decoding import Prepared
 from jaxgen.generation.lines import Beam, text_before_stop
 from jaxgen.generation.requests import (
@@ -24,6 +25,7 @@ from jaxgen.generation.score_text import score_rows
 from jaxgen.generation.stochastic_beam import stochastic_beam_search
 from jaxgen.generation.stop_automaton import StopAutomaton, StopParams, StopStep, stop_automaton
 from jaxgen.generation.stop_strings import StopStrings
+from jaxgen.types import PyTree
 
 
 class BeamOptions(SharedOptions[Value], Generic[Value], total=False):
@@ -49,7 +51,6 @@ class BeamEach(BeamOptions[OneOrEach], total=False):
 
 _RANDOM = sorted(set(Options.__annotations__) - set(BeamOptions.__annotations__))
 _UNSAMPLED = ("length_penalty", "num_groups", "diversity_penalty")
-_ARRAY_OPTIONS = (*_UNSAMPLED, "stop_tokens", "min_new_tokens", "no_repeat_ngram")
 
 
 def check_beam_options(options: dict[str, Any], n: int | None) -> None:
@@ -73,7 +74,7 @@ def check_beam_options(options: dict[str, Any], n: int | None) -> None:
 def search(
     runner: Runner, tokenizer: Any, request: Request, options: dict[str, Any], n: int
 ) -> list[list[Beam]]:
-    """The `n` best texts of each prompt; fewer where the search finds fewer.
+    """The `n` best texts of each row; fewer where the search finds fewer.
 
     With stop strings a text ends in the search with the token that completes one, and is ranked by
     the tokens so far. That last token is not held to `no_repeat_ngram`, and `min_new_tokens` puts
@@ -81,10 +82,11 @@ def search(
     """
     stops = StopStrings(options.get("stop")).stops
     automaton = stop_automaton(tokenizer, stops) if stops else None
-    found = _found(runner, tokenizer, request, options, automaton)
-    tokens, lengths, logprobs, ranks = found
+    state = _state(runner, request)
+    tokens, lengths, logprobs, ranks = _found(runner, tokenizer, request, state, options, automaton)
     rows, cut = [], []
-    for row, context in enumerate(request.context):
+    for row, prompt in enumerate(request.rows):
+        context = request.context[prompt]
         beams: list[Beam] = []
         for place in range(n):
             length = int(lengths[row, place])
@@ -98,56 +100,80 @@ def search(
             beams.append(Beam(text, ids[:count], logprob, rank))
         if not beams:
             raise UserError(
-                f"the search found no text for prompt {row + 1}: every token is banned, or the "
+                f"the search found no text for row {row + 1}: every token is banned, or the "
                 "model's logits are not numbers"
             )
         rows.append(beams)
     if cut:
-        state = runner.prompt_state(request)
         index = np.array([row for row, _, _ in cut])
-        state = jax.tree.map(lambda x: np.asarray(x)[index] if np.ndim(x) else x, state)
-        scores = score_rows(runner, state, [np.array(ids, np.int32) for _, _, ids in cut])
+        texts = [np.array(ids, np.int32) for _, _, ids in cut]
+        scores = score_rows(runner, take(state, index.tolist()), texts)
         for (row, place, _), score in zip(cut, scores, strict=True):
             rows[row][place] = rows[row][place]._replace(logprob=float(score.sum()))
     return rows
+
+
+def _state(runner: Runner, request: Request) -> PromptState:
+    """The state after the prompt of each row, padded."""
+    state = runner.prefill(request)
+    found = PromptState(state.carry, state.token)
+    if len(request.rows) == len(request.prompts):
+        return found
+    return take(found, programs.pad_rows(request.rows, programs.batch_bucket(len(request.rows))))
 
 
 def _found(
     runner: Runner,
     tokenizer: Any,
     request: Request,
+    state: PromptState,
     options: dict[str, Any],
     automaton: StopAutomaton | None,
 ) -> Sequence[np.ndarray]:
     """Tokens [B, K, N], lengths, log-probabilities and ranks [B, K] that the search finds."""
-    state = runner.prefill(request)
+    count, batch = len(request.rows), state.token.shape[0]
+    given = dict(programs.pad_settings(request.sampling, count, batch).items())
+    given.pop("temperature")
+    given |= {name: options[name] for name in _UNSAMPLED if name in options}
+    contexts = [request.context[prompt] for prompt in request.rows]
     step_fn: Any = Prepared(runner.model.step_fn)
     params, carry = runner.prepared, state.carry
-    given = {name: options[name] for name in _ARRAY_OPTIONS if name in options}
-    given |= dict(request.sampling.items())
-    given.pop("temperature")
-    batch = state.token.shape[0]
     if automaton is not None:
-        states = [automaton.start(tokenizer, context) for context in request.context]
+        states = [automaton.start(tokenizer, context) for context in contexts]
         starts = programs.pad_rows(np.array(states, np.int32), batch)
         params = StopParams(params, automaton.table, automaton.completing)
         step_fn, carry = StopStep(step_fn), (carry, starts)
-        seconds = automaton.stop_tokens()
-        stop_tokens = given.get("stop_tokens")
-        if stop_tokens is not None:
-            seconds = np.concatenate([automaton.doubles(stop_tokens), seconds])
-        given["stop_tokens"] = seconds
+        lists = [np.tile(automaton.stop_tokens(), (batch, 1))]
+        if "stop_tokens" in given:
+            lists.append(automaton.doubles(given["stop_tokens"]))
+        given["stop_tokens"] = np.concatenate(lists, axis=1)
         if "banned_tokens" in given:
             given["banned_tokens"] = automaton.doubles(given["banned_tokens"])
-    place = (step_fn, params, carry, state.token[:, None], None)
+    prompts: Any = (np.asarray(state.token)[:, None], None)
+    if "no_repeat_ngram" in given:  # looks back on the prompt, which need not be read again
+        prompts = _padded(contexts, batch)
+        given["prefill_fn"] = _read_before
+    given["prompt_tokens"], given["prompt_lengths"] = prompts
     given["max_new_tokens"] = options.get("max_new_tokens", 100)
     width = options.get("num_beams", 4)
     if options.get("sampled"):
-        key = padded_key(options.get("key", 0), len(request.prompts), batch)
-        drawn = stochastic_beam_search(*place, key, num_samples=width, **given)
+        key = padded_key(options.get("key", 0), count, batch)
+        drawn = stochastic_beam_search(step_fn, params, carry, key=key, num_samples=width, **given)
         found = (drawn.tokens, drawn.lengths, drawn.logprobs, drawn.gumbels)
     else:
-        best = beam_search(*place, num_beams=width, **given)
+        best = beam_search(step_fn, params, carry, num_beams=width, **given)
         found = (best.tokens, best.lengths, best.logprobs, best.scores)
     tokens, *rest = (np.asarray(x) for x in jax.device_get(found))
     return [tokens if automaton is None else automaton.real(tokens), *rest]
+
+
+def _padded(contexts: Sequence[np.ndarray], batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """The last tokens of some contexts [B, P] and their lengths [B]."""
+    parts = [context[-programs.NGRAM_WINDOW :] for context in contexts]
+    ((tokens, lengths),) = programs.prompt_segments(parts, batch, largest=programs.NGRAM_WINDOW)
+    return tokens, lengths
+
+
+def _read_before(params: PyTree, carry: PyTree, tokens: Any, mask: Any) -> tuple[PyTree, None]:
+    """A `prefill_fn` for prompts that the carry knows already."""
+    return carry, None

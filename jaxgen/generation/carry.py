@@ -48,7 +48,7 @@ def fork(state: PyTree, count: int) -> PyTree:
     return jax.tree.map(lambda x: jnp.repeat(x, count, axis=0) if jnp.ndim(x) else x, state)
 
 
-def take(state: PyTree, rows: Sequence[int] | slice) -> PyTree:
+def take(state: PyTree, rows: Sequence[int] | np.ndarray | slice) -> PyTree:
     """Some of the rows."""
     index = rows if isinstance(rows, slice) else np.asarray(rows)
     return jax.tree.map(lambda x: x[index] if jnp.ndim(x) else x, state)

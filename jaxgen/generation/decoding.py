@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.generation.draw import Noise, draw, noise, top_k
+from jaxgen.generation.forward_only import forward_only
 from jaxgen.generation.one_kernel import fuse_loop
 from jaxgen.generation.penalties import (
     PenaltyState,
@@ -24,7 +25,6 @@ from jaxgen.generation.penalties import (
     update_with_prompt,
 )
 from jaxgen.generation.sampling import SamplingParams
-from jaxgen.generation.forward_only import forward_only
 from jaxgen.types import Array, Bool, Float, Int, PyTree
 
 StepFn = Callable[[Any, Any, Array], tuple[Any, Array]]
@@ -207,7 +207,8 @@ def decode(
         ["step"] if ends else ["step", "finished"] if counted else ["step", "finished", "length"]
     )
     before, loop = state, fuse_loop(run, batch_size, logits.shape[1])
-    state, output = loop(state._replace(**dict.fromkeys(apart)), all_noise)
+    absent: Any = dict.fromkeys(apart)
+    state, output = loop(state._replace(**absent), all_noise)
     state = state._replace(**{name: getattr(before, name) for name in apart})
     if not ends:
         state = state._replace(length=before.length)

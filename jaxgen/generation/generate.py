@@ -3,8 +3,6 @@
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
-
 from jaxgen.errors import UserError
 from jaxgen.generation.checks import check_at_least_one, check_inputs, check_key, row_keys
 from jaxgen.generation.decoding import (

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.generation.carry import PromptState
-from jaxgen.generation.checks import row_keys
+from jaxgen.generation.checks import check_carry, row_keys
 from jaxgen.generation.decoding import (
     DecodeState,
     PrefillFn,
@@ -44,8 +44,8 @@ LARGEST_TEXT = 512
 
 
 def prompt_bucket(length: int) -> int:
-    """Padded length of a prompt, at most `LARGEST_PROMPT`."""
-    return next((size for size in PROMPTS if length <= size), LARGEST_PROMPT)
+    """Padded length of a prompt."""
+    return next((size for size in PROMPTS if length <= size), -(-length // 512) * 512)
 
 
 def batch_bucket(rows: int) -> int:
@@ -76,16 +76,16 @@ def pad_tree(tree: PyTree, rows: int) -> PyTree:
 
 
 def prompt_segments(
-    prompts: Sequence[np.ndarray], batch: int, overlap: int = 0
+    prompts: Sequence[np.ndarray], batch: int, overlap: int = 0, largest: int = LARGEST_PROMPT
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Prompts as padded tokens [B, P] and lengths [B], in segments of at most `LARGEST_PROMPT`.
+    """Prompts as padded tokens [B, P] and lengths [B], in segments of at most `largest` tokens.
 
     `overlap` tokens end one segment and begin the next.
     """
     longest = max(map(len, prompts))
     segments = []
-    for begin in range(0, max(longest - overlap, 1), LARGEST_PROMPT - overlap):
-        parts = [prompt[begin : begin + LARGEST_PROMPT] for prompt in prompts]
+    for begin in range(0, max(longest - overlap, 1), largest - overlap):
+        parts = [prompt[begin : begin + largest] for prompt in prompts]
         lengths = np.array([len(part) for part in parts], np.int32)
         tokens = np.zeros((len(parts), prompt_bucket(int(lengths.max()))), np.int32)
         for row, part in zip(tokens, parts, strict=True):
@@ -129,6 +129,7 @@ def prefill_prompts(
         carry = after.carry
     else:
         carry = model.initial_carry(params, tokens.shape[0], condition)
+    check_carry(carry, tokens.shape[0])
     state = init_state(step_fn, params, carry, lengths, sampling, NGRAM_WINDOW)
     if after is not None:
         state = state._replace(token=after.token)
@@ -193,10 +194,10 @@ def _by_rows(decode_rows: Callable, devices: int) -> Callable:
     return divided
 
 
-_STATIC: Any = {"static_argnames": ("model", "static")}
+_STATIC = ("model", "static")
 
 
-@partial(jit_with_fused_loop, **_STATIC, donate_argnames=("state",))
+@partial(jit_with_fused_loop, static_argnames=_STATIC, donate_argnames=("state",))
 def decode_chunk(
     params: PyTree,
     state: DecodeState,
@@ -232,7 +233,7 @@ def decode_chunk(
     return decode_rows(params, state, keys, sampling, num_steps)
 
 
-@partial(jit_with_fused_loop, **_STATIC)
+@partial(jit_with_fused_loop, static_argnames=_STATIC)
 def prefill_and_decode(
     params: PyTree,
     prepared: PyTree,

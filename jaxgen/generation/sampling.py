@@ -20,14 +20,7 @@ class _Number(NamedTuple):
     way_out: str
 
 
-def _number(rule: _Number, default: float | None = None) -> Any:
-    return field(default=default, metadata={"number": rule})
-
-
-def _tokens() -> Any:
-    return field(default=None, metadata={"tokens": True})
-
-
+_TOKENS = {"tokens": True}
 _FINITE = _Number(np.float32, "finite", np.isfinite, "use 0.0 to disable")
 _MASS = _Number(np.float32, "in (0, 1]", lambda x: (x > 0) & (x <= 1), "use 1.0 to disable")
 _SHARE = _Number(np.float32, "in [0, 1]", lambda x: (x >= 0) & (x <= 1), "use 0.0 to disable")
@@ -75,19 +68,19 @@ class SamplingParams:
         max_top_k: static; the largest `top_k` of the compiled program. Default: from the values.
     """
 
-    temperature: Any = _number(_TEMPERATURE, 1.0)
-    top_k: Any = _number(_TOP_K)
-    top_p: Any = _number(_MASS)
-    min_p: Any = _number(_SHARE)
-    typical_p: Any = _number(_MASS)
-    repetition_penalty: Any = _number(_FACTOR)
-    presence_penalty: Any = _number(_FINITE)
-    frequency_penalty: Any = _number(_FINITE)
-    no_repeat_ngram: Any = _number(_COUNT)
-    min_new_tokens: Any = _number(_COUNT)
-    banned_tokens: Any = _tokens()
-    forced_tokens: Any = _tokens()
-    stop_tokens: Any = _tokens()
+    temperature: Any = field(default=1.0, metadata={"number": _TEMPERATURE})
+    top_k: Any = field(default=None, metadata={"number": _TOP_K})
+    top_p: Any = field(default=None, metadata={"number": _MASS})
+    min_p: Any = field(default=None, metadata={"number": _SHARE})
+    typical_p: Any = field(default=None, metadata={"number": _MASS})
+    repetition_penalty: Any = field(default=None, metadata={"number": _FACTOR})
+    presence_penalty: Any = field(default=None, metadata={"number": _FINITE})
+    frequency_penalty: Any = field(default=None, metadata={"number": _FINITE})
+    no_repeat_ngram: Any = field(default=None, metadata={"number": _COUNT})
+    min_new_tokens: Any = field(default=None, metadata={"number": _COUNT})
+    banned_tokens: Any = field(default=None, metadata=_TOKENS)
+    forced_tokens: Any = field(default=None, metadata=_TOKENS)
+    stop_tokens: Any = field(default=None, metadata=_TOKENS)
     max_top_k: int | None = None
 
     def __post_init__(self) -> None:

@@ -62,11 +62,11 @@ def stochastic_beam_search(
 ) -> StochasticBeamOutput:
     """Sample different texts for each prompt: exactly as drawing one by one without replacement.
 
-    A text is over at its stop token, where no token may continue it, or at `max_new_tokens`. Each text's log-probability gets Gumbel
-    noise, and the K largest sums are the sample; the noise of a text is that of the best text below
-    it in the tree, drawn from the root down, so that a beam of K never misses one of them. A row in
-    which a text meets logits without a softmax (NaN or +inf among them) has lengths 0, and NaN for
-    its log-probabilities and noise.
+    A text is over at its stop token, where no token may continue it, or at `max_new_tokens`. Each
+    text's log-probability gets Gumbel noise, and the K largest sums are the sample; the noise of a
+    text is that of the best text below it in the tree, drawn from the root down, so that a beam of
+    K never misses one of them. A row in which a text meets logits without a softmax (NaN or +inf
+    among them) has lengths 0, and NaN for its log-probabilities and noise.
 
     Args:
         step_fn: as in `generate`; it is called on B * num_samples rows.

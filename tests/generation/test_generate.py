@@ -229,6 +229,9 @@ def test_a_carry_is_batch_first_or_a_shared_scalar():
     out = generate(counting_step, PARAMS, carry, PROMPTS, LENGTHS, 0, sampling, **options)
     expected = run(sampling=sampling, count=4)
     assert out.tokens.tolist() == expected.tokens.tolist()
+    assert out.finished.any()
+    read = LENGTHS.max() - 1 + out.lengths.max()  # a shared scalar goes on with the last row
+    assert int(out.carry[1]) == read
     for row in range(3):
         said = [*PROMPTS[row, : LENGTHS[row]], *out.tokens[row, : out.lengths[row]].tolist()]
         assert out.carry[2][row].tolist() == [sum(said[:-1])] * 3

@@ -66,19 +66,19 @@ def enumerate_texts(lm, prompt, stop, length):
 
 def test_beams_that_are_wide_enough_find_the_best_texts_that_stop():
     lm = make_model(text="abc")
-    wanted = enumerate_texts(lm, "c", "ba", 4)
+    stop = lm.generate("c", max_new_tokens=3, temperature=0)[1:]
+    wanted = enumerate_texts(lm, "c", stop, 4)
     for penalty in (0.0, 1.0):
         beams = lm.beam_search(
             "c",
             num_beams=81,
             n=12,
             max_new_tokens=4,
-            stop="ba",
+            stop=stop,
             length_penalty=penalty,
-            banned_tokens=[int(lm.tokenizer.unk_id)],
         )
         ranked = sorted(wanted, key=lambda text: -wanted[text] / len(text) ** penalty)[:12]
-        assert [beam.text for beam in beams] == [text.removesuffix("ba") for text in ranked]
+        assert [beam.text for beam in beams] == [text.removesuffix(stop) for text in ranked]
         for beam, text in zip(beams, ranked, strict=True):
             np.testing.assert_allclose(
                 beam.score, wanted[text] / len(text) ** penalty, rtol=1e-4, atol=1e-5
@@ -86,7 +86,7 @@ def test_beams_that_are_wide_enough_find_the_best_texts_that_stop():
             assert lm.tokenizer.decode(beam.tokens) == beam.text
             said = lm.score(beam.text, prompt="c").sum() if beam.text else 0.0
             np.testing.assert_allclose(beam.logprob, said, rtol=1e-4, atol=1e-5)
-    assert any("ba" in text for text in ranked)
+    assert 0 < sum(stop in text for text in ranked) < len(ranked)
 
 
 def test_sampled_beams_end_at_stop_strings_too():
@@ -101,6 +101,33 @@ def test_sampled_beams_end_at_stop_strings_too():
             assert "cc" not in beam.text
             assert len(beam.tokens) == len(beam.text)
     assert any(len(beam.text) < 5 for beams in texts for beam in beams)
+
+
+def test_beams_obey_bans():
+    """Bans and lengths per row; an n-gram of the prompt is not said again."""
+    lm = make_model(text="abc")
+    ids = {letter: int(lm.tokenizer.encode(letter)[0]) for letter in "abc"}
+    for options in ({}, {"sampled": True}):
+        texts = lm.beam_search(
+            "cab",
+            n=4,
+            max_new_tokens=5,
+            no_repeat_ngram=2,
+            banned_tokens=[[ids["c"]], [ids["a"]]],
+            **options,
+        )
+        for beams, banned in zip(texts, "ca", strict=True):
+            for beam in beams:
+                pairs = [x + y for x, y in itertools.pairwise("cab" + beam.text)]
+                assert len(pairs) == len(set(pairs))
+                assert banned not in beam.text
+                assert "\ufffd" not in beam.text
+    stops = {"stop": "a", "stop_tokens": [ids["b"]], "min_new_tokens": 3, "num_beams": 9, "n": 9}
+    for beam in lm.beam_search("c", max_new_tokens=4, **stops):
+        assert set(beam.text[:2]) == {"c"}
+    assert any(len(beam.text) < 4 for beam in lm.beam_search("c", max_new_tokens=4, **stops))
+    free = lm.beam_search("c", num_beams=16, n=16, max_new_tokens=2, allow_special=True)
+    assert any("\ufffd" in beam.text for beam in free)
 
 
 def test_options_that_a_search_has_no_use_for_say_why():
