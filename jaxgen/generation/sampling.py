@@ -194,7 +194,7 @@ def _check_number(name: str, value: Any) -> Any:
     try:
         array = np.asarray(value)
         exact = array.astype(dtype)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         _fail(name, "a number or one a row", value, way_out)
     if array.dtype.kind not in "iuf" or (dtype is np.int32 and not np.array_equal(exact, array)):
         _fail(name, "a whole number" if dtype is np.int32 else "a number", value, way_out)
@@ -215,9 +215,10 @@ def _check_tokens(name: str, value: Any) -> Any:
     array = np.atleast_1d(np.asarray(value))
     if array.size == 0:
         return array.astype(np.int32)
-    if array.dtype.kind not in "iu":
-        _fail(name, "whole numbers", value, way_out)
-    return array.astype(np.int32)
+    exact = array.astype(np.int32) if array.dtype.kind in "iu" else None
+    if exact is None or not np.array_equal(exact, array):
+        _fail(name, "whole numbers of 32 bits", value, way_out)
+    return exact
 
 
 def _fail(name: str, rule: str, value: Any, way_out: str) -> NoReturn:

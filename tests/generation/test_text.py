@@ -338,6 +338,9 @@ def test_integers_and_words(lm):
         ({"stop": ""}, "`stop` must hold strings that are not empty"),
         ({"stop": "\udcff"}, "`stop` must hold Unicode text"),
         ({"logprobs": False}, "there is no option `logprobs`"),
+        ({"top_k": 10**20}, "`top_k` must be a number or one a row"),
+        ({"temperature": 10**400}, "`temperature` must be a number"),
+        ({"stop_tokens": [2**40]}, "`stop_tokens` must be whole numbers of 32 bits"),
         ({"top_k": 99}, "`top_k` must be at most the vocabulary"),
     ],
 )
