@@ -46,6 +46,11 @@ def read_saved(path: str | Path, which: CheckpointName | None = None) -> Saved:
     """
     directory = Path(path)
     if kind_of(directory) == "export":
+        if which is not None:
+            raise UserError(
+                f"{path} is an export and holds one set of parameters, got checkpoint {which}; "
+                "leave it out"
+            )
         return Saved(*read_export(directory))
     run = Run.open(directory)
     return Saved(settings_of_run(run), files_of_run(run), run.load_params(which))

@@ -20,9 +20,10 @@ class Evaluate:
     """Run directory or export."""
     split: Annotated[Literal["test", "validation", "train"] | None, DisallowNone, said] = None
     """Part of its corpus (default: test, or validation where there is no test part)."""
-    protocol: Literal["exact", "windows"] = "exact"
-    """exact: every token, the carry flowing on; windows: the Keras recipe's, windows of 60 from a
-    zero carry, every third, and only the token after each counts."""
+    protocol: Annotated[Literal["exact", "windows"] | None, DisallowNone, said] = None
+    """Of a language model: exact (default), every token, the carry flowing on; or windows, the
+    Keras recipe's: windows of 60 from a zero carry, every third, only the token after each
+    counts."""
     files: Annotated[tuple[Path, ...], said] = ()
     """Measure on these files instead."""
     checkpoint: Checkpoint = None
@@ -34,12 +35,9 @@ class Evaluate:
         """Measure and print."""
         from jaxgen.experiment import evaluate
 
+        options = {} if self.protocol is None else {"protocol": self.protocol}
         figures = evaluate(
-            self.run,
-            split=self.split,
-            protocol=self.protocol,
-            files=self.files,
-            which=self.checkpoint,
+            self.run, split=self.split, files=self.files, which=self.checkpoint, **options
         )
         print_facts(figures, as_json=self.json)
 

@@ -52,6 +52,11 @@ class Train:
     @property
     def base(self) -> Experiment:
         """The settings before the options."""
+        if self.resume and self.config is not None and self.out is not None:
+            raise UserError(
+                f"with --resume the settings are those of {self.out}, so {self.config} would have "
+                "no effect; leave it out, and give what may change as options"
+            )
         if self.resume:
             base = read_toml(self.directory / "config.toml")
         else:

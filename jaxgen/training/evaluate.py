@@ -18,19 +18,18 @@ def evaluate(loop: Loop) -> Evaluated:
     """Measure, show, find what is best and what stops, and save."""
     params = loop.layout.local(evaluation_params(loop.state))
     figures = measure(loop, params)
+    name = loop.trainable.objective.name
+    for i in loop.active:
+        if name in figures[i] and not np.isfinite(figures[i][name]):
+            what = f"validation {name} is {figures[i][name]} at step {loop.step}"
+            fail(loop, i, what, loop.step)
     samples = list(loop.trainable.sample(params)) if loop.trainable.sample is not None else []
     rows, best = {}, set()
     for i in loop.active:
         run, own = loop.runs[i], figures[i]
-        if own:
-            value = own[loop.trainable.objective.name]
-            if not np.isfinite(value):
-                name = loop.trainable.objective.name
-                fail(loop, i, f"validation {name} is {value} at step {loop.step}", loop.step)
-                continue
-            if run.add_evaluation(value):
-                best.add(i)
-        row = loop.where | {f"validation_{name}": value for name, value in own.items()}
+        if own and run.add_evaluation(own[name]):
+            best.add(i)
+        row = loop.where | {f"validation_{figure}": value for figure, value in own.items()}
         if samples:
             row["samples"] = [list(sample) for sample in samples]
         run.run.append_metrics(row | {"seconds": round(loop.elapsed, 3)})

@@ -373,3 +373,15 @@ def test_loss_that_is_not_finite(config: Path, tmp_path: Path, say: Say, fail: F
     )
     assert "at step" in message
     assert say("generate", out, "--max-new-tokens", 2)[0] == 0
+
+
+def test_options_without_effect(run: Path, config: Path, tmp_path: Path, fail: Fail) -> None:
+    message = fail("train", config, "--resume", "--out", run)
+    assert "would have no effect; leave it out" in message
+    export = FIXTURE / "export"
+    for command, *more in (("generate",), ("evaluate",), ("export", tmp_path / "again")):
+        assert "is an export and holds one set of parameters" in fail(
+            command, export, *more, "--checkpoint", "last"
+        )
+    message = fail("evaluate", run, "--split", "test", "--files", FIXTURE / "corpus.txt")
+    assert "`split` names a part of the model's own corpus" in message
