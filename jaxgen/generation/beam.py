@@ -177,22 +177,7 @@ def _search(
     stop_mask: Any = make_bans(SamplingParams(banned_tokens=stops), vocab_size).banned
     can_die = constraints.no_repeat_ngram is not None or constraints.banned_tokens is not None
 
-    def blank(logprob: Float[Array, "K"]) -> _Texts:
-        logprob = jnp.broadcast_to(logprob, (batch, groups, width))
-        tokens = jnp.full((batch, groups, width, count), pad_id, jnp.int32)
-        return _Texts(tokens, jnp.zeros_like(logprob, jnp.int32), logprob, logprob)
-
-    nothing = jnp.full((width,), -jnp.inf)
-    # All beams begin alike, so that only the first may count.
-    state = _State(
-        jnp.int32(0),
-        start.carry,
-        start.token,
-        start.penalties,
-        blank(nothing.at[0].set(0)),
-        blank(nothing),
-        jnp.zeros((batch,), bool),
-    )
+    state = _first_state(start, (batch, *shape), pad_id)
 
     def score(logprob: Array, length: Array | int) -> Array:
         return logprob / jnp.asarray(length, jnp.float32) ** length_penalty
@@ -228,7 +213,29 @@ def _search(
 
     state = jax.lax.while_loop(cond, advance, state)
     running = state.running._replace(score=score(state.running.logprob, state.running.length))
-    pool = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=2), state.ended, running)
+    return _ranked(state._replace(running=running), pad_id)
+
+
+def _first_state(start: DecodeState, shape: tuple[int, ...], pad_id: int) -> _State:
+    """Beams [B, G, K] that all begin alike, so that only the first of a group may count."""
+    batch, _, width, _ = shape
+
+    def blank(logprob: Float[Array, "K"]) -> _Texts:
+        logprob = jnp.broadcast_to(logprob, shape[:3])
+        length = jnp.zeros_like(logprob, jnp.int32)
+        return _Texts(jnp.full(shape, pad_id, jnp.int32), length, logprob, logprob)
+
+    nothing = jnp.full((width,), -jnp.inf)
+    running, broken = blank(nothing.at[0].set(0)), jnp.zeros((batch,), bool)
+    carry, token, penalties = start.carry, start.token, start.penalties
+    return _State(jnp.int32(0), carry, token, penalties, running, blank(nothing), broken)
+
+
+def _ranked(state: _State, pad_id: int) -> BeamOutput:
+    """The best of what ended and what runs on, over all groups of a row."""
+    batch, groups, width, count = state.running.tokens.shape
+    beams = groups * width
+    pool = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=2), state.ended, state.running)
     best = jax.vmap(jax.vmap(partial(_best, width=width)))(pool)
     best = jax.tree.map(lambda x: x.reshape(batch, beams, *x.shape[3:]), best)
     best = jax.vmap(partial(_best, width=beams))(best)
