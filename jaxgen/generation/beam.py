@@ -195,20 +195,18 @@ def _search(
         logprobs, broken = log_probabilities(logits)
         allowed = mask(logprobs, state.penalties, state.step)
         allowed = allowed.reshape(batch, groups, width, -1)
-        live = state.running.logprob > -jnp.inf
-        broken = state.broken | (broken.reshape(live.shape) & live).any(axis=(1, 2))
+        broken &= (state.running.logprob > -jnp.inf).reshape(-1)
+        broken = state.broken | broken.reshape(batch, -1).any(axis=1)
         end = partial(_end, step=state.step, score=score, can_die=can_die)
-        ended = jax.vmap(jax.vmap(end, in_axes=(0, 0, 0, None)))(
-            state.running, state.ended, allowed, stops
-        )
+        ends = jax.vmap(jax.vmap(end, in_axes=(0, 0, 0, None)))
+        ended = ends(state.running, state.ended, allowed, stops)
         go_on = partial(_go_on, step=state.step, penalty=diversity_penalty)
         rest = jnp.where(stop_mask[:, None, None], -jnp.inf, allowed)
         running, parent = jax.vmap(go_on)(state.running, rest)
         last = jax.lax.dynamic_index_in_dim(running.tokens, state.step, 3, keepdims=False)
         rows = parent_rows(parent.reshape(batch, beams))
         carry, penalties = take_rows((carry, state.penalties), rows)
-        update = partial(update_penalty_state, generated=True)
-        penalties = jax.vmap(update)(penalties, last.reshape(-1))
+        penalties = add_tokens(penalties, last.reshape(-1))
         return _State(state.step + 1, carry, last.reshape(-1), penalties, running, ended, broken)
 
     state = jax.lax.while_loop(cond, advance, state)
@@ -344,6 +342,11 @@ def prefill_beams(
     state = init_state(step_fn, params, carry, lengths, constraints, window)
     state = prefill(step_fn, params, state, tokens, lengths, prefill_fn, fresh=True)
     return take_rows(state, jnp.repeat(jnp.arange(tokens.shape[0]), beams))
+
+
+def add_tokens(penalties: PenaltyState, tokens: Int[Array, "N"]) -> PenaltyState:
+    """What the bans need to know after one more token of each text."""
+    return jax.vmap(partial(update_penalty_state, generated=True))(penalties, tokens)
 
 
 def parent_rows(parents: Int[Array, "B K"]) -> Int[Array, "BK"]:
