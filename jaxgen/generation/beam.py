@@ -177,22 +177,7 @@ def _search(
     stop_mask: Any = make_bans(SamplingParams(banned_tokens=stops), vocab_size).banned
     can_die = constraints.no_repeat_ngram is not None or constraints.banned_tokens is not None
 
-    def blank(logprob: Float[Array, "K"]) -> _Texts:
-        logprob = jnp.broadcast_to(logprob, (batch, groups, width))
-        tokens = jnp.full((batch, groups, width, count), pad_id, jnp.int32)
-        return _Texts(tokens, jnp.zeros_like(logprob, jnp.int32), logprob, logprob)
-
-    nothing = jnp.full((width,), -jnp.inf)
-    # All beams begin alike, so that only the first may count.
-    state = _State(
-        jnp.int32(0),
-        start.carry,
-        start.token,
-        start.penalties,
-        blank(nothing.at[0].set(0)),
-        blank(nothing),
-        jnp.zeros((batch,), bool),
-    )
+    state = _first_state(start, (batch, *shape), pad_id)
 
     def score(logprob: Array, length: Array | int) -> Array:
         return logprob / jnp.asarray(length, jnp.float32) ** length_penalty
@@ -210,25 +195,45 @@ def _search(
         logprobs, broken = log_probabilities(logits)
         allowed = mask(logprobs, state.penalties, state.step)
         allowed = allowed.reshape(batch, groups, width, -1)
-        live = state.running.logprob > -jnp.inf
-        broken = state.broken | (broken.reshape(live.shape) & live).any(axis=(1, 2))
+        broken &= (state.running.logprob > -jnp.inf).reshape(-1)
+        broken = state.broken | broken.reshape(batch, -1).any(axis=1)
         end = partial(_end, step=state.step, score=score, can_die=can_die)
-        ended = jax.vmap(jax.vmap(end, in_axes=(0, 0, 0, None)))(
-            state.running, state.ended, allowed, stops
-        )
+        ends = jax.vmap(jax.vmap(end, in_axes=(0, 0, 0, None)))
+        ended = ends(state.running, state.ended, allowed, stops)
         go_on = partial(_go_on, step=state.step, penalty=diversity_penalty)
         rest = jnp.where(stop_mask[:, None, None], -jnp.inf, allowed)
         running, parent = jax.vmap(go_on)(state.running, rest)
         last = jax.lax.dynamic_index_in_dim(running.tokens, state.step, 3, keepdims=False)
         rows = parent_rows(parent.reshape(batch, beams))
         carry, penalties = take_rows((carry, state.penalties), rows)
-        update = partial(update_penalty_state, generated=True)
-        penalties = jax.vmap(update)(penalties, last.reshape(-1))
+        penalties = add_tokens(penalties, last.reshape(-1))
         return _State(state.step + 1, carry, last.reshape(-1), penalties, running, ended, broken)
 
     state = jax.lax.while_loop(cond, advance, state)
     running = state.running._replace(score=score(state.running.logprob, state.running.length))
-    pool = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=2), state.ended, running)
+    return _ranked(state._replace(running=running), pad_id)
+
+
+def _first_state(start: DecodeState, shape: tuple[int, ...], pad_id: int) -> _State:
+    """Beams [B, G, K] that all begin alike, so that only the first of a group may count."""
+    batch, _, width, _ = shape
+
+    def blank(logprob: Float[Array, "K"]) -> _Texts:
+        logprob = jnp.broadcast_to(logprob, shape[:3])
+        length = jnp.zeros_like(logprob, jnp.int32)
+        return _Texts(jnp.full(shape, pad_id, jnp.int32), length, logprob, logprob)
+
+    nothing = jnp.full((width,), -jnp.inf)
+    running, broken = blank(nothing.at[0].set(0)), jnp.zeros((batch,), bool)
+    carry, token, penalties = start.carry, start.token, start.penalties
+    return _State(jnp.int32(0), carry, token, penalties, running, blank(nothing), broken)
+
+
+def _ranked(state: _State, pad_id: int) -> BeamOutput:
+    """The best of what ended and what runs on, over all groups of a row."""
+    batch, groups, width, count = state.running.tokens.shape
+    beams = groups * width
+    pool = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=2), state.ended, state.running)
     best = jax.vmap(jax.vmap(partial(_best, width=width)))(pool)
     best = jax.tree.map(lambda x: x.reshape(batch, beams, *x.shape[3:]), best)
     best = jax.vmap(partial(_best, width=beams))(best)
@@ -337,6 +342,11 @@ def prefill_beams(
     state = init_state(step_fn, params, carry, lengths, constraints, window)
     state = prefill(step_fn, params, state, tokens, lengths, prefill_fn, fresh=True)
     return take_rows(state, jnp.repeat(jnp.arange(tokens.shape[0]), beams))
+
+
+def add_tokens(penalties: PenaltyState, tokens: Int[Array, "N"]) -> PenaltyState:
+    """What the bans need to know after one more token of each text."""
+    return jax.vmap(partial(update_penalty_state, generated=True))(penalties, tokens)
 
 
 def parent_rows(parents: Int[Array, "B K"]) -> Int[Array, "BK"]:

@@ -166,19 +166,18 @@ def _search(
         last = last.reshape(-1)
         return (after, last, jax.vmap(update)(penalties, last), beam, broken), None
 
-    banned = any(
-        setting is not None
-        for setting in (
-            constraints.banned_tokens,
-            constraints.no_repeat_ngram,
-            constraints.min_new_tokens,
-        )
-    )
+    bans = (constraints.banned_tokens, constraints.no_repeat_ngram, constraints.min_new_tokens)
+    banned = any(setting is not None for setting in bans)
     state = (start.carry, start.token, start.penalties, beam, jnp.zeros((batch,), bool))
     (_, _, _, beam, broken), _ = jax.lax.scan(advance, state, jnp.arange(count))
-    drawn, broken = beam.gumbel > -jnp.inf, broken[:, None]
+    return _drawn(beam, broken[:, None], pad_id)
+
+
+def _drawn(beam: _Beam, broken: Bool[Array, "B 1"], pad_id: int) -> StochasticBeamOutput:
+    """The texts of the last beam, as they are given out."""
+    drawn = beam.gumbel > -jnp.inf
     length = jnp.where(drawn & ~broken, beam.length, 0)
-    tokens = jnp.where(jnp.arange(count) < length[..., None], beam.tokens, pad_id)
+    tokens = jnp.where(jnp.arange(beam.tokens.shape[-1]) < length[..., None], beam.tokens, pad_id)
     logprob, sampled = (jnp.where(drawn, x, -jnp.inf) for x in (beam.logprob, beam.sampled))
     numbers = (jnp.where(broken, jnp.nan, x) for x in (logprob, beam.gumbel, sampled))
     return StochasticBeamOutput(tokens, length, *numbers)
