@@ -197,6 +197,8 @@ def check_prompt(
 def check_key(key: Any, batch_size: int) -> Any:
     """A seed as an unsigned scalar, or typed keys; UserError for anything else."""
     if isinstance(key, int | np.integer):
+        if not -(2**31) <= key < 2**32:  # JAX keeps 32 bits: it would silently be another seed
+            raise UserError(f"a seed `key` must be in [-2**31, 2**32), got {key}; choose one there")
         return np.uint32(int(key) & 0xFFFFFFFF)
     dtype = getattr(key, "dtype", None)
     seed = dtype is not None and jnp.issubdtype(dtype, jnp.integer) and key.ndim == 0

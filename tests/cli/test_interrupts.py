@@ -18,6 +18,8 @@ class Press:
         if name == {module!r}:
             os.kill(os.getpid(), signal.SIGINT)
 
+# A shell's background jobs ignore Ctrl-C, and so do their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, Press())
 from jaxgen.__main__ import main
 sys.argv[1:] = {arguments!r}

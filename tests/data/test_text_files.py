@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxgen.config import DataConfig
+from jaxgen.config import CorpusConfig
 from jaxgen.data import text_files
 from jaxgen.data.corpora import load_corpus
 from jaxgen.data.text_files import TextFiles
@@ -149,7 +149,7 @@ def test_other_encodings_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path.unlink()
     path.symlink_to(path)
     with pytest.raises(UserError, match=r"no file .*text.txt"):
-        load_corpus(DataConfig(files=(path,)))
+        load_corpus(CorpusConfig(files=(path,)))
     path.unlink()
     path.write_bytes(gzip.compress(b"text"))
     with pytest.raises(UserError, match=r"text.txt is gzipped; let its name end in .gz"):

@@ -307,6 +307,7 @@ BAD = [
     ({"prompts": np.zeros((3, 2))}, r"whole numbers of shape \[B, P\], got float64"),
     ({"key": jax.random.split(KEY, 2)}, r"one for each of the 3 rows, got shape \(2,\)"),
     ({"key": 1.5}, "`key` must be a seed"),
+    ({"key": 2**32}, r"a seed `key` must be in \[-2\*\*31, 2\*\*32\), got 4294967296"),
     ({"count": 0}, "`max_new_tokens` must be at least 1, got 0"),
     ({"num_logprobs": 12}, r"`num_logprobs` must be in \[0, 11\], got 12"),
 ]
