@@ -225,6 +225,7 @@ def _names(directory: Path) -> list[str] | None:
         return None
     except NotADirectoryError:
         file = next(path for path in (directory, *directory.parents) if path.exists())
-        raise UserError(f"{file} is a file, so {directory} cannot be a directory") from None
+        so = "not a directory" if file == directory else f"so {directory} cannot be a directory"
+        raise UserError(f"{file} is a file, {so}") from None
     except OSError as error:
         raise UserError(f"cannot read the directory {directory}: {reason(error)}") from None

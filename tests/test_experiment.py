@@ -202,3 +202,21 @@ def test_evaluation_options_of_another_task(run: Path) -> None:
         evaluate(run, threshold=0.7)
     with pytest.raises(UserError, match=r"`split` names a part of the model's own corpus"):
         evaluate(run, split="test", files=["x.txt"])
+
+
+def test_memory_is_asked_for_all_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(nbytes: int) -> None:
+        asked.append(nbytes)
+        raise UserError("too large")
+
+    monkeypatch.setattr("jaxgen.experiment.check_memory", refuse)
+    experiment = read_toml(write_config(tmp_path))
+    with pytest.raises(UserError, match="too large"):
+        train(experiment, out=tmp_path / "one")
+    with pytest.raises(UserError, match="too large"):
+        train(experiment, out=tmp_path / "two", seeds=2)
+    assert asked[0] > 4 * 4 * 8 * 8
+    assert asked[1] == 2 * asked[0]
+    assert not (tmp_path / "one" / "run.json").exists()

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 import tyro
+from pydantic.fields import FieldInfo
 from tyro.conf import DisallowNone, Positional, arg
 
 from jaxgen.cli.arguments import check_arguments
@@ -58,7 +59,13 @@ class Train:
                 "no effect; leave it out, and give what may change as options"
             )
         if self.resume:
-            base = read_toml(self.directory / "config.toml")
+            path = self.directory / "config.toml"
+            if not path.exists():
+                raise UserError(
+                    f"{self.directory} is not a run directory: it has no config.toml; name the run "
+                    "to resume with --out"
+                )
+            base = read_toml(path)
         else:
             base = read_toml(self.config) if self.config else self.kind()
         if type(base) is not self.kind:
@@ -163,9 +170,17 @@ def _options(section: type[Config]) -> Any:
             members.append((name, nested, field(default_factory=nested)))
         elif not issubclass(section, Experiment):  # its `task` is no setting of a section
             described = arg(help=info.description, help_behavior_hint=default)
-            kind = Annotated[info.annotation, described]  # type: ignore[name-defined]
+            kind = Annotated[_type_of(info), described]  # type: ignore[valid-type]
             members.append((name, kind, field(default=info.default)))
     return make_dataclass(section.__name__, members, namespace={"__doc__": section.__doc__})
+
+
+def _type_of(info: FieldInfo) -> Any:
+    """The type of a setting; "none" is how a file, and so an option, takes a default away."""
+    takes_none = type(None) in get_args(info.annotation)
+    if takes_none and info.default is not None:
+        return info.annotation | Literal["none"]
+    return info.annotation
 
 
 def _filled(options: Any, config: Config) -> Any:

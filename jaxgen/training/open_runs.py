@@ -78,7 +78,7 @@ def _check_corpus(runs: Sequence[Run], experiment: Experiment, trainable: Traina
         changed = sorted(p for p in now.keys() | before.keys() if now.get(p) != before.get(p))
         if changed and experiment.data.changed == "refuse":
             raise UserError(
-                f"the {' and '.join(changed)} data are not those that {run.directory} began with; "
+                f"the {', '.join(changed)} data are not those that {run.directory} began with; "
                 "give it the same corpus, start a new run with another --out, or go on with "
                 "--data.changed accept (the best checkpoint is then found anew)"
             )

@@ -282,7 +282,7 @@ def test_files_in_the_place_of_directories(tmp_path: Path) -> None:
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
     (tmp_path / "loop").symlink_to("loop")
     for out, message in (
-        ("file", "file is a file, so .*file cannot be a directory"),
+        ("file", "file is a file, not a directory"),
         ("file/run", "file is a file, so .*run cannot be a directory"),
         ("nowhere", "is a symbolic link to a directory that does not exist"),
         ("loop", "cannot read the directory"),

@@ -1,0 +1,73 @@
+"""What the language model's task makes of its settings."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxgen.config import LanguageModelExperiment
+from jaxgen.errors import UserError
+from jaxgen.tasks.language_model import LANGUAGE_MODEL
+from jaxgen.training.seeds import make_seed_layout
+from jaxgen.training.trainable import Trainable
+
+
+def experiment_of(folder: Path, **settings: dict[str, Any]) -> LanguageModelExperiment:
+    documents = folder / "documents.jsonl"
+    texts = [f"{n} and {n + 1} and so on. " * (2 + n % 2) for n in range(41)]
+    documents.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    tiny = {"batch_size": 2, "sequence_length": 8, "max_steps": 3, "devices": 1}
+    sections: dict[str, Any] = {
+        "data": {"files": (documents,), **settings.pop("data", {})},
+        "model": {"hidden_size": 6, **settings.pop("model", {})},
+        "training": {**tiny, **settings.pop("training", {})},
+        "samples": {"temperatures": ()},
+    }
+    return LanguageModelExperiment(**sections, **settings)
+
+
+def built(folder: Path, seeds: Any = None, **settings: dict[str, Any]) -> Trainable:
+    experiment = experiment_of(folder, **settings)
+    data = LANGUAGE_MODEL.open_data(experiment)
+    files = LANGUAGE_MODEL.fit_files(experiment, data)
+    return LANGUAGE_MODEL.build(experiment, files, data, folder / "tokens", seeds=seeds)
+
+
+def test_documents_start_from_a_zero_carry_where_that_is_set(tmp_path: Path) -> None:
+    plain, reset = (built(tmp_path, data={"reset_documents": there}) for there in (False, True))
+    assert "resets" not in plain.batches.read(0, 0, 1)
+    assert reset.batches.read(0, 0, 9)["resets"].any()
+    params = plain.init_state(jax.random.key(0)).params
+    sums = [what.evaluation.sums(params)["nll"] for what in (plain, reset) if what.evaluation]
+    assert sums[0].weight == sums[1].weight
+    assert sums[0].total != sums[1].total
+
+
+def test_the_order_of_the_data_has_a_seed_of_its_own(tmp_path: Path) -> None:
+    first, same, other = (
+        built(tmp_path, data={"seed": data}, training={"seed": training})
+        for data, training in ((0, 0), (0, 1), (2, 0))
+    )
+    read = [what.batches.read(0, 0, 2)["tokens"] for what in (first, same, other)]
+    np.testing.assert_array_equal(read[0], read[1])
+    assert (read[0] != read[2]).any()
+    assert first.digests == other.digests
+
+
+def test_several_seeds_are_measured_side_by_side(tmp_path: Path) -> None:
+    layout = make_seed_layout(2, 1)
+    alone, beside = built(tmp_path), built(tmp_path, layout)
+    states = [alone.init_state(jax.random.key(seed)) for seed in (0, 1)]
+    stacked = layout.stack_runs(states)
+    assert alone.evaluation is not None
+    assert beside.evaluation is not None
+    found = beside.evaluation.sums(stacked.params)["nll"]
+    for index, state in enumerate(states):
+        expected = alone.evaluation.sums(state.params)["nll"]
+        np.testing.assert_allclose(found.total[index], expected.total, rtol=1e-6)
+        assert found.weight[index] == expected.weight
+    with pytest.raises(UserError, match=r"`model\.backend` must be scan .*got pallas"):
+        built(tmp_path, layout, model={"backend": "pallas"})
