@@ -174,7 +174,7 @@ def _search(
     vocab_size = jax.eval_shape(step_fn, params, start.carry, start.token)[1].shape[1]
     mask = Constraints(constraints, batch, beams, vocab_size)
     stops = constraints.rows(batch).stop_tokens
-    stop_mask: Any = make_bans(SamplingParams(banned_tokens=stops), vocab_size).banned
+    stop_bans: Any = make_bans(SamplingParams(banned_tokens=stops), vocab_size).banned
     can_die = constraints.no_repeat_ngram is not None or constraints.banned_tokens is not None
 
     state = _first_state(start, (batch, *shape), pad_id)
@@ -201,7 +201,7 @@ def _search(
         ends = jax.vmap(jax.vmap(end, in_axes=(0, 0, 0, None)))
         ended = ends(state.running, state.ended, allowed, stops)
         go_on = partial(_go_on, step=state.step, penalty=diversity_penalty)
-        rest = jnp.where(stop_mask[:, None, None], -jnp.inf, allowed)
+        rest = allowed + stop_bans[:, None, None]
         running, parent = jax.vmap(go_on)(state.running, rest)
         last = jax.lax.dynamic_index_in_dim(running.tokens, state.step, 3, keepdims=False)
         rows = parent_rows(parent.reshape(batch, beams))

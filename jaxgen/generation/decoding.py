@@ -188,10 +188,13 @@ def decode(
         carry, logits = step_fn(params, state.carry, state.token)
         logits = logits.astype(jnp.float32)
         changed = jax.vmap(penalise)(logits, sampling, state.penalties, bans, state.length)
-        token = draw(jax.lax.stop_gradient(changed), sampling, noise)
+        changed = jax.lax.stop_gradient(changed)
+        # Of the changed logits, whose largest the draw looks for too; bans hide no NaN or +inf.
+        broken = ~(changed.max(axis=1) < jnp.inf)
+        token = draw(changed, sampling, noise)
         if sampling.forced_tokens is not None:
             token = jax.vmap(_force)(token, sampling.forced_tokens, state.length)
-        return _append(state, carry, token, logits, sampling, pad_id, num_logprobs, ends)
+        return _append(state, carry, token, broken, logits, sampling, pad_id, num_logprobs, ends)
 
     limit = jnp.int32(max_new_tokens) if num_steps is None else num_steps
 
@@ -252,6 +255,7 @@ def _append(
     state: DecodeState,
     carry: PyTree,
     token: Array,
+    broken: Array,
     logits: Array,
     sampling: SamplingParams,
     pad_id: int,
@@ -259,7 +263,6 @@ def _append(
     ends: bool,
 ) -> tuple[DecodeState, DecodeOutput]:
     """The state with one more token a row; with `ends` finished rows stay as they are."""
-    broken = ~(logits.max(axis=1) < jnp.inf)
     silent = broken | (token < 0)
     finished, length = state.finished, state.length
     if length is not None:

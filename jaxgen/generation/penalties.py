@@ -26,7 +26,7 @@ class PenaltyState(NamedTuple):
 class Bans(NamedTuple):
     """Token lists as masks over the vocabulary, made once before the loop."""
 
-    banned: Bool[Array, "*B V"] | None = None
+    banned: Float[Array, "*B V"] | None = None
     stops: Bool[Array, "*B V"] | None = None
 
 
@@ -96,7 +96,8 @@ def make_bans(sampling: SamplingParams, vocab_size: int) -> Bans:
         return None if tokens is None else jax.vmap(lambda row: _mask(row, vocab_size))(tokens)
 
     stops = None if sampling.min_new_tokens is None else mask(sampling.stop_tokens)
-    return Bans(mask(sampling.banned_tokens), stops)
+    banned = mask(sampling.banned_tokens)
+    return Bans(None if banned is None else jnp.where(banned, -jnp.inf, 0.0), stops)
 
 
 def _mask(tokens: Int[Array, "K"], vocab_size: int) -> Bool[Array, "V"]:
@@ -112,6 +113,8 @@ def penalise(
     length: Int[Array, ""] | None = None,
 ) -> Float[Array, "V"]:
     """One row's logits after penalties and bans, in the order of `transformers`.
+
+    Bans are added, not put in the place of logits: what is no number stays none.
 
     Args:
         logits: of the next token.
@@ -133,10 +136,10 @@ def penalise(
         ngram = sampling.no_repeat_ngram
         repeats = (state.runs >= ngram - 1) & (ngram > 0)
         ended = _mask(jnp.where(repeats, state.history, -1), logits.shape[0])
-        logits = jnp.where(ended, -jnp.inf, logits)
+        logits = logits + jnp.where(ended, -jnp.inf, 0.0)
     if bans.banned is not None:
-        logits = jnp.where(bans.banned, -jnp.inf, logits)
+        logits = logits + bans.banned
     if bans.stops is not None:
         early = length < sampling.min_new_tokens
-        logits = jnp.where(bans.stops & early, -jnp.inf, logits)
+        logits = logits + jnp.where(bans.stops & early, -jnp.inf, 0.0)
     return logits

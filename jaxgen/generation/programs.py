@@ -63,8 +63,10 @@ def pad_settings(sampling: SamplingParams, rows: int, batch: int) -> SamplingPar
 
     def pad(name: str, value: np.ndarray) -> np.ndarray:
         if name in TOKEN_LISTS:
-            value = np.broadcast_to(value, (rows, value.shape[-1]))
-            value = np.pad(value, ((0, 0), (0, -value.shape[1] % 8)), constant_values=-1)
+            count = value.shape[-1]
+            padded = np.full((rows, count + -count % 8), -1, value.dtype)
+            padded[:, :count] = value
+            value = padded
         return pad_rows(np.broadcast_to(value, (rows, *value.shape[1:])), batch)
 
     return sampling.map(pad)

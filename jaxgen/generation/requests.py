@@ -191,6 +191,8 @@ def check_options(options: Iterable[str], known: Iterable[str]) -> None:
 
 def _sampling(settings: Mapping[str, Any], special: tuple[int, ...]) -> SamplingParams:
     """The settings, with the special tokens banned that no list of the user's names."""
+    if special and not settings.keys() & set(TOKEN_LISTS):
+        return SamplingParams(**settings, banned_tokens=np.asarray(special, np.int32))
     sampling = SamplingParams(**settings)
     named = [sampling.stop_tokens, sampling.forced_tokens]
     asked = {int(token) for tokens in named if tokens is not None for token in tokens.flat}
