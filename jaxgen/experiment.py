@@ -25,7 +25,7 @@ from jaxgen.saved import (
 )
 from jaxgen.tasks import task_of
 from jaxgen.training.devices import candidate_devices, choose_devices, jitted_init
-from jaxgen.training.loop import Result
+from jaxgen.training.loop import Result, open_loop
 from jaxgen.training.loop import train as train_runs
 from jaxgen.training.memory import check_memory, tree_bytes
 from jaxgen.training.open_runs import open_run, open_seeds
@@ -139,8 +139,8 @@ def train(
         if layout is None:
             run = open_run(out, experiment, files, trainable, resume, overwrite)
             return _train_one(trainable, init, experiment, run, display)
-        home = open_seeds(out, experiment, numbers, files, trainable, layout, resume, overwrite)
-        return _train_seeds(trainable, experiment, home, layout, display)
+        group = open_seeds(out, experiment, numbers, files, trainable, layout, resume, overwrite)
+        return _train_seeds(trainable, experiment, group, layout, display)
 
 
 def _train_one(
@@ -155,32 +155,32 @@ def _train_one(
     display = display or Display(schedule.total, trainable.objective)
     layout, multi_step = choose_devices(trainable, init, schedule, config, run, display)
     state = init(jax.random.key(config.seed))
-    (result,) = train_runs(
-        trainable, state, multi_step, [run], config, layout=layout, display=display
-    )
+    loop = open_loop(trainable, state, multi_step, [run], config, layout=layout, display=display)
+    (result,) = train_runs(loop)
     return result
 
 
 def _train_seeds(
     trainable: Trainable,
     experiment: Experiment,
-    home: SeedRuns,
+    group: SeedRuns,
     layout: SeedLayout,
     display: Display | None,
 ) -> list[Result]:
     config = experiment.training
-    keys = [jax.random.key(seed) for seed in home.index["seeds"]]
+    keys = [jax.random.key(seed) for seed in group.index["seeds"]]
     train_step = trainable.train_step_on(layout.axis_name)
-    return train_runs(
+    loop = open_loop(
         trainable,
         first_states(trainable.init_state, keys, layout),
         jit_multi_step(train_step, layout, accumulate=config.accumulate_steps),
-        home.runs,
+        group.runs,
         config,
         layout=layout,
         display=display,
-        log=home.log,
+        log=group.log,
     )
+    return train_runs(loop)
 
 
 def _resumed(out: Path, wanted: Experiment | None) -> Experiment:

@@ -70,39 +70,19 @@ class Dispatched(NamedTuple):
     length: int
 
 
-def train(
-    trainable: Trainable,
-    state: TrainState,
-    multi_step: MultiStep,
-    runs: Sequence[Run],
-    config: TrainingConfig,
-    *,
-    layout: Layout | None = None,
-    display: Display | None = None,
-    log: Callable[[Sequence[dict[str, Any]]], None] | None = None,
-) -> list[Result]:
-    """Train until the end, early stopping, the time limit or Ctrl-C; go on where `runs` stand.
+def train(loop: Loop) -> list[Result]:
+    """Train until the end, early stopping, the time limit or Ctrl-C.
 
     Args:
-        trainable: What is trained.
-        state: The state before the first step, of all runs as the layout has them; their last
-            checkpoints replace it.
-        multi_step: The steps of `trainable`, from `parallel.compiled_steps`.
-        runs: The directory of each run; the caller holds the lock.
-        config: Lengths, intervals and limits.
-        layout: Where `multi_step` wants its inputs.
-        display: Where to show the progress; by default a live display on a terminal, else plain
-            lines.
-        log: Called with the indexes of all runs before any of them is committed.
+        loop: From `open_loop`.
 
     Returns:
-        Each run's state at the end, and why it ended. All is saved in `runs`.
+        Each run's state at the end, and why it ended. All is saved in the runs.
 
     Raises:
         UserError: A loss or gradient of the only run, or of all, is not finite (the last good
             state is saved), or the disk is full.
     """
-    loop = open_loop(trainable, state, multi_step, runs, config, layout, display, log)
     for _ in evaluations(loop):
         pass
     return results(loop)
@@ -114,14 +94,30 @@ def open_loop(
     multi_step: MultiStep,
     runs: Sequence[Run],
     config: TrainingConfig,
+    *,
     layout: Layout | None = None,
     display: Display | None = None,
     log: Callable[[Sequence[dict[str, Any]]], None] | None = None,
 ) -> Loop:
-    """The loop where its runs stand. The arguments, and the errors, are those of `train`."""
+    """The loop where its runs stand.
+
+    Args:
+        trainable: What is trained.
+        state: The state before the first step, of all runs as the layout has them; their last
+            checkpoints replace it.
+        multi_step: The steps of `trainable`, from `parallel.jit_multi_step`.
+        runs: The directory of each run; the caller holds the lock.
+        config: Lengths, intervals and limits.
+        layout: Where `multi_step` wants its inputs.
+        display: Where to show the progress; by default a live display on a terminal, else plain
+            lines.
+        log: Called with the indexes of all runs before any of them is committed.
+
+    Raises:
+        UserError: All runs diverged already, or a checkpoint cannot be read.
+    """
     layout = layout or Layout()
     schedule = StepSchedule(trainable.batches, config)
-    display = display or Display(schedule.total, trainable.objective)
     progress = [RunProgress(run, trainable) for run in runs]
     states = layout.unstack_runs(state)
     if runs[0].checkpoint("last") is not None:
@@ -133,17 +129,17 @@ def open_loop(
     step = int(states[progress.index(furthest)].step)
     started = time.perf_counter() - furthest.progress.seconds
     loop = Loop(
-        trainable,
-        config,
-        schedule,
-        layout,
-        multi_step,
-        progress,
-        display,
-        log,
-        state,
-        step,
-        started,
+        trainable=trainable,
+        config=config,
+        schedule=schedule,
+        layout=layout,
+        multi_step=multi_step,
+        runs=progress,
+        display=display or Display(schedule.total, trainable.objective),
+        log=log,
+        state=state,
+        step=step,
+        started=started,
     )
     place_states(loop, states)
     return loop

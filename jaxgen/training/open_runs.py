@@ -50,12 +50,12 @@ def open_seeds(
     if not resume:
         notes = _notes(files, trainable)
         return SeedRuns.create(out, numbers, layout.devices, written, notes, overwrite=overwrite)
-    home = SeedRuns.open(out)
-    _check_corpus(home.runs, experiment, trainable)
-    home.write_file("config.toml", written(numbers[0])["config.toml"])
-    for run, seed in zip(home.runs, numbers, strict=True):
+    group = SeedRuns.open(out)
+    _check_corpus(group.runs, experiment, trainable)
+    group.write_file("config.toml", written(numbers[0])["config.toml"])
+    for run, seed in zip(group.runs, numbers, strict=True):
         run.write_file("config.toml", written(seed)["config.toml"])
-    return home
+    return group
 
 
 def _config_toml(experiment: Experiment) -> str:

@@ -316,7 +316,7 @@ def test_the_loop_can_be_left_after_an_evaluation(
     handler = signal.getsignal(signal.SIGINT)
     run = Run.create(tmp_path, toy.FILES)
     what = toy.trainable(settings, evaluate_fn)
-    opened = loop.open_loop(what, state(), multi_step, [run], settings, layout)
+    opened = loop.open_loop(what, state(), multi_step, [run], settings, layout=layout)
     seen = []
     for evaluated in loop.evaluations(opened):
         seen.append((evaluated.step, evaluated.figures[0]["nll"]))

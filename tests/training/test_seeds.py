@@ -71,7 +71,7 @@ def train(
         home = SeedRuns.create(directory, numbers, devices, lambda seed: toy.FILES)
     states = states or [state_of(toy, settings, seed) for seed in numbers]
     evaluate = evaluate or each_alone(toy, len(numbers))
-    return loop.train(
+    opened = loop.open_loop(
         toy.trainable(settings, evaluate, **options),
         layout.stack_runs(states),
         multi_step,
@@ -81,6 +81,7 @@ def train(
         display=display,
         log=home.log,
     )
+    return loop.train(opened)
 
 
 def saved(directory: Path) -> dict[str, Any]:

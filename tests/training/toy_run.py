@@ -162,9 +162,10 @@ def train(directory: Path, settings: TrainingConfig, **options: Any) -> loop.Res
     with locked(directory):
         exists = Run.exists(directory)
         run = Run.open(directory) if exists else Run.create(directory, FILES)
-        (result,) = loop.train(
+        opened = loop.open_loop(
             what, state(), multi_step, [run], settings, layout=layout, display=display
         )
+        (result,) = loop.train(opened)
     return result
 
 
