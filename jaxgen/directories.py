@@ -70,7 +70,7 @@ def kind_of(directory: Path | str) -> Kind:
         return "export"
     if not names:
         return "empty"
-    return "foreign" if strangers(directory) else "unfinished"
+    return "foreign" if foreign_files(directory) else "unfinished"
 
 
 def is_run_index(content: Any) -> bool:
@@ -92,7 +92,7 @@ def is_export_index(content: Any) -> bool:
     )
 
 
-def strangers(directory: Path) -> list[str]:
+def foreign_files(directory: Path) -> list[str]:
     """Names in a directory without an index that are not what a cut-off start leaves behind."""
     return [
         name
@@ -126,11 +126,11 @@ def refuse_inside_run(directory: Path | str) -> None:
         raise UserError(f"{directory} lies inside the run {run}; choose a directory outside of it")
 
 
-def refuse_strangers(directory: Path, kind: Kind, use: str) -> None:
+def refuse_foreign_files(directory: Path, kind: Kind, use: str) -> None:
     """UserError where a directory has files that are not jaxgen's."""
     if kind == "foreign":
         raise UserError(
-            f"{directory} is not empty and not {use}: it holds {listed(strangers(directory))}; "
+            f"{directory} is not empty and not {use}: it holds {listed(foreign_files(directory))}; "
             "choose a new or an empty directory, or move these files away"
         )
 

@@ -23,8 +23,8 @@ from jaxgen.directories import (
     kind_of,
     owned_files,
     read_json,
+    refuse_foreign_files,
     refuse_inside_run,
-    refuse_strangers,
     written_of,
 )
 from jaxgen.errors import UserError, first_line
@@ -67,7 +67,7 @@ def check_export(
             f"{directory} already holds an export; replace it with --force, or choose another "
             "directory"
         )
-    refuse_strangers(directory, kind, "an export")
+    refuse_foreign_files(directory, kind, "an export")
     refuse_inside_run(directory)
     written = written_of(index) or {}
     by_name = kind == "export" and not _is_cut_off(index)

@@ -202,9 +202,9 @@ def _expand(
     logprob, sampled = beam.logprob[:, None] + logprobs, beam.sampled[:, None] + allowed
     if banned:
         rest = jax.nn.logsumexp(allowed, axis=1, keepdims=True)
-        dead = rest == -jnp.inf
-        sampled -= jnp.where(dead, 0, rest)
-        beam = beam._replace(ended=beam.ended | dead[:, 0])
+        exhausted = rest == -jnp.inf
+        sampled -= jnp.where(exhausted, 0, rest)
+        beam = beam._replace(ended=beam.ended | exhausted[:, 0])
     gumbel = _below(beam.gumbel, sampled + noise)
     # A text that has ended goes on as itself, in the place of its first child.
     itself = jnp.arange(vocab_size) == 0

@@ -25,8 +25,8 @@ from jaxgen.directories import (
     last_of,
     owned_files,
     read_json,
+    refuse_foreign_files,
     refuse_inside_run,
-    refuse_strangers,
     written_of,
 )
 from jaxgen.errors import UserError
@@ -60,7 +60,7 @@ def check_start(
         )
     if kind == "export":
         raise UserError(f"{directory} holds an export; choose another directory with --out")
-    refuse_strangers(directory, kind, "a run")
+    refuse_foreign_files(directory, kind, "a run")
     refuse_inside_run(directory)
     _owned(directory, files)
     for seed in {*seeds, *_seeds(directory)}:
@@ -91,7 +91,9 @@ def clear(directory: Path | str) -> None:
             continue
         _remove_contents(folder)
         left = {path.name for path in folder.iterdir()}
-        if left <= {RUN_INDEX}:  # else the index says that the rest is not a stranger's directory
+        if left <= {
+            RUN_INDEX
+        }:  # else the index says that the rest is not somebody else's directory
             (folder / RUN_INDEX).unlink(missing_ok=True)
             folder.rmdir()
 

@@ -152,7 +152,7 @@ def killed_everywhere(
         out, left = tmp_path / str(number), [number]
         if before:
             shutil.copytree(tmp_path / "before", out)
-        strangers = strange(out) if before else {}
+        foreign_files = strange(out) if before else {}
 
         def dying(name: str, left: list[int] = left) -> Callable[..., Any]:
             real = getattr(os, name)
@@ -173,7 +173,7 @@ def killed_everywhere(
                 done = True
             except Killed:
                 done = False
-        yield out, strangers
+        yield out, foreign_files
         if done:
             return
     raise AssertionError("more operations than expected")
@@ -191,8 +191,8 @@ def test_a_start_that_is_killed_is_started_again(
 ) -> None:
     _, start, overwrite = SCENES[scene]
     ends = []
-    for out, strangers in killed_everywhere(scene, tmp_path, monkeypatch):
-        assert strangers.items() <= contents(out).items()
+    for out, foreign_files in killed_everywhere(scene, tmp_path, monkeypatch):
+        assert foreign_files.items() <= contents(out).items()
         start(out, overwrite=overwrite)
         end = contents(out)
         if "seed-0/run.json" in end:  # of a seed that is no more: it still says what was removed
@@ -203,8 +203,8 @@ def test_a_start_that_is_killed_is_started_again(
     assert len(ends) > 15
     for end in ends:
         assert end == ends[-1]
-    assert strangers.items() <= ends[-1].items()
-    rest = ends[-1].keys() - strangers.keys()
+    assert foreign_files.items() <= ends[-1].items()
+    rest = ends[-1].keys() - foreign_files.keys()
     assert not any("checkpoints/0" in name or name.endswith(("jsonl", "png")) for name in rest)
 
 
@@ -222,13 +222,13 @@ def test_a_configuration_put_into_a_cut_off_start_is_kept(
 def test_a_run_is_replaced_only_when_told_to(tmp_path: Path) -> None:
     for make in (trained_run, trained_seeds):
         out = make(tmp_path / make.__name__)
-        strangers, before = strange(out), contents(out)
+        foreign_files, before = strange(out), contents(out)
         for start in (start_run, start_seeds):
             with pytest.raises(UserError, match=r"already holds a run; .*--resume.*--force"):
                 start(out)
         assert contents(out) == before
         start_run(out, overwrite=True)
-        assert strangers.items() <= contents(out).items()
+        assert foreign_files.items() <= contents(out).items()
 
 
 def test_a_run_before_its_first_step_is_started_again(tmp_path: Path) -> None:
