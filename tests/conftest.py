@@ -31,8 +31,8 @@ if find_spec("jaxtyping") and find_spec("beartype"):
     packages = ("data", "evaluation", "generation", "models", "nn", "ops", "tasks", "training")
     install_import_hook([f"jaxgen.{package}" for package in packages], "beartype.beartype")
 
-if not os.environ.get("CI") and find_spec("filelock"):
-    # Programs compiled by one test run are read back by the next. The size limit is what makes
+if find_spec("filelock"):
+    # Programs compiled by one test, or test run, are read back by the next. The size limit is what makes
     # JAX lock the cache, so that parallel workers never read a half-written entry.
     cache = Path(__file__).parents[1] / ".pytest_cache" / "jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -140,6 +140,7 @@ def test_an_existing_run_is_kept(run: Path, config: Path) -> None:
         train(config, out=run)
 
 
+@pytest.mark.slow
 def test_overwriting_starts_anew(config: Path, tmp_path: Path) -> None:
     first = train(config, out=tmp_path)
     again = train(config, out=tmp_path, overwrite=True)
@@ -158,6 +159,7 @@ def test_other_tokenizers(kind: str, config: Path, tmp_path: Path) -> None:
     assert isinstance(load(tmp_path).generate("1 and 2", max_new_tokens=4), str)
 
 
+@pytest.mark.slow
 def test_integers_train_as_text_does(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     notes = tmp_path / "notes.jsonl"

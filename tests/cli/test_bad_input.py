@@ -156,6 +156,7 @@ def test_impossible_seeds(
     assert message in fail("train", config, *options, "--out", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_seeds_and_single_runs_are_kept_apart(
     config: Path, run: Path, tmp_path: Path, say: Say, fail: Fail
 ) -> None:

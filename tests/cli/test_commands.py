@@ -100,6 +100,7 @@ def test_resume(config: Path, tmp_path: Path, say: Say, fail: Fail) -> None:
     assert say("train", config, "--out", out, "--force", "--training.max-steps", 1)[0] == 0
 
 
+@pytest.mark.slow
 def test_seeds_are_ordinary_runs(config: Path, run: Path, tmp_path: Path, say: Say) -> None:
     """`--seeds 2` twice as long as at first; its seed 0 is the run that `train` makes."""
     out = tmp_path / "seeds"
@@ -171,6 +172,7 @@ def test_generate_a_grid(run: Path, say: Say) -> None:
     assert out.count("--- temperature 0.5, top-p 0.9, sample 2") == 2
 
 
+@pytest.mark.slow
 def test_a_grid_goes_to_a_file(run: Path, tmp_path: Path, say: Say) -> None:
     grid = ("generate", run, "--temperature", 0.5, 1, "--top-p", 0.8, 0.95, "--max-new-tokens", 9)
     wanted = json.loads(say(*grid, "--json")[1])["outputs"]

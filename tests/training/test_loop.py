@@ -176,6 +176,7 @@ def last_step(directory: Path) -> int:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.slow
 def test_a_killed_process_resumes(toy: Any, tmp_path: Path) -> None:
     """Kill -9 at a random moment, then to the end: as if nothing had happened."""
     undisturbed, killed = (start(toy, tmp_path / name) for name in ("whole", "cut"))
