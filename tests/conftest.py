@@ -32,8 +32,8 @@ if find_spec("jaxtyping") and find_spec("beartype"):
     install_import_hook([f"jaxgen.{package}" for package in packages], "beartype.beartype")
 
 if find_spec("filelock"):
-    # Programs compiled by one test, or test run, are read back by the next. The size limit is what makes
-    # JAX lock the cache, so that parallel workers never read a half-written entry.
+    # Programs compiled by one test, or test run, are read back by the next. The size limit is what
+    # makes JAX lock the cache, so that parallel workers never read a half-written entry.
     cache = Path(__file__).parents[1] / ".pytest_cache" / "jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_compilation_cache_max_size", 2**30)

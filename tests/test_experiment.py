@@ -149,7 +149,7 @@ def test_overwriting_starts_anew(config: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::jaxgen.data.tokenizers.UnknownTokenWarning")
-@pytest.mark.parametrize("kind", ["word", "byte"])
+@pytest.mark.parametrize("kind", ["word", pytest.param("byte", marks=pytest.mark.slow)])
 def test_other_tokenizers(kind: str, config: Path, tmp_path: Path) -> None:
     experiment = read_toml(config)
     tokenizer = experiment.tokenizer.model_copy(update={"kind": kind})

@@ -85,6 +85,7 @@ def test_the_sampler_lowers_for_each_platform(name, sampling):
     assert exported.platforms == PLATFORMS
 
 
+@pytest.mark.slow
 def test_an_exported_sampler_runs_here_as_it_was():
     model = MODELS["one-hot"]
     params = model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]

@@ -175,7 +175,7 @@ def _search(
     mask = Constraints(constraints, batch, beams, vocab_size)
     stops = constraints.rows(batch).stop_tokens
     stop_bans: Any = make_bans(SamplingParams(banned_tokens=stops), vocab_size).banned
-    can_be_exhausted = constraints.no_repeat_ngram is not None or constraints.banned_tokens is not None
+    may_end = constraints.no_repeat_ngram is not None or constraints.banned_tokens is not None
 
     state = _first_state(start, (batch, *shape), pad_id)
 
@@ -185,7 +185,7 @@ def _search(
     def cond(state: _State) -> Array:
         best = state.running.logprob.max(axis=-1)
         # The best that a running text can come to: no more loss, and the length that favours it.
-        soonest = jnp.maximum(state.step, 1) if can_be_exhausted else state.step + 1
+        soonest = jnp.maximum(state.step, 1) if may_end else state.step + 1
         bound = jnp.maximum(score(best, count), score(best, soonest))
         better = (bound > state.ended.score.min(axis=-1)).any(axis=1) & ~state.broken
         return (state.step < count) & better.any()
@@ -197,7 +197,7 @@ def _search(
         allowed = allowed.reshape(batch, groups, width, -1)
         broken &= (state.running.logprob > -jnp.inf).reshape(-1)
         broken = state.broken | broken.reshape(batch, -1).any(axis=1)
-        end = partial(_end, step=state.step, score=score, can_be_exhausted=can_be_exhausted)
+        end = partial(_end, step=state.step, score=score, may_end=may_end)
         ends = jax.vmap(jax.vmap(end, in_axes=(0, 0, 0, None)))
         ended = ends(state.running, state.ended, allowed, stops)
         go_on = partial(_go_on, step=state.step, penalty=diversity_penalty)
@@ -252,11 +252,11 @@ def _end(
     *,
     step: Array,
     score: Any,
-    can_be_exhausted: bool,
+    may_end: bool,
 ) -> _Texts:
     """The ended texts of one group, with those that the stop tokens make.
 
-    With `can_be_exhausted` also the running texts that no token may continue, as they are.
+    With `may_end` also the running texts that no token may continue, as they are.
     """
     width, kinds = running.logprob.shape[0], stops.shape[0]
     logprob = running.logprob[:, None] + jnp.where(stops < 0, -jnp.inf, logprobs[:, stops])
@@ -264,7 +264,7 @@ def _end(
     logprob = logprob.reshape(-1)
     length = jnp.full(logprob.shape, step + 1)
     pools = [ended, _Texts(tokens, length, logprob, score(logprob, length))]
-    if can_be_exhausted:
+    if may_end:
         exhausted = (logprobs.max(axis=1) == -jnp.inf) & (step > 0)
         logprob = jnp.where(exhausted, running.logprob, -jnp.inf)
         length = jnp.full(logprob.shape, step)

@@ -62,6 +62,7 @@ print("\\nloaded:", *sorted({"jax", "flax", "datasets", "tokenizers"} & set(sys.
 # Training
 
 
+@pytest.mark.slow
 def test_options_override_the_file(config: Path, tmp_path: Path, say: Say) -> None:
     out = tmp_path / "run"
     code, _, err = say(
@@ -124,6 +125,7 @@ def test_seeds_are_ordinary_runs(config: Path, run: Path, tmp_path: Path, say: S
     assert "    best_step" in say("info", out)[1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(config: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "jaxgen", "train", str(config), "--out", str(out)]

@@ -155,6 +155,7 @@ def test_constraints_leave_exactly_the_legal_texts(options):
         )
 
 
+@pytest.mark.slow
 def test_constraints_may_differ_by_row():
     options = {"min_new_tokens": [0, 3], "banned_tokens": [[1], [3]], "no_repeat_ngram": [2, 0]}
     out = search(3, stop_tokens=[[2], [0]], **options)

@@ -63,6 +63,7 @@ def mean_logprob(params, prompts=PROMPTS, **options):
     return out.logprobs.sum(), out
 
 
+@pytest.mark.slow
 def test_reverse_mode_by_a_scan_is_the_gradient_of_the_texts_log_probability():
     """Against the gradient of `score` of the same texts; and refused, by name, without the scan."""
     gradient, out = jax.grad(mean_logprob, has_aux=True)(PARAMS, early_exit=False)
@@ -130,6 +131,7 @@ def test_a_carry_is_batch_first_or_a_shared_scalar():
             call()
 
 
+@pytest.mark.slow
 def test_a_row_that_begins_later_in_a_batch_has_the_text_it_has_alone():
     sampling = SamplingParams(top_p=0.9)
     keys = jax.vmap(lambda row: jax.random.fold_in(KEY, row))(jnp.arange(2))

@@ -103,6 +103,7 @@ def test_filters_and_frequencies_are_those_of_a_sort(options, size):
     assert chi2 <= max(bound, 1e-6 * count)
 
 
+@pytest.mark.slow
 def test_min_p_keeps_its_edge_to_half_a_percent():
     """Beside typical-p, which takes min-p by another way, and alone; also of what is drawn."""
     weights = jnp.array([1.0, 0.1005, 0.0995, 0.5])

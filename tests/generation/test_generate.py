@@ -81,6 +81,7 @@ def test_a_row_alone_equals_the_same_row_in_any_batch():
             assert one.lengths[0] == batch.lengths[row]
 
 
+@pytest.mark.slow
 def test_any_cut_into_calls_gives_the_same_text():
     sampling = SamplingParams(
         temperature=1.2, top_p=0.9, no_repeat_ngram=3, frequency_penalty=0.3, stop_tokens=[10]
@@ -187,6 +188,7 @@ def test_a_changed_value_never_retraces():
     assert first.shape == second.shape == (3, 4)
 
 
+@pytest.mark.slow
 def test_composes_with_vmap_map_and_shard_map():
     expected = run(count=5).tokens
     keys = jax.vmap(lambda row: jax.random.fold_in(KEY, row))(jnp.arange(3))
@@ -373,6 +375,7 @@ def test_one_kernel_is_asked_for_where_no_library_is_called(step, fits):
 @pytest.mark.parametrize(
     ("size", "options"), [(5, {"top_k": 2, "repetition_penalty": 1.3}), (1500, {"top_p": 0.9})]
 )
+@pytest.mark.slow
 def test_what_one_kernel_cannot_hold_runs_quietly_without_it(size, options, capfd):
     table = jax.random.normal(KEY, (size, size))
 

@@ -64,6 +64,7 @@ def enumerate_texts(lm, prompt, stop, length):
     return {text: float(score.sum()) for text, score in zip(texts, scores, strict=True)}
 
 
+@pytest.mark.slow
 def test_beams_that_are_wide_enough_find_the_best_texts_that_stop():
     lm = make_model(text="abc")
     stop = lm.generate("c", max_new_tokens=3, temperature=0)[1:]

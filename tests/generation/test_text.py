@@ -25,6 +25,7 @@ def lm():
     return make_model()
 
 
+@pytest.mark.slow
 def test_the_shape_of_the_answer_is_that_of_the_question(lm):
     one = lm.generate("abc", max_new_tokens=9)
     assert isinstance(one, str)
@@ -53,6 +54,7 @@ def test_greedy_text_is_that_of_a_loop(lm):
     assert lm.generate("hello", max_new_tokens=20, temperature=0) == text
 
 
+@pytest.mark.slow
 def test_rows_over_devices_are_the_texts_of_one(lm, monkeypatch):
     settings = {"temperature": 0.9, "top_p": 0.9, "stop_tokens": [3], "no_repeat_ngram": 4}
     options = {"n": 30, "max_new_tokens": 70, "key": 5, "stop": "zq", **settings}
@@ -74,6 +76,7 @@ def test_a_stream_is_the_text_in_pieces(lm):
     assert "".join(next(endless) for _ in range(4))[:50] == whole
 
 
+@pytest.mark.slow
 def test_long_prompts_and_texts_take_several_calls(lm):
     prompt = (string.ascii_lowercase * 50)[:1200]
     by_scan = make_model(prefill_fn=None)

@@ -77,7 +77,7 @@ def test_a_step_takes_the_parameters_unprepared_too():
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), ours, prepared)
 
 
-@pytest.mark.parametrize("name", ["embedded", "layernorm"])
+@pytest.mark.parametrize("name", ["embedded", pytest.param("layernorm", marks=pytest.mark.slow)])
 def test_a_padded_prompt_equals_each_prompt_alone(name):
     model, params = made(name)
     mask = jnp.arange(T + 1) < jnp.asarray([7, 1, 4])[:, None]
@@ -239,6 +239,7 @@ def test_no_matmul_of_training_contracts_two_axes(name):
     assert set(counts) == {1}
 
 
+@pytest.mark.slow
 def test_bfloat16_compute_keeps_float32_parameters_and_logits():
     model, params = made("tied", dtype=jnp.bfloat16)
     loss = lambda p: language_model_loss(model, p, model.initial_carry(B), {"tokens": tokens()})  # noqa: E731

@@ -147,7 +147,7 @@ def test_one_hot_tokens_equal_one_hot_vectors():
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "layernorm_lstm"])
+@pytest.mark.parametrize("cell", ["lstm", pytest.param("layernorm_lstm", marks=pytest.mark.slow)])
 def test_padding_in_both_directions_equals_each_row_alone(cell):
     x, lengths = inputs(), jnp.asarray([5, 2, 2])
     mask = jnp.arange(T) < lengths[:, None]
@@ -162,7 +162,7 @@ def test_padding_in_both_directions_equals_each_row_alone(cell):
             np.testing.assert_allclose(a[row], b[0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "layernorm_lstm"])
+@pytest.mark.parametrize("kind", ["lstm", pytest.param("layernorm_lstm", marks=pytest.mark.slow)])
 def test_a_reset_splits_a_row_in_two_documents_in_both_directions(kind):
     """A document begins at the first step too: that ends nothing for the walk from the end."""
     x = inputs()

@@ -80,6 +80,7 @@ STACKS = {
 
 
 @pytest.mark.parametrize("name", STACKS)
+@pytest.mark.slow
 def test_a_stack_through_jaxs_reference_equals_the_scan(name, monkeypatch):
     monkeypatch.setattr(rnn, "lstm", reference)
     monkeypatch.setattr(

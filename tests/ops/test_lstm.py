@@ -64,6 +64,7 @@ def test_values_and_gradients_match_the_written_out_loop(masked, reset, reverse)
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), cut=st.integers(1, 4))
+@pytest.mark.slow
 def test_two_halves_through_the_carry_equal_the_whole(seed, cut):
     pre_activations, kernel, carry, mask, resets = problem(seed, 5, 2, 4, True, True)
     end, outputs = lstm(pre_activations, kernel, carry, mask=mask, resets=resets)

@@ -68,6 +68,7 @@ def test_the_planned_blocks_give_the_same_as_one_block():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_the_types_of_the_scan_and_stays_near_it():
     arrays, flags = problem(8, 4, 16, ("mask",), jnp.bfloat16)
     kernel = partial(pallas_lstm, blocks=Blocks(4, 2, 0), interpret=True)
