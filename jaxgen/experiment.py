@@ -105,6 +105,11 @@ def train(
             training there, a loss that is not finite, a full disk.
     """
     out = Path(out)
+    if resume and overwrite:
+        raise UserError(
+            f"`resume` goes on with the run in {out} and `overwrite` (--force) starts anew; choose "
+            "one of them"
+        )
     if isinstance(experiment, str | Path):
         experiment = read_toml(experiment)
     if seed_group_of(out):

@@ -379,6 +379,7 @@ def test_loss_that_is_not_finite(config: Path, tmp_path: Path, say: Say, fail: F
 def test_options_without_effect(run: Path, config: Path, tmp_path: Path, fail: Fail) -> None:
     message = fail("train", config, "--resume", "--out", run)
     assert "would have no effect; leave it out" in message
+    assert "choose one of them" in fail("train", "--resume", "--force", "--out", run)
     export = FIXTURE / "export"
     for command, *more in (("generate",), ("evaluate",), ("export", tmp_path / "again")):
         assert "is an export and holds one set of parameters" in fail(
