@@ -26,7 +26,7 @@ from jaxgen.models.decoding import initial_carry_of, step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
 from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.tasks.task import Files, Task, check_options
-from jaxgen.training.optimizers import optimizer_of, step_options
+from jaxgen.training.from_settings import optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.seeds import SeedLayout, over_seeds
 from jaxgen.training.step import TrainState, init_state, make_train_step
