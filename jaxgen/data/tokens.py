@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +140,7 @@ def _bytes(ids: np.ndarray) -> bytes:
     return ids.astype(ids.dtype.newbyteorder("<")).tobytes()
 
 
-def _digest(hashed: "hashlib._Hash") -> str:
+def _digest(hashed: Any) -> str:
     """128 bits: enough to tell corpora apart, short enough for a file's name."""
     return hashed.hexdigest()[:32]
 
