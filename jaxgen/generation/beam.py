@@ -193,8 +193,7 @@ def _search(
     def advance(state: _State) -> _State:
         carry, logits = step_fn(params, state.carry, state.last)
         logprobs, broken = log_probabilities(logits)
-        allowed = mask(logprobs, state.penalties, state.step)
-        allowed = allowed.reshape(batch, groups, width, -1)
+        allowed = mask(logprobs, state.penalties, state.step).reshape(batch, groups, width, -1)
         broken &= (state.running.logprob > -jnp.inf).reshape(-1)
         broken = state.broken | broken.reshape(batch, -1).any(axis=1)
         end = partial(_end, step=state.step, score=score, may_end=may_end)
