@@ -23,7 +23,8 @@ def check_options_together(command: "Generate") -> None:
 
 def _conflicts(command: "Generate") -> Iterator[str]:
     if command.seed is not None and not -(2**31) <= command.seed < 2**32:
-        yield f"--seed must be in [0, {2**32}), got {command.seed}; larger ones would repeat texts"
+        rule = f"in [{-(2**31)}, {2**32})"
+        yield f"--seed must be {rule}, got {command.seed}; others would repeat texts"
     prompts = given(command, "prompt", "prompt_file")
     if len(prompts) > 1:
         yield "give --prompt or --prompt-file, not both"

@@ -26,12 +26,10 @@ class Runner:
     Attributes:
         model: its functions.
         params: its parameters.
-        vocab_size: of its tokenizer.
     """
 
     model: programs.Model
     params: PyTree
-    vocab_size: int
 
     @cached_property
     def prepared(self) -> PyTree:

@@ -257,7 +257,7 @@ class TextModel:
     @cached_property
     def _runner(self) -> Runner:
         model = programs.Model(self.step_fn, self.prefill_fn, self.initial_carry)
-        return Runner(model, self.params, self.tokenizer.vocab_size)
+        return Runner(model, self.params)
 
 
 def _stream(decoded: Iterator[programs.DecodedChunk], line: Line) -> Iterator[str]:

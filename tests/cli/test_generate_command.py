@@ -35,7 +35,7 @@ SHORT = ("--max-new-tokens", 4)
         (("--interactive", "--prompt", "a"), "reads prompts from the terminal: leave out --prompt"),
         (("--interactive", "--prompt-file", "-"), "leave out --prompt-file"),
         (("--prompt", "a", "--prompt-file", "-"), "give --prompt or --prompt-file, not both"),
-        (("--seed", 2**32), "--seed must be in [0, 4294967296), got 4294967296"),
+        (("--seed", 2**32), "--seed must be in [-2147483648, 4294967296), got 4294967296"),
         (("--force",), "--force is for --out"),
         (("--escapes",), "--escapes is for --prompt and --stop"),
         (("--stop", "a", "--stop", "b"), "--stop is given 2 times"),
