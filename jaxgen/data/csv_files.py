@@ -65,9 +65,16 @@ class CsvFile:
                 yield Row(tuple([fields[index] for index in wanted]), where, number)
 
     def with_header(self, columns: Sequence[str]) -> "CsvFile":
-        """The same with the header read: a number that the first row does not hold means none."""
+        """The same with the header read: numbers mean that there is none.
+
+        Save where the first row has these very numbers as names: each in the place that it counts
+        to (0, 1, 2), or beyond what can be counted (2019). Labels are numbers, too.
+        """
         first = next((fields for _, _, fields in self._records()), [])
-        numbered = all(column.isdecimal() and column not in first for column in columns)
+        numbered = all(column.isdecimal() for column in columns) and not all(
+            column in first and first[int(column) : int(column) + 1] in ([column], [])
+            for column in columns
+        )
         header = [str(number) for number in range(len(first))] if numbered else first
         return replace(self, header=tuple(header), numbered=numbered)
 

@@ -66,3 +66,14 @@ def check_column(column: str, known: Sequence[str], name: str, hint: str = "") -
         raise UserError(
             f"{name} has {known.count(column)} columns `{column}`; give each a name of its own"
         )
+
+
+def check_unicode(text: str, row: Row) -> None:
+    """UserError for half a surrogate pair, which JSON can write and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the text in {row.place} has {text[error.start]!r}, half a surrogate pair and so no "
+            "Unicode text; remove it"
+        ) from error
