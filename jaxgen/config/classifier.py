@@ -14,6 +14,15 @@ from jaxgen.config.training import TrainingConfig
 Pooling = Literal["last", "mean", "max", "attention"]
 
 
+class ClassifierTokenizer(TokenizerConfig):
+    """How text becomes token ids."""
+
+    kind: Literal["byte", "char", "word", "bpe"] = "word"
+    """Unit of text: UTF-8 bytes, characters, white-space words or BPE pieces."""
+    vocab_size: Positive | None = 20_000
+    """Largest vocabulary, special tokens included (word and char cut to it); "none": all."""
+
+
 class ClassifierConfig(Config):
     """An LSTM classifier: tokens to hidden states, pooled over time, to one score a label."""
 
@@ -104,7 +113,7 @@ class ClassifierExperiment(Experiment):
 
     task: Literal["classifier"] = "classifier"
     data: LabelledData = LabelledData()
-    tokenizer: TokenizerConfig = TokenizerConfig(kind="word", vocab_size=20_000)
+    tokenizer: ClassifierTokenizer = ClassifierTokenizer()
     model: ClassifierConfig = ClassifierConfig()
     training: ClassifierTraining = ClassifierTraining()
     prediction: PredictionConfig = PredictionConfig()
