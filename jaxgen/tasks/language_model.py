@@ -79,7 +79,7 @@ def build(
         reset_id=reset_id_of(experiment, tokenizer),
         seed=experiment.data.seed,
     )
-    tx, rate = optimizer_of(experiment.optimizer, StepSchedule(batches, config).total)
+    tx, rate = optimizer_of(experiment.optimizer, StepSchedule(batches, config))
     initial_carry = model.initial_carry(config.batch_size)
     loss_fn = partial(
         language_model_loss,

@@ -92,9 +92,10 @@ def test_cut_off_before_the_first_checkpoint_it_still_begins_there(
     def die(*arguments: object, **options: object) -> None:
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr("jaxgen.experiment.open_loop", die)
-        train(standing(first), out=tmp_path / "run")
+        with pytest.raises(Killed):
+            train(standing(first), out=tmp_path / "run")
     train(None, out=tmp_path / "run", resume=True)
     np.testing.assert_array_equal(scores(tmp_path / "run"), scores(first))
 
