@@ -1,5 +1,6 @@
 """From settings to labelled texts in memory: a part to train on, and parts held out."""
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -84,7 +85,16 @@ def _sources(config: LabelledData) -> Iterator[tuple[str, str, Iterator[Row]]]:
     if config.dataset:
         tables = hub_tables(config, [config.column, config.label_column])
         for part, table in tables.items():
-            yield part, table.name, _named_classes(table)
+            # Test splits of public benchmarks often come without labels.
+            named = part == "train" or getattr(config, f"{part}_split") is not None
+            if named or not _unlabelled(table):
+                yield part, table.name, _named_classes(table)
+            else:
+                warnings.warn(
+                    f"{table.name} has no labels (each is -1), so it is left out; choose a split "
+                    f"with --data.{part}-split",
+                    stacklevel=3,
+                )
     elif config.files:
         files = recognise(config)
         given = {
@@ -99,6 +109,11 @@ def _sources(config: LabelledData) -> Iterator[tuple[str, str, Iterator[Row]]]:
         name = "the embedded sentences"
         rows = (Row(pair, f"{name} row", n) for n, pair in enumerate(sentiment_sentences(), 1))
         yield "train", name, rows
+
+
+def _unlabelled(table: HubTable) -> bool:
+    """Whether every label is the class id -1, which means that it is not published."""
+    return all(row.values[1] == -1 for row in table.rows())
 
 
 def _named_classes(table: HubTable) -> Iterator[Row]:
