@@ -13,7 +13,8 @@ from jaxgen.data.stop_words import STOP_WORDS
 # A tag begins with a letter, so that "5 < 6 and 7 > 3" and "I <3 it" have none.
 _TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9]*)(?:[\s/][^<>]*)?>|<![A-Za-z][^<>]*>")
 # Tags of letters within a word; all others set words apart.
-_INLINE = frozenset("a abbr b big code em font i mark s small span strong sub sup tt u".split())
+_INLINE = {"a", "abbr", "b", "big", "code", "em", "font", "i", "mark", "s", "small", "span"}
+_INLINE |= {"strong", "sub", "sup", "tt", "u"}
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]*);")
 # Combining marks are no word characters to `re`: a letter that bears one is not the bare word.
 _WORD = re.compile(r"(?<![\w\u0300-\u036f])\w++(?:['’]\w++)*+(?![\u0300-\u036f])")

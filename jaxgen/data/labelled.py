@@ -66,6 +66,7 @@ def load_labelled(config: LabelledData) -> LabelledCorpus:
     """
     check_files_are_used(config)
     parts = {part: _read(rows, name, config) for part, name, rows in _sources(config)}
+    _check_first_row(parts["train"], config)
     LabelSet.fit(parts["train"].labels, config.multi_label)
     shares = {
         part: share
@@ -217,6 +218,19 @@ def _name(value: Any, row: Row, kinds: dict[str, Row], *, integers: bool = False
     return name
 
 
+def _check_first_row(rows: LabelledTexts, config: LabelledData) -> None:
+    """UserError for a header that was read as a text: its label is that of no other text."""
+    if not config.files or config.multi_label or len(rows) < 3:
+        return
+    label = rows.labels[0]
+    if all(other != label for other in rows.labels[1:]):
+        raise UserError(
+            f"the first row of {rows.name} has the label `{label[0]:.40}` and no other row has it; "
+            "if that is a header, name its columns with --data.column and --data.label-column; "
+            "else give more such texts, or take it out"
+        )
+
+
 def _draw(
     rows: LabelledTexts, shares: dict[str, float], config: LabelledData
 ) -> dict[str, LabelledTexts]:
@@ -225,7 +239,9 @@ def _draw(
     counts = Counter(classes)
     rare = [name for name, count in counts.items() if count < 2]
     if rare:
-        shown = ", ".join(f"`{name}`" for name in rare[:10]) + (", ..." if len(rare) > 10 else "")
+        shown = ", ".join(f"`{name:.40}`" for name in rare[:10]) + (
+            ", ..." if len(rare) > 10 else ""
+        )
         raise UserError(
             f"{rows.name} has one text only of class {shown}, so no share of it can be held out; "
             "give more such texts, take it out, or name validation and test files or splits"

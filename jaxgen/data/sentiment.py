@@ -3,7 +3,8 @@
 They show that a classifier works, and no more: a few hundred words in a few dozen patterns, written
 for this purpose. A figure reached here says nothing of real reviews. What can be learned from them
 is that the order of words matters: most of the opinions hold a word of the other side ("not dull at
-all", "i expected it to be awful, but it was a joy").
+all", "i expected it to be awful, but it was a joy"). Logistic regression on single words tells two
+thirds of the sentences apart; a third is what guessing reaches.
 """
 
 from collections.abc import Iterator
