@@ -62,6 +62,8 @@ class SourceConfig(DataConfig):
     @field_validator("separator")
     @classmethod
     def _one_character(cls, value: str | None) -> str | None:
+        if value == "auto":
+            return None
         value = "\t" if value == "\\t" else value  # as a shell passes on what was typed
         if value is not None and (len(value) != 1 or value in '"\r\n'):
             raise ValueError(

@@ -55,11 +55,16 @@ class LabelledData(SourceConfig):
         return super()._separates(name) or (other and self.format in ("auto", "lines"))
 
     @model_validator(mode="after")
-    def _format_of_files(self) -> Self:
+    def _fit_together(self) -> Self:
         if self.format != "auto" and not self.files:
             raise ValueError(
                 f"`data.format` says how `data.files` are written, and there are none, got "
                 f"{self.format!r}; leave it out, or give files"
+            )
+        if self.label_separator != "," and not self.multi_label:
+            raise ValueError(
+                "`data.label_separator` goes with `data.multi_label`, which is off, got "
+                f"{self.label_separator!r}; turn it on, or leave the separator out"
             )
         if not self.label_separator:
             raise ValueError("`data.label_separator` must not be empty; leave it out for a comma")

@@ -1,4 +1,4 @@
-"""Cleaning of texts before they are tokenized: each step is a setting, and none is on by default."""
+"""Cleaning of texts before they are tokenized; each step is a setting, and off by default."""
 
 import html
 import re
@@ -13,14 +13,13 @@ from jaxgen.data.stop_words import STOP_WORDS
 # A tag begins with a letter, so that "5 < 6 and 7 > 3" and "I <3 it" have none.
 _TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9]*)(?:[\s/][^<>]*)?>|<![A-Za-z][^<>]*>")
 # Tags of letters within a word; all others set words apart.
-_INLINE = frozenset(
-    ("a", "abbr", "b", "big", "code", "em", "font", "i", "mark", "s", "small", "span", "strong")
-) | {"sub", "sup", "tt", "u"}
+_INLINE = {"a", "abbr", "b", "big", "code", "em", "font", "i", "mark", "s", "small", "span"}
+_INLINE |= {"strong", "sub", "sup", "tt", "u"}
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]*);")
 # Combining marks are no word characters to `re`: a letter that bears one is not the bare word.
-_WORD = re.compile(r"\w++(?:['’]\w++)*+(?![\u0300-\u036f])")
+_WORD = re.compile(r"(?<![\w\u0300-\u036f])\w++(?:['’]\w++)*+(?![\u0300-\u036f])")
 _RUN = re.compile(r"([^\w\s])\1*")
-_MARKS_AFTER_BLANK = re.compile(r"(?<!\S)\S+")
+_UNBROKEN = re.compile(r"\S+")
 _APOSTROPHES = "'’"
 _IN_NUMBERS = ".,"
 
@@ -28,19 +27,11 @@ _IN_NUMBERS = ".,"
 def make_cleaner(config: LabelledData) -> Callable[[str], str]:
     """The function that cleans a text as the settings say.
 
-    The steps in their order: HTML is taken out, all but letters become spaces, spaces are put around
-    punctuation, stop words are dropped, letters become small. White space is collapsed only in a
-    text that one of the first four changed. A text of which nothing is left becomes "".
+    The steps in their order: HTML is taken out, all but letters become spaces, spaces are put
+    around punctuation, stop words are dropped, letters become small. White space is collapsed only
+    in a text that one of the first four changed. A text of which nothing is left becomes "".
     """
-    steps: list[Callable[[str], str]] = []
-    for wanted, step in (
-        (config.strip_html, strip_html),
-        (config.letters_only, letters_only),
-        (config.separate_punctuation, separate_punctuation),
-        (config.drop_stop_words, drop_stop_words),
-    ):
-        if wanted:
-            steps.append(step)
+    steps = [step for name, step in _STEPS.items() if getattr(config, name)]
     lowercase = config.lowercase
 
     def clean(text: str) -> str:
@@ -70,7 +61,7 @@ def letters_only(text: str) -> str:
     if kept.isascii():
         return kept
     # A mark without a letter before it belonged to what is gone, for example to a symbol.
-    return _MARKS_AFTER_BLANK.sub(lambda match: match[0].lstrip(_leading_marks(match[0])), kept)
+    return _UNBROKEN.sub(_from_first_letter, kept)
 
 
 def separate_punctuation(text: str) -> str:
@@ -85,6 +76,14 @@ def separate_punctuation(text: str) -> str:
 def drop_stop_words(text: str) -> str:
     """Take out English function words, in large or small letters; what else there is stays."""
     return _WORD.sub(_unless_stop_word, text)
+
+
+_STEPS: dict[str, Callable[[str], str]] = {
+    "strip_html": strip_html,
+    "letters_only": letters_only,
+    "separate_punctuation": separate_punctuation,
+    "drop_stop_words": drop_stop_words,
+}
 
 
 def _between(tag: re.Match[str]) -> str:
@@ -117,12 +116,11 @@ def _letters() -> _Letters:
     return _Letters()
 
 
-def _leading_marks(word: str) -> str:
-    """The combining marks that a word begins with."""
-    count = 0
-    while count < len(word) and unicodedata.category(word[count])[0] == "M":
-        count += 1
-    return word[:count]
+def _from_first_letter(letters: re.Match[str]) -> str:
+    word, start = letters[0], 0
+    while start < len(word) and unicodedata.category(word[start])[0] == "M":
+        start += 1
+    return word[start:]
 
 
 def _spaced(run: re.Match[str]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from jaxgen.data.rows import Row, check_column
+from jaxgen.data.rows import Row, check_columns
 from jaxgen.data.text_files import open_text
 from jaxgen.errors import UserError
 
@@ -154,8 +154,7 @@ def open_csv(path: Path, columns: Sequence[str], separator: str | None, errors: 
     if separator is None and quoted:
         written = _find_separator(written, columns)
     written = written.with_header(columns)
-    for column in columns:
-        check_column(column, written.header, str(path), _NO_HEADER)
+    check_columns(columns, written.header, str(path), _NO_HEADER)
     return written
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jaxgen.config import SourceConfig
-from jaxgen.data.rows import Row, check_column
+from jaxgen.data.rows import Row, check_columns
 from jaxgen.errors import UserError, first_line, nearest
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ class HubTable:
             known = list(known or next(iter(self.dataset), {}))
         except Exception as error:
             raise UserError(f"cannot read {self.name}: {first_line(error)}") from error
-        for column in self.columns:
-            check_column(column, known, self.name)
+        check_columns(self.columns, known, self.name)
         return replace(self, dataset=self.dataset.select_columns(list(self.columns)))
 
 

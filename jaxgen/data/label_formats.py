@@ -16,6 +16,7 @@ _PREFIX = "__label__"
 _FASTTEXT_LABEL = re.compile(rf"(?<!\S){_PREFIX}(\S+)\s?")
 _SEPARATORS = {"\t": "a tab", ";": "a semicolon"}
 _ROWS_COMPARED = 1000
+_MOST = 0.9
 _FORMATS = (
     f"`{_PREFIX}x text` in each line (fasttext), a text, a semicolon or tab and a label in each "
     "line (lines), several files of one class each (file_per_class), or a csv, tsv, json, jsonl or "
@@ -117,16 +118,15 @@ def _recognise_text(config: LabelledData) -> LabelledFiles:
         return replace(files, format="fasttext")
     if config.format == "file_per_class":
         return _file_per_class(files)
-    separators = [config.separator] if config.separator else list(_SEPARATORS)
     lines = [line for head in heads for line in head]
-    for separator in separators:
-        # Text of another format may well hold semicolons, but hardly in every line.
-        if all(separator in line for line in lines):
-            first = _label_is_first(lines, separator)
-            return replace(files, format="lines", separator=separator, label_first=first)
-    if config.format == "lines" and config.separator:
-        return replace(files, separator=config.separator)  # The line without one is named there.
-    if auto and len(config.files) > 1 and not config.separator:
+    hits = {mark: sum(mark in line for line in lines) for mark in config.separator or _SEPARATORS}
+    separator = max(hits, key=lambda mark: hits[mark])
+    # Text of another format may well hold semicolons, but not in nearly every line; where a few
+    # lines have none, reading them says which.
+    if config.separator or (hits[separator] and hits[separator] >= _MOST * len(lines)):
+        first = _label_is_first(lines, separator)
+        return replace(files, format="lines", separator=separator, label_first=first)
+    if auto and len(config.files) > 1:
         return _file_per_class(files)
     raise UserError(
         f"{_names(config.files)} has no labels that could be found; labelled texts are {_FORMATS}; "

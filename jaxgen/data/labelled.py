@@ -1,5 +1,6 @@
 """From settings to labelled texts in memory: a part to train on, and parts held out."""
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ def load_labelled(config: LabelledData) -> LabelledCorpus:
     """
     check_files_are_used(config)
     parts = {part: _read(rows, name, config) for part, name, rows in _sources(config)}
+    _check_first_row(parts["train"], config)
     LabelSet.fit(parts["train"].labels, config.multi_label)
     shares = {
         part: share
@@ -84,7 +86,16 @@ def _sources(config: LabelledData) -> Iterator[tuple[str, str, Iterator[Row]]]:
     if config.dataset:
         tables = hub_tables(config, [config.column, config.label_column])
         for part, table in tables.items():
-            yield part, table.name, _named_classes(table)
+            # Test splits of public benchmarks often come without labels.
+            named = part == "train" or getattr(config, f"{part}_split") is not None
+            if named or not _unlabelled(table):
+                yield part, table.name, _named_classes(table)
+            else:
+                warnings.warn(
+                    f"{table.name} has no labels (each is -1), so it is left out; choose a split "
+                    f"with --data.{part}-split",
+                    stacklevel=3,
+                )
     elif config.files:
         files = recognise(config)
         given = {
@@ -99,6 +110,11 @@ def _sources(config: LabelledData) -> Iterator[tuple[str, str, Iterator[Row]]]:
         name = "the embedded sentences"
         rows = (Row(pair, f"{name} row", n) for n, pair in enumerate(sentiment_sentences(), 1))
         yield "train", name, rows
+
+
+def _unlabelled(table: HubTable) -> bool:
+    """Whether every label is the class id -1, which means that it is not published."""
+    return all(row.values[1] == -1 for row in table.rows())
 
 
 def _named_classes(table: HubTable) -> Iterator[Row]:
@@ -202,6 +218,19 @@ def _name(value: Any, row: Row, kinds: dict[str, Row], *, integers: bool = False
     return name
 
 
+def _check_first_row(rows: LabelledTexts, config: LabelledData) -> None:
+    """UserError for a header that was read as a text: its label is that of no other text."""
+    if not config.files or config.multi_label or len(rows) < 3:
+        return
+    label = rows.labels[0]
+    if all(other != label for other in rows.labels[1:]):
+        raise UserError(
+            f"the first row of {rows.name} has the label `{label[0]:.40}` and no other row has it; "
+            "if that is a header, name its columns with --data.column and --data.label-column; "
+            "else give more such texts, or take it out"
+        )
+
+
 def _draw(
     rows: LabelledTexts, shares: dict[str, float], config: LabelledData
 ) -> dict[str, LabelledTexts]:
@@ -210,7 +239,9 @@ def _draw(
     counts = Counter(classes)
     rare = [name for name, count in counts.items() if count < 2]
     if rare:
-        shown = ", ".join(f"`{name}`" for name in rare[:10]) + (", ..." if len(rare) > 10 else "")
+        shown = ", ".join(f"`{name:.40}`" for name in rare[:10]) + (
+            ", ..." if len(rare) > 10 else ""
+        )
         raise UserError(
             f"{rows.name} has one text only of class {shown}, so no share of it can be held out; "
             "give more such texts, take it out, or name validation and test files or splits"

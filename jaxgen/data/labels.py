@@ -10,7 +10,7 @@ import numpy as np
 from jaxgen.errors import UserError, nearest
 from jaxgen.types import Float, Int
 
-_INTEGER = re.compile(r"-?[0-9]+")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 _SHOWN = 20
 
 
