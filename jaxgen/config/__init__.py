@@ -5,8 +5,9 @@ configuration there. `jaxgen.tasks` turns these models into data, modules and st
 """
 
 from jaxgen.config.base import Config
-from jaxgen.config.data import CorpusConfig, DataConfig
+from jaxgen.config.data import CorpusConfig, DataConfig, SourceConfig
 from jaxgen.config.experiment import Experiment, changes
+from jaxgen.config.labelled import LabelledData
 from jaxgen.config.language_model import (
     LanguageModelConfig,
     LanguageModelData,
@@ -27,12 +28,14 @@ __all__ = [
     "CorpusConfig",
     "DataConfig",
     "Experiment",
+    "LabelledData",
     "LanguageModelConfig",
     "LanguageModelData",
     "LanguageModelExperiment",
     "LanguageModelTraining",
     "OptimizerConfig",
     "SamplesConfig",
+    "SourceConfig",
     "TokenizerConfig",
     "TrainingConfig",
     "changes",
