@@ -79,7 +79,7 @@ class Task:
     """(experiment, files): what `info` says of the model."""
     objective: Callable[[Any, Files], Objective]
     command: str
-    """The command that uses a trained model: "generate"."""
+    """The command that uses a trained model: "generate", "predict"."""
     begins_from: tuple[str, ...] = ()
     """Tasks whose runs `model.pretrained` may name, where the settings have that."""
     evaluate_options: tuple[str, ...] = ()
@@ -88,3 +88,5 @@ class Task:
     """(experiment): the backend asked for and what it has to run, for `info --backend`."""
     card: str = "# {name}\n\nA model made with jaxgen, of {parameters} parameters.\n"
     """The model card of an export; {name}, {parameters} and the names of `facts` are filled in."""
+    show: Callable[[dict[str, Any]], str] | None = None
+    """(figures): what `jaxgen evaluate` prints of figures from `evaluate`; None: each by name."""

@@ -1,0 +1,50 @@
+"""Texts to rows of tokens as a classifier reads them: cleaned, encoded, cut to its length."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxgen.data.ragged import Ragged
+from jaxgen.data.tokenizers import Tokenizer
+from jaxgen.errors import UserError
+
+
+@dataclass(frozen=True)
+class TextReader:
+    """How a classifier reads a text, the same in training and in use.
+
+    Attributes:
+        tokenizer: cuts the text.
+        clean: what is done to the text before.
+        max_length: tokens that are read at most.
+        keep: what stays of a longer text, see `Ragged.cut`.
+    """
+
+    tokenizer: Tokenizer
+    clean: Callable[[str], str]
+    max_length: int
+    keep: Literal["start", "end", "both"] = "start"
+
+    def read(self, texts: Sequence[object]) -> tuple[Ragged, int]:
+        """The tokens of each text, and how many texts hold nothing that the tokenizer knows.
+
+        Raises:
+            UserError: one of them is no text.
+        """
+        encoded, _ = self.tokenizer.encode_many([self.clean(_text(text)) for text in texts])
+        unknown = self.tokenizer.unk_id
+        silent = sum(
+            len(ids) == 0 or (unknown is not None and bool((ids == unknown).all()))
+            for ids in encoded
+        )
+        return Ragged.from_rows(encoded).cut(self.max_length, self.keep), silent
+
+    def count(self, text: str) -> int:
+        """Tokens of a text, before it is cut."""
+        return len(self.tokenizer.encode_with_unknowns(self.clean(text))[0])
+
+
+def _text(text: object) -> str:
+    if not isinstance(text, str):
+        raise UserError(f"a classifier reads texts, got {text!r:.80}; give a str for each")
+    return text
