@@ -16,16 +16,22 @@ from jaxgen.data.cleaning import make_cleaner
 from jaxgen.data.labelled import LabelledCorpus, LabelledTexts, load_labelled
 from jaxgen.data.labels import LabelSet
 from jaxgen.data.ragged import Labels, Ragged, rows_digest
-from jaxgen.data.text_rows import TextEncoder
+from jaxgen.data.reading import TextReader
 from jaxgen.data.tokenizers import PAD, Tokenizer
 from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.errors import UserError
 from jaxgen.evaluation.classification import figures_from_confusion
+from jaxgen.evaluation.classification_report import report
 from jaxgen.evaluation.sums import make_sums
-from jaxgen.models.classifier import TextClassifier, classifier_loss, from_language_model
+from jaxgen.models.classifier import (
+    TextClassifier,
+    classifier_loss,
+    depths_of,
+    language_model_part,
+)
 from jaxgen.ops.backends import RecurrenceSpec
-from jaxgen.prediction.classifier import Classifier
-from jaxgen.tasks.task import Files, Pretrained, Task, check_options
+from jaxgen.prediction.classifier import Classifier, apply_of
+from jaxgen.tasks.task import Files, Saved, Task
 from jaxgen.training.from_settings import optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.seeds import SeedLayout, over_seeds
@@ -88,7 +94,7 @@ def open_data(experiment: ClassifierExperiment) -> LabelledCorpus:
 
 
 def fit_files(
-    experiment: ClassifierExperiment, data: LabelledCorpus, pretrained: Pretrained | None
+    experiment: ClassifierExperiment, data: LabelledCorpus, pretrained: Saved | None
 ) -> Files:
     """The tokenizer of the training texts, or the pretrained model's, and the labels."""
     texts, config = data.train.texts, experiment.data
@@ -98,7 +104,7 @@ def fit_files(
     else:
         tokenizer = _pretrained_tokenizer(experiment, pretrained)
     if config.max_length == "mean":
-        lengths = TextEncoder(tokenizer, clean, max_length=2**31 - 1).encode(texts)[0].lengths
+        lengths = TextReader(tokenizer, clean, max_length=2**31 - 1).read(texts)[0].lengths
         max_length = max(1, round(lengths.mean()))
     else:
         max_length = config.max_length
@@ -112,7 +118,7 @@ def fit_files(
     }
 
 
-def _pretrained_tokenizer(experiment: ClassifierExperiment, pretrained: Pretrained) -> Tokenizer:
+def _pretrained_tokenizer(experiment: ClassifierExperiment, pretrained: Saved) -> Tokenizer:
     """The tokenizer of the language model; UserError where the settings ask for another."""
     tokenizer = tokenizer_of(pretrained.files)
     wanted, plain = experiment.tokenizer, type(experiment).model_fields["tokenizer"].default
@@ -140,9 +146,9 @@ def tokenizer_of(files: Files) -> Tokenizer:
     return _parsed(files["tokenizer.json"])
 
 
-def encoder_of(experiment: ClassifierExperiment, files: Files) -> TextEncoder:
+def reader_of(experiment: ClassifierExperiment, files: Files) -> TextReader:
     """What turns texts into rows of tokens."""
-    return TextEncoder(
+    return TextReader(
         tokenizer_of(files),
         make_cleaner(experiment.data),
         Classes.of(files).max_length,
@@ -175,21 +181,17 @@ def build(
     files: Files,
     data: LabelledCorpus,
     cache: Path,
-    pretrained: Pretrained | None = None,
+    pretrained: Saved | None,
     *,
     seeds: SeedLayout | None = None,
 ) -> Trainable:
     """Everything that training needs, see `jaxgen.tasks.task.Build`."""
-    config, classes, encoder = (
-        experiment.training,
-        Classes.of(files),
-        encoder_of(experiment, files),
-    )
-    model = build_model(experiment, files)
+    config, classes = experiment.training, Classes.of(files)
+    reader, model = reader_of(experiment, files), build_model(experiment, files)
     if seeds is not None:
         model = model.clone(backend="scan")
     parts = {
-        name: labelled_rows(encoder, classes.labels, part)
+        name: labelled_rows(reader, classes.labels, part)
         for name in ("train", "validation", "test")
         if (part := getattr(data, name)) is not None
     }
@@ -203,7 +205,7 @@ def build(
         block=config.accumulate_steps * config.steps_per_dispatch,
         accumulate_steps=config.accumulate_steps,
     )
-    tx, rate = optimizer_of(experiment.optimizer, StepSchedule(batches, config).total)
+    tx, rate = optimizer_of(experiment.optimizer, StepSchedule(batches, config), depth_of=depths_of)
     loss_fn = partial(
         classifier_loss,
         model,
@@ -228,13 +230,13 @@ def build(
         objective=objective(experiment, files),
         evaluation=_evaluation(model, parts.get("validation"), seeds),
         digests={name: rows_digest(*part) for name, part in parts.items()},
-        pretrained=pretrained and partial(from_language_model, source=pretrained.params),
+        pretrained={} if pretrained is None else language_model_part(pretrained.params),
     )
 
 
-def labelled_rows(encoder: TextEncoder, labels: LabelSet, part: LabelledTexts) -> LabelledRows:
+def labelled_rows(reader: TextReader, labels: LabelSet, part: LabelledTexts) -> LabelledRows:
     """A part of the corpus, encoded."""
-    return LabelledRows(encoder.encode(part.texts)[0], labels.encode(part.labels, part.name))
+    return LabelledRows(reader.read(part.texts)[0], labels.encode(part.labels, part.name))
 
 
 def class_weights(experiment: ClassifierExperiment, classes: Classes) -> Array | None:
@@ -283,3 +285,95 @@ def _evaluation(
         return sums(params, (), (batch for _, batch in batches))
 
     return Evaluation(partial(measure, held_out), partial(measure, held_out))
+
+
+def load(experiment: ClassifierExperiment, files: Files, params: PyTree) -> Classifier:
+    """The trained model."""
+    classes = Classes.of(files)
+    return Classifier(
+        params=params,
+        config=experiment,
+        tokenizer=tokenizer_of(files),
+        labels=classes.labels,
+        apply=apply_of(build_model(experiment, files).clone(backend="auto")),
+        max_length=classes.max_length,
+    )
+
+
+def init_shapes(experiment: ClassifierExperiment, files: Files) -> PyTree:
+    """Shapes and types of the parameters."""
+    return jax.eval_shape(
+        partial(init_params, build_model(experiment, files)), jax.random.key(0)
+    )
+
+
+def evaluate(
+    classifier: Classifier, data: LabelledCorpus, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Measure a classifier on a part of a corpus.
+
+    Args:
+        classifier: From `load`.
+        data: The corpus.
+        options: `split`, the part; `threshold` and `temperature` in the place of those of the
+            settings; `plots`, a directory for confusion.png, roc.png and calibration.png;
+            `baselines`, to measure TF-IDF with logistic regression on the same texts too.
+
+    Returns:
+        The figures of `jaxgen.evaluation.classification_report.report`. Where the corpus has
+        validation texts, also what they say is best: `validation.threshold` for the accuracy (of
+        two labels, or of several at once), `validation.temperature` for the nll, and the figures
+        with that temperature, `calibrated`.
+    """
+    settings, labels = classifier.config.prediction, classifier.labels
+    threshold = options.get("threshold", settings.threshold)
+    temperature = options.get("temperature", settings.temperature)
+    part = getattr(data, options["split"])
+    true = labels.encode(part.labels, part.name)
+    logits = classifier.logits(part.texts)
+    measure = partial(report, true, logits, labels.names, labels.multi_label, threshold)
+    figures = measure(temperature)
+    return {"text": part.name, **figures}
+
+
+def recurrence(experiment: ClassifierExperiment) -> tuple[str, RecurrenceSpec]:
+    """The backend asked for, and the recurrence of the longest training step."""
+    model, longest = experiment.model, experiment.data.max_length
+    spec = RecurrenceSpec(
+        T=longest if isinstance(longest, int) else 256,
+        B=experiment.training.batch_size,
+        H=model.hidden_size,
+        dtype=model.dtype,
+        mask=model.bidirectional and model.masking,
+        cell=model.cell,
+    )
+    return model.backend, spec
+
+
+def facts(experiment: ClassifierExperiment, files: Files) -> dict[str, Any]:
+    """The labels and the vocabulary."""
+    classes, tokenizer = Classes.of(files), tokenizer_of(files)
+    return {
+        "labels": ", ".join(classes.labels.names),
+        "training_texts": dict(zip(classes.labels.names, classes.counts, strict=True)),
+        "max_length": classes.max_length,
+        "tokenizer": tokenizer.kind,
+        "vocab_size": tokenizer.vocab_size,
+    }
+
+
+CLASSIFIER = Task(
+    open_data=open_data,
+    fit_files=fit_files,
+    build=build,
+    load=load,
+    init_shapes=init_shapes,
+    evaluate=evaluate,
+    facts=facts,
+    objective=objective,
+    command="predict",
+    begins_from=("language_model",),
+    evaluate_options=("threshold", "temperature", "plots", "baselines"),
+    recurrence=recurrence,
+    card=CARD,
+)
