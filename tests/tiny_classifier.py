@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.config import TokenizerConfig
+from jaxgen.config import LabelledData, TokenizerConfig
 from jaxgen.data.labels import LabelSet
 from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.models.classifier import TextClassifier
@@ -17,19 +17,14 @@ from jaxgen.prediction.classifier import Apply, Classifier, apply_of
 WORDS = (*"abcdefghijklmnop", "good", "bad", "dull", "fine")
 
 
-def tiny_settings(**changed: Any) -> Any:
-    """The settings that a `Classifier` reads."""
-    data = {
-        **{"column": "text", "keep": "start", "lowercase": True, "strip_html": False},
-        **{"letters_only": False, "separate_punctuation": False, "drop_stop_words": False},
-    }
-    values = {"threshold": 0.5, "temperature": 1.0, "masking": True, **data, **changed}
+def tiny_settings(
+    threshold: float = 0.5, temperature: float = 1.0, masking: bool = True, **data: Any
+) -> Any:
+    """The settings that a `Classifier` reads; `data` are those of the labelled texts."""
     return SimpleNamespace(
-        data=SimpleNamespace(**{name: values[name] for name in data}),
-        model=SimpleNamespace(masking=values["masking"]),
-        prediction=SimpleNamespace(
-            threshold=values["threshold"], temperature=values["temperature"]
-        ),
+        data=LabelledData(lowercase=True, **data),
+        model=SimpleNamespace(masking=masking),
+        prediction=SimpleNamespace(threshold=threshold, temperature=temperature),
     )
 
 

@@ -17,7 +17,7 @@ from jaxgen.types import Float
 
 Span = tuple[int, int]
 
-_TAG = re.compile(r"<[^<>]*>")
+_TAG = re.compile(r"<[/!]?[A-Za-z][^<>]*>")
 _WORD = re.compile(r"\S+")
 _MARGIN = 64
 """Tokens that are kept beyond what the model reads of a long text: as a word is taken out, others

@@ -254,18 +254,18 @@ def test_probabilities_and_log_odds(
 # Texts that say nothing, long texts, and bad input
 
 
-def test_texts_that_say_nothing_are_counted_once(classifier: Classifier) -> None:
+def test_texts_that_say_nothing_are_counted_once(counting: Classifier) -> None:
     texts = ["good", "", "  ", "unheard unseen", "bad a b c d e"]
     with pytest.warns(UnreadTextWarning, match=r"^3 of 5 texts have no token") as caught:
-        found = list(classifier.stream(texts, window=2))
+        found = list(counting.stream(texts, window=2))
     assert len(caught) == 1
     assert len(found) == 5
     assert found[1].probabilities == pytest.approx(found[2].probabilities)
     with pytest.warns(UnreadTextWarning, match=r"^the text has no token"):
-        classifier.predict("unheard")
+        counting.predict("unheard")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        classifier.predict("good unheard")
+        counting.predict("good unheard")
 
 
 def test_a_text_of_a_megabyte(classifier: Classifier) -> None:
@@ -316,11 +316,14 @@ def test_more_bad_input(counting: Classifier) -> None:
         broken.predict("a")
 
 
-def test_apply_is_a_function_to_differentiate(classifier: Classifier) -> None:
-    tokens, lengths = classifier.encode(["good bad"])
+def test_apply_is_a_function_to_differentiate(counting: Classifier) -> None:
+    """What the text adds to a logit: each token's own entry, as often as it stands there."""
+    tokens, lengths = counting.encode(["a b a", "c"])
 
     def score(params: object) -> jax.Array:
-        return classifier.apply(params, tokens, lengths)[0, 1]
+        return counting.apply(params, tokens, lengths)[0, 1]
 
-    gradient = jax.grad(score)(classifier.params)
-    assert float(np.abs(gradient["output_bias"]).max()) > 0
+    gradient = np.asarray(jax.grad(score)(counting.params))
+    wanted = np.zeros_like(gradient)
+    wanted[counting.tokenizer.encode("a b"), 1] = (2, 1)
+    np.testing.assert_array_equal(gradient, wanted)
