@@ -5,7 +5,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 
 from jaxgen.config import LabelledData
 from jaxgen.data.stop_words import STOP_WORDS
@@ -22,6 +22,7 @@ _RUN = re.compile(r"([^\w\s])\1*")
 _UNBROKEN = re.compile(r"\S+")
 _APOSTROPHES = "'’"
 _IN_NUMBERS = ".,"
+_SHORT = 32
 
 
 def make_cleaner(config: LabelledData) -> Callable[[str], str]:
@@ -70,12 +71,12 @@ def separate_punctuation(text: str) -> str:
     Apostrophes within a word (don't) and points and commas within a number (3.5) stay where they
     are, as do symbols that are no punctuation, such as emoji.
     """
-    return _RUN.sub(_spaced, text)
+    return " ".join([_with_spaces(part) for part in text.split(" ")])
 
 
 def drop_stop_words(text: str) -> str:
     """Take out English function words, in large or small letters; what else there is stays."""
-    return _WORD.sub(_unless_stop_word, text)
+    return " ".join([_without_stop_words(part) for part in text.split(" ")])
 
 
 _STEPS: dict[str, Callable[[str], str]] = {
@@ -121,6 +122,22 @@ def _from_first_letter(letters: re.Match[str]) -> str:
     while start < len(word) and unicodedata.category(word[start])[0] == "M":
         start += 1
     return word[start:]
+
+
+def _remembered(function: Callable[[str], str]) -> Callable[[str], str]:
+    """The function, with what it gave for short texts kept: words come again and again."""
+    known = lru_cache(1 << 16)(function)
+    return lambda text: known(text) if len(text) < _SHORT else function(text)
+
+
+@_remembered
+def _with_spaces(text: str) -> str:
+    return _RUN.sub(_spaced, text)
+
+
+@_remembered
+def _without_stop_words(text: str) -> str:
+    return _WORD.sub(_unless_stop_word, text)
 
 
 def _spaced(run: re.Match[str]) -> str:
