@@ -5,7 +5,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
 
 from jaxgen.config import LabelledData
 from jaxgen.data.stop_words import STOP_WORDS
@@ -23,6 +23,7 @@ _UNBROKEN = re.compile(r"\S+")
 _APOSTROPHES = "'’"
 _IN_NUMBERS = ".,"
 _SHORT = 32
+_MOST_REMEMBERED = 1 << 16
 
 
 def make_cleaner(config: LabelledData) -> Callable[[str], str]:
@@ -71,12 +72,12 @@ def separate_punctuation(text: str) -> str:
     Apostrophes within a word (don't) and points and commas within a number (3.5) stay where they
     are, as do symbols that are no punctuation, such as emoji.
     """
-    return " ".join([_with_spaces(part) for part in text.split(" ")])
+    return " ".join(map(_with_spaces().__getitem__, text.split(" ")))
 
 
 def drop_stop_words(text: str) -> str:
     """Take out English function words, in large or small letters; what else there is stays."""
-    return " ".join([_without_stop_words(part) for part in text.split(" ")])
+    return " ".join(map(_without_stop_words().__getitem__, text.split(" ")))
 
 
 _STEPS: dict[str, Callable[[str], str]] = {
@@ -124,20 +125,30 @@ def _from_first_letter(letters: re.Match[str]) -> str:
     return word[start:]
 
 
-def _remembered(function: Callable[[str], str]) -> Callable[[str], str]:
-    """The function, with what it gave for short texts kept: words come again and again."""
-    known = lru_cache(1 << 16)(function)
-    return lambda text: known(text) if len(text) < _SHORT else function(text)
+class _Remembered(dict[str, str]):
+    """What a function gave for short texts: words come again and again."""
+
+    def __init__(self, function: Callable[[str], str]):
+        super().__init__()
+        self._function = function
+
+    def __missing__(self, text: str) -> str:
+        result = self._function(text)
+        if len(text) < _SHORT:
+            if len(self) >= _MOST_REMEMBERED:
+                self.clear()
+            self[text] = result
+        return result
 
 
-@_remembered
-def _with_spaces(text: str) -> str:
-    return _RUN.sub(_spaced, text)
+@cache
+def _with_spaces() -> _Remembered:
+    return _Remembered(lambda text: _RUN.sub(_spaced, text))
 
 
-@_remembered
-def _without_stop_words(text: str) -> str:
-    return _WORD.sub(_unless_stop_word, text)
+@cache
+def _without_stop_words() -> _Remembered:
+    return _Remembered(lambda text: _WORD.sub(_unless_stop_word, text))
 
 
 def _spaced(run: re.Match[str]) -> str:

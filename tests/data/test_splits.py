@@ -16,8 +16,8 @@ def test_shares_of_each_class_by_hand() -> None:
     classes = ["a"] * 50 + ["b"] * 30 + ["c"] * 20
     left, parts = stratified(classes, {"validation": 0.1, "test": 0.2}, seed=0)
     count = {part: Counter(classes[row] for row in rows) for part, rows in parts.items()}
-    assert count == {"validation": dict(a=5, b=3, c=2), "test": dict(a=10, b=6, c=4)}
-    assert Counter(classes[row] for row in left) == dict(a=35, b=21, c=14)
+    assert count == {"validation": {"a": 5, "b": 3, "c": 2}, "test": {"a": 10, "b": 6, "c": 4}}
+    assert Counter(classes[row] for row in left) == {"a": 35, "b": 21, "c": 14}
 
 
 def test_largest_remainder_by_hand() -> None:
