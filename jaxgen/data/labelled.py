@@ -14,6 +14,7 @@ from jaxgen.data.labels import LabelSet, is_integer
 from jaxgen.data.rows import Row, check_unicode
 from jaxgen.data.sentiment import sentiment_sentences
 from jaxgen.data.splits import stratified
+from jaxgen.data.tables import is_table
 from jaxgen.errors import UserError
 
 
@@ -220,7 +221,8 @@ def _name(value: Any, row: Row, kinds: dict[str, Row], *, integers: bool = False
 
 def _check_first_row(rows: LabelledTexts, config: LabelledData) -> None:
     """UserError for a header that was read as a text: its label is that of no other text."""
-    if not config.files or config.multi_label or len(rows) < 3:
+    named = not config.files or (is_table(config.files[0]) and not config.label_column.isdecimal())
+    if named or config.multi_label or len(rows) < 3:
         return
     label = rows.labels[0]
     if all(other != label for other in rows.labels[1:]):
