@@ -2,9 +2,11 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from jaxgen.config import LabelledData
 from jaxgen.data.corpora import check_files_are_used
@@ -16,6 +18,7 @@ from jaxgen.data.sentiment import sentiment_sentences
 from jaxgen.data.splits import stratified
 from jaxgen.data.tables import is_table
 from jaxgen.errors import UserError
+from jaxgen.types import Int
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,9 @@ class LabelledTexts:
         """Number of texts."""
         return len(self.texts)
 
-    def take(self, rows: Iterable[int], name: str) -> "LabelledTexts":
+    def take(self, rows: Int[np.ndarray, "n"], name: str) -> "LabelledTexts":
         """The part that these rows make."""
-        chosen = list(map(int, rows))
+        chosen = rows.tolist()
         return LabelledTexts(
             [self.texts[row] for row in chosen], [self.labels[row] for row in chosen], name
         )
