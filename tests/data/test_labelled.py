@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jaxgen.config import LabelledData
-from jaxgen.data.labelled import LabelledCorpus, LabelledTexts, load_labelled
+from jaxgen.data.labelled import LabelledCorpus, LabelledTexts, load_labelled, read_labelled
 from jaxgen.errors import UserError
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
@@ -117,6 +117,14 @@ def test_held_out_files_have_the_format_of_the_training_files(tmp_path: Path) ->
     other = write(tmp_path, "val.txt", "text;label\nc;x\n")
     corpus = load(lines, validation_files=(other,), test_fraction=0)
     assert corpus.validation == LabelledTexts(["c"], [("x",)], str(other))
+
+
+def test_other_files_are_read_as_the_settings_say(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "review,stars\ngood,5\n")
+    config = LabelledData(dataset="a/set", column="review", label_column="stars")
+    assert read_labelled(config, [path]) == LabelledTexts(["good"], [("5",)], str(path))
+    lines = write(tmp_path, "a.txt", "good;5\n")
+    assert read_labelled(config, [lines]) == LabelledTexts(["good"], [("5",)], str(lines))
 
 
 def test_types_of_labels(tmp_path: Path) -> None:
@@ -264,6 +272,19 @@ def test_the_embedded_sentences() -> None:
     assert set(counts) == {("negative",), ("neutral",), ("positive",)}
     assert max(counts.values()) - min(counts.values()) < 10
     assert all(text == text.lower() and len(text.split()) < 25 for text in texts)
+
+
+@pytest.mark.peers
+def test_single_words_do_not_tell_the_embedded_sentences_apart() -> None:
+    text = pytest.importorskip("sklearn.feature_extraction.text")
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    corpus = load_labelled(LabelledData())
+    assert corpus.test is not None
+    words = text.CountVectorizer(token_pattern=r"\w+").fit(corpus.train.texts)
+    model = linear_model.LogisticRegression(max_iter=1000)
+    labels = [[label for (label,) in part.labels] for part in (corpus.train, corpus.test)]
+    model.fit(words.transform(corpus.train.texts), labels[0])
+    assert 0.5 < model.score(words.transform(corpus.test.texts), labels[1]) < 0.75
 
 
 def test_settings_that_do() -> None:
