@@ -274,7 +274,6 @@ def test_the_embedded_sentences() -> None:
     assert all(text == text.lower() and len(text.split()) < 25 for text in texts)
 
 
-@pytest.mark.peers
 def test_single_words_do_not_tell_the_embedded_sentences_apart() -> None:
     text = pytest.importorskip("sklearn.feature_extraction.text")
     linear_model = pytest.importorskip("sklearn.linear_model")
