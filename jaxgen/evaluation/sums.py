@@ -1,7 +1,7 @@
 """The sums of a loss over held-out batches, in few compiled calls."""
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import jax
@@ -30,7 +30,8 @@ def make_sums(
 
     Returns:
         A function of the parameters, the initial carry, and the batches in reading order: pytrees
-        of NumPy arrays of one shape. They are read as a stream and the carry flows through them.
+        of NumPy arrays. They are read as a stream and the carry flows through them; where the
+        shape changes another program goes on, so those of one shape had better follow one another.
         Sums over a batch are float32, those over batches float64; without batches there are none.
     """
 
@@ -85,7 +86,8 @@ def make_sums(
     return sums
 
 
-def _groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while group := list(islice(iterator, size)):
-        yield group
+def _groups(batches: Iterable[PyTree], size: int) -> Iterator[list[PyTree]]:
+    """At most `size` batches of one shape that follow one another."""
+    for _, alike in groupby(batches, lambda batch: jax.tree.map(np.shape, batch)):
+        while group := list(islice(alike, size)):
+            yield group
