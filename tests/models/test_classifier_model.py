@@ -72,7 +72,7 @@ def logits_and_gradient(model, params, tokens, lengths):
     return logits, gradient
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ["one way", pytest.param("both ways", marks=pytest.mark.slow)])
 def test_a_padded_batch_equals_each_row_alone(name):
     model, params = made(**VARIANTS[name])
     batch = batch_of(lengths=(6, 2, 2, 2))
@@ -192,28 +192,41 @@ def log(*probabilities):
     return tuple(float(x) for x in np.log(probabilities))
 
 
+def losses(model, params, batch, **options):
+    """The loss with each of some options, compiled as one program."""
+
+    @jax.jit
+    def every(params):
+        return {
+            name: classifier_loss(model, params, jnp.float32(7), batch, **some)
+            for name, some in options.items()
+        }
+
+    return every(params)
+
+
 def test_the_loss_by_hand():
     """Of p = (0.5, 0.3, 0.2); the last row only fills the batch."""
     model, params = constant(log(0.5, 0.3, 0.2))
     batch = batch_of((0, 2, 2, 1), (1, 1, 1, 0))
     first, last = -np.log(0.5), -np.log(0.2)
-    loss, aux = classifier_loss(model, params, "carried", batch)
+    options = {"plain": {}, "weighted": {"class_weights": jnp.asarray([4.0, 9.0, 0.5])}}
+    found = losses(model, params, batch, **options, smoothed={"label_smoothing": 0.3})
+    loss, aux = found["plain"]
     np.testing.assert_allclose(loss, (first + 2 * last) / 3, rtol=1e-6)
     np.testing.assert_allclose(aux.sums["nll"].total, first + 2 * last, rtol=1e-6)
     np.testing.assert_array_equal(aux.sums["confusion"].total, [[1, 0, 0], [0, 0, 0], [2, 0, 0]])
-    assert aux.carry == "carried"
+    assert aux.carry == 7  # as it came
     assert aux.sums["accuracy"].total == 1
     assert {float(total.weight) for total in aux.sums.values()} == {3.0}
     assert aux.weight == 3
 
-    weighted, aux = classifier_loss(
-        model, params, (), batch, class_weights=jnp.asarray([4.0, 9.0, 0.5])
-    )
+    weighted, aux = found["weighted"]
     np.testing.assert_allclose(weighted, (4 * first + 0.5 * last + 0.5 * last) / 5, rtol=1e-6)
     np.testing.assert_allclose(aux.sums["nll"].total, first + 2 * last, rtol=1e-6)
     assert aux.weight == 5
 
-    smoothed, aux = classifier_loss(model, params, (), batch, label_smoothing=0.3)
+    smoothed, aux = found["smoothed"]
     even = -np.log([0.5, 0.3, 0.2]).mean()
     np.testing.assert_allclose(smoothed, 0.7 * (first + 2 * last) / 3 + 0.3 * even, rtol=1e-6)
     np.testing.assert_allclose(aux.sums["nll"].total, first + 2 * last, rtol=1e-6)
@@ -225,17 +238,17 @@ def test_several_labels_by_hand():
     batch = batch_of([[1, 0], [1, 1], [0, 0], [0, 1]], (1, 1, 1, 0))
     right, wrong = -np.log(0.75), -np.log(0.25)
     rows = [right, (right + wrong) / 2, (wrong + right) / 2]
-    loss, aux = classifier_loss(model, params, (), batch)
+    options = {"plain": {}, "first": {"class_weights": jnp.asarray([2.0, 0.0])}}
+    found = losses(model, params, batch, **options, smoothed={"label_smoothing": 0.2})
+    loss, aux = found["plain"]
     np.testing.assert_allclose(loss, np.mean(rows), rtol=1e-6)
     np.testing.assert_allclose(aux.sums["nll"].total, np.sum(rows), rtol=1e-6)
     assert aux.sums["accuracy"].total == 1
     expected = [[[0, 1], [0, 2]], [[2, 0], [1, 0]]]
     np.testing.assert_array_equal(aux.sums["confusion"].total, expected)
-    first_alone = classifier_loss(model, params, (), batch, class_weights=jnp.asarray([2.0, 0.0]))
-    np.testing.assert_allclose(first_alone[0], (right + right + wrong) / 3, rtol=1e-6)
-    smoothed = classifier_loss(model, params, (), batch, label_smoothing=0.2)[0]
+    np.testing.assert_allclose(found["first"][0], (right + right + wrong) / 3, rtol=1e-6)
     mixed = 0.9 * np.mean(rows) + 0.1 * (2 * (right + wrong) - 2 * np.mean(rows)) / 2
-    np.testing.assert_allclose(smoothed, mixed, rtol=1e-6)
+    np.testing.assert_allclose(found["smoothed"][0], mixed, rtol=1e-6)
 
 
 def test_two_classes_have_one_output():
@@ -244,17 +257,18 @@ def test_two_classes_have_one_output():
     batch = batch_of((1, 0, 1, 0), (1, 1, 1, 0))
     logits = logits_of(model, params, batch)
     np.testing.assert_allclose(jax.nn.softmax(logits), np.tile([0.25, 0.75], (B, 1)), rtol=1e-6)
-    loss = classifier_loss(model, params, (), batch)[0]
+    loss = losses(model, params, batch, plain={})["plain"][0]
     np.testing.assert_allclose(loss, -(2 * np.log(0.75) + np.log(0.25)) / 3, rtol=1e-6)
 
 
+@partial(jax.jit, static_argnums=0)
 def logits_of(model, params, batch):
     return model.apply({"params": params}, batch.tokens, batch.lengths)
 
 
 def test_a_batch_of_fillers_alone_is_no_loss():
     model, params = constant(log(0.5, 0.3, 0.2))
-    loss, aux = classifier_loss(model, params, (), batch_of(weights=(0, 0, 0, 0)))
+    loss, aux = losses(model, params, batch_of(weights=(0, 0, 0, 0)), plain={})["plain"]
     assert loss == aux.weight == aux.sums["nll"].total == 0
 
 
@@ -278,6 +292,7 @@ def test_two_devices_make_the_update_of_one():
     jax.tree.map(lambda a, b: check(a, b[0]), metrics, shared)
 
 
+@pytest.mark.slow
 def test_seeds_side_by_side_equal_one_by_one():
     model, params = made(embedding_size=5, dropout=0.5)
     loss_fn = partial(classifier_loss, model, adversarial_norm=1.0)
@@ -303,10 +318,10 @@ def test_every_dropout_acts_only_with_a_key():
         assert "random" not in str(jax.make_jaxpr(loss)()), rate
 
 
-@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("tied", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_language_model_begins_a_classifier(tied):
     """Its states are then the classifier's: seen through an output that changes nothing."""
-    options = {"embedding_size": 5, "num_layers": 2}
+    options = {"embedding_size": 5, "num_layers": 1 if tied else 2}
     language_model = LanguageModel(V, H, tied=tied, **options)
     batch = batch_of(lengths=(6, 6, 6, 6))
     theirs = jax.jit(language_model.init)(jax.random.key(5), batch.tokens)["params"]
@@ -316,7 +331,7 @@ def test_a_language_model_begins_a_classifier(tied):
     assert jax.tree.structure(params) == jax.tree.structure(dict(fresh))
     np.testing.assert_array_equal(params["output_bias"], fresh["output_bias"])
     params = {**params, "output_kernel": jnp.eye(units), "output_bias": jnp.zeros(units)}
-    carry = language_model.apply({"params": theirs}, batch.tokens)[0]
+    carry, _ = jax.jit(language_model.apply)({"params": theirs}, batch.tokens)
     np.testing.assert_allclose(
         logits_of(model, params, batch), carry.layers[-1].h, rtol=1e-5, atol=1e-6
     )
