@@ -22,6 +22,8 @@ _RUN = re.compile(r"([^\w\s])\1*")
 _UNBROKEN = re.compile(r"\S+")
 _APOSTROPHES = "'’"
 _IN_NUMBERS = ".,"
+_SHORT = 32
+_MOST_REMEMBERED = 1 << 16
 
 
 def make_cleaner(config: LabelledData) -> Callable[[str], str]:
@@ -70,12 +72,12 @@ def separate_punctuation(text: str) -> str:
     Apostrophes within a word (don't) and points and commas within a number (3.5) stay where they
     are, as do symbols that are no punctuation, such as emoji.
     """
-    return _RUN.sub(_spaced, text)
+    return " ".join(map(_with_spaces().__getitem__, text.split(" ")))
 
 
 def drop_stop_words(text: str) -> str:
     """Take out English function words, in large or small letters; what else there is stays."""
-    return _WORD.sub(_unless_stop_word, text)
+    return " ".join(map(_without_stop_words().__getitem__, text.split(" ")))
 
 
 _STEPS: dict[str, Callable[[str], str]] = {
@@ -121,6 +123,32 @@ def _from_first_letter(letters: re.Match[str]) -> str:
     while start < len(word) and unicodedata.category(word[start])[0] == "M":
         start += 1
     return word[start:]
+
+
+class _Remembered(dict[str, str]):
+    """What a function gave for short texts: words come again and again."""
+
+    def __init__(self, function: Callable[[str], str]):
+        super().__init__()
+        self._function = function
+
+    def __missing__(self, text: str) -> str:
+        result = self._function(text)
+        if len(text) < _SHORT:
+            if len(self) >= _MOST_REMEMBERED:
+                self.clear()
+            self[text] = result
+        return result
+
+
+@cache
+def _with_spaces() -> _Remembered:
+    return _Remembered(lambda text: _RUN.sub(_spaced, text))
+
+
+@cache
+def _without_stop_words() -> _Remembered:
+    return _Remembered(lambda text: _WORD.sub(_unless_stop_word, text))
 
 
 def _spaced(run: re.Match[str]) -> str:

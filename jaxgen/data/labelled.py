@@ -2,9 +2,11 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from jaxgen.config import LabelledData
 from jaxgen.data.corpora import check_files_are_used
@@ -14,7 +16,9 @@ from jaxgen.data.labels import LabelSet, is_integer
 from jaxgen.data.rows import Row, check_unicode
 from jaxgen.data.sentiment import sentiment_sentences
 from jaxgen.data.splits import stratified
+from jaxgen.data.tables import is_table
 from jaxgen.errors import UserError
+from jaxgen.types import Int
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,9 @@ class LabelledTexts:
         """Number of texts."""
         return len(self.texts)
 
-    def take(self, rows: Iterable[int], name: str) -> "LabelledTexts":
+    def take(self, rows: Int[np.ndarray, "n"], name: str) -> "LabelledTexts":
         """The part that these rows make."""
-        chosen = list(map(int, rows))
+        chosen = rows.tolist()
         return LabelledTexts(
             [self.texts[row] for row in chosen], [self.labels[row] for row in chosen], name
         )
@@ -220,7 +224,8 @@ def _name(value: Any, row: Row, kinds: dict[str, Row], *, integers: bool = False
 
 def _check_first_row(rows: LabelledTexts, config: LabelledData) -> None:
     """UserError for a header that was read as a text: its label is that of no other text."""
-    if not config.files or config.multi_label or len(rows) < 3:
+    named = not config.files or (is_table(config.files[0]) and not config.label_column.isdecimal())
+    if named or config.multi_label or len(rows) < 3:
         return
     label = rows.labels[0]
     if all(other != label for other in rows.labels[1:]):

@@ -10,7 +10,7 @@ from jaxgen.types import Int
 
 def stratified(
     classes: Sequence[Hashable], shares: Mapping[str, float], seed: int
-) -> tuple[Int[np.ndarray, "rest"], dict[str, Int[np.ndarray, "drawn"]]]:
+) -> tuple[Int[np.ndarray, "_"], dict[str, Int[np.ndarray, "_"]]]:
     """Draw disjoint parts of some rows; a class has the same share of each part as of the whole.
 
     A part has `round(share * rows)` rows, divided among the classes by the largest remainder. Each
@@ -57,15 +57,11 @@ def apportion(sizes: Sequence[int], share: float, most: Sequence[int]) -> list[i
     counts = [min(int(quota), bound) for quota, bound in zip(quotas, most, strict=True)]
     missing = round(sum(sizes) * exact) - sum(counts)
     order = sorted(range(len(sizes)), key=lambda index: int(quotas[index]) - quotas[index])
-    while missing > 0:
-        able = [index for index in order if counts[index] < most[index]][:missing]
-        if not able:
-            break
-        for index in able:
-            counts[index] += 1
-        missing -= len(able)
+    able = [index for index in order if counts[index] < most[index]]
+    for index in able[: max(missing, 0)]:
+        counts[index] += 1
     return counts
 
 
-def _sorted(groups: Sequence[Int[np.ndarray, "n"]]) -> Int[np.ndarray, "rows"]:
+def _sorted(groups: Sequence[Int[np.ndarray, "_"]]) -> Int[np.ndarray, "_"]:
     return np.sort(np.concatenate([*groups, np.empty(0, np.int64)]))
