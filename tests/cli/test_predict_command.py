@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 from tiny_classifier import bag_of_words, tiny_classifier
 
-import jaxgen
 from jaxgen.cli import shading
 from jaxgen.prediction.classifier import Classifier
+from jaxgen.tasks import TASKS
 
 Fail = Callable[..., str]
 Say = Callable[..., tuple[int, str, str]]
@@ -285,5 +286,11 @@ def test_options_of_classifiers_mean_nothing_to_a_language_model(
         assert f"has no option `{name}`" in fail("evaluate", run, *option)
 
 
-def test_public_names() -> None:
-    assert jaxgen.Classifier is Classifier
+def test_a_task_may_show_its_figures_itself(
+    run: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    task = replace(TASKS["language_model"], show=lambda figures: f"{figures['tokens']} tokens")
+    monkeypatch.setitem(TASKS, "language_model", task)
+    figures = json.loads(say("evaluate", run, "--json")[1])
+    assert say("evaluate", run)[1] == f"{figures['tokens']} tokens\n"

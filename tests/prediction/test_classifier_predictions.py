@@ -309,6 +309,11 @@ def test_more_bad_input(counting: Classifier) -> None:
         counting.predict("a", threshold=0.5)
     with pytest.raises(UserError, match="`window` must be at least 1, got 0"):
         counting.stream(["a"], window=0)
+    for method in (counting.stream, counting.logits, counting.probabilities, counting.encode):
+        with pytest.raises(UserError, match=r"`texts` must be several texts, .* got 'good'"):
+            method("good")
+    with pytest.raises(UserError, match=r"`texts` must be several texts, .* got None"):
+        counting.predict(None)  # type: ignore[call-overload]
     broken = tiny_classifier(
         TOPICS, apply=counting.apply, params=np.full_like(counting.params, np.nan)
     )
