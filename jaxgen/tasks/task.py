@@ -65,13 +65,13 @@ class Task:
     """(experiment, files): what `info` says of the model."""
     objective: Callable[[Any, Files], Objective]
     command: str
-    """The command that uses a trained model: "generate", "predict"."""
+    """The command that uses a trained model: "generate"."""
     recurrence: Callable[[Any], tuple[str, RecurrenceSpec]] | None = None
     """(experiment): the backend asked for and what it has to run, for `info --backend`."""
+    show: Callable[[dict[str, Any]], str] | None = None
+    """(figures): what `jaxgen evaluate` prints of those from `evaluate`; None: each by its name."""
     card: str = "# {name}\n\nA model made with jaxgen, of {parameters} parameters.\n"
     """The model card of an export; {name}, {parameters} and the names of `facts` are filled in."""
-    show: Callable[[dict[str, Any]], str] | None = None
-    """(figures): what `jaxgen evaluate` prints of figures from `evaluate`; None: each by name."""
 
 
 def check_options(options: Mapping[str, Any], *known: str) -> None:
