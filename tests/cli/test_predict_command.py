@@ -7,10 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
-from tiny_classifier import bag_of_words, tiny_classifier
+from tiny_classifier import bag_of_words, table_of, with_function
 
 from jaxgen.cli import shading
 from jaxgen.prediction.classifier import Classifier
@@ -26,9 +24,7 @@ LINES = "good a\n\nbad b\r\nfine c"
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
     """Its log-odds of `positive` are the sum of what the words say."""
-    params = np.zeros((tiny_classifier(apply=bag_of_words).tokenizer.vocab_size, 2), np.float32)
-    params[tiny_classifier(apply=bag_of_words).tokenizer.encode("good bad fine"), 1] = (2, -2, 1)
-    return tiny_classifier(apply=jax.jit(bag_of_words), params=params)
+    return with_function(bag_of_words, table_of({"good": (0, 2), "bad": (0, -2), "fine": (0, 1)}))
 
 
 @pytest.fixture(autouse=True)
@@ -75,9 +71,8 @@ def test_json_has_an_object_a_text(say: Say, classifier: Classifier) -> None:
 
 
 def test_several_labels_have_commas_between(say: Say, loaded: Load) -> None:
-    table = np.full((24, 3), -1, np.float32)
-    multi = tiny_classifier(TOPICS, multi_label=True, apply=bag_of_words, params=table)
-    table[multi.tokenizer.encode("good"), ::2] = 1
+    table = table_of({"good": (1, -1, 1)}, default=-1)
+    multi = with_function(bag_of_words, table, TOPICS, multi_label=True)
     loaded(multi)
     out = say("predict", "run", "good", "bad")[1]
     assert out == "art,sport\t0.7311,0.7311\tgood\n\t\tbad\n"
@@ -263,7 +258,7 @@ def test_nothing_to_classify(fail: Fail, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_threshold_among_three_classes(fail: Fail, loaded: Load) -> None:
-    loaded(tiny_classifier(TOPICS, apply=bag_of_words, params=np.zeros((24, 3), np.float32)))
+    loaded(with_function(bag_of_words, table_of({"good": (1, 0, 0)}), TOPICS))
     message = fail("predict", "run", "good", "--threshold", 0.5)
     assert "this model tells 3 classes apart and takes the likeliest; leave it out" in message
 
@@ -282,8 +277,8 @@ def test_options_of_classifiers_mean_nothing_to_a_language_model(
 ) -> None:
     monkeypatch.undo()
     for option in (("--threshold", 0.5), ("--temperature", 2), ("--baselines",), ("--plots", "p")):
-        name = option[0].removeprefix("--")
-        assert f"has no option `{name}`" in fail("evaluate", run, *option)
+        message = fail("evaluate", run, *option)
+        assert f"({option[0]}) is for task classifier, and this model is of task" in message
 
 
 def test_a_task_may_show_its_figures_itself(
