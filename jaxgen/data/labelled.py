@@ -4,6 +4,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,17 @@ def load_labelled(config: LabelledData) -> LabelledCorpus:
     if shares:
         parts |= _draw(parts["train"], shares, config)
     return LabelledCorpus(**parts)
+
+
+def read_labelled(config: LabelledData, paths: Sequence[Path]) -> LabelledTexts:
+    """Read files other than those of the settings, with the columns and the format set there.
+
+    Raises:
+        UserError: as `load_labelled`; how many texts a class has does not matter.
+    """
+    other = {"dataset": None, "files": tuple(paths), "validation_files": (), "test_files": ()}
+    settings = config.model_copy(update=other)
+    return _read(recognise(settings).rows(paths), ", ".join(map(str, paths)), settings)
 
 
 def _sources(config: LabelledData) -> Iterator[tuple[str, str, Iterator[Row]]]:
