@@ -1,0 +1,295 @@
+"""Batches of rows of similar length, in a bounded number of shapes.
+
+Rows are padded to one of a few lengths (a bucket each), so that short rows cost little and only as
+many programs are compiled as there are lengths.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxgen.data.ragged import LabelledBatch, Labels, Ragged
+from jaxgen.errors import UserError
+from jaxgen.types import Int
+
+MOST_CANDIDATES = 2048
+
+
+def bucket_lengths(lengths: Int[np.ndarray, " N"], count: int) -> tuple[int, ...]:
+    """Choose the padded lengths that need the least padding.
+
+    A dynamic programme over the different lengths: the last bucket is the longest, and the best
+    buckets below a bucket do not depend on it. Exact for up to `MOST_CANDIDATES` different lengths;
+    of more, that many evenly spaced ones are candidates.
+
+    Args:
+        lengths: Of the rows; 0 counts as 1.
+        count: Most padded lengths.
+
+    Returns:
+        Rising padded lengths, the last that of the longest row.
+
+    Raises:
+        UserError: There are no rows, or `count` is below 1.
+    """
+    if count < 1:
+        raise UserError(f"`buckets` must be at least 1, got {count}; use 1 for one padded length")
+    if len(lengths) == 0:
+        raise UserError("there are no rows to batch; give at least one")
+    different, rows = np.unique(np.maximum(lengths, 1).astype(np.int64), return_counts=True)
+    tokens = different * rows
+    spaced = np.linspace(0, len(different), min(len(different), MOST_CANDIDATES) + 1)
+    ends = spaced.astype(np.int64)[1:] - 1
+    candidates = different[ends]
+    # Rows and tokens no longer than each candidate, and before the first one none.
+    rows, tokens = (np.concatenate([[0], np.cumsum(x)[ends]]) for x in (rows, tokens))
+
+    count = min(count, len(candidates))
+    # [k, j]: least padding of the rows up to candidate j in at most k + 1 buckets, j the last;
+    # and the candidate where the bucket before the last ends. Both count candidates from 1.
+    padding = np.zeros((count, len(candidates) + 1), np.int64)
+    before = np.zeros_like(padding)
+    for j, length in enumerate(candidates, 1):
+        last = length * (rows[j] - rows[:j]) - (tokens[j] - tokens[:j])
+        padding[0, j] = last[0]
+        totals = padding[:-1, :j] + last
+        before[1:, j] = totals.argmin(axis=1)
+        padding[1:, j] = totals.min(axis=1)
+    chosen, j = [], len(candidates)
+    for k in reversed(range(count)):
+        if j:
+            chosen.append(int(candidates[j - 1]))
+            j = before[k, j]
+    return tuple(reversed(chosen))
+
+
+class BucketOrder:
+    """Which rows each batch of an epoch holds, knowing nothing of them but their lengths.
+
+    Every epoch, rows are shuffled within their bucket and cut into batches. Rows that are too few
+    for another step of their bucket go up to the next longer one, so that only the last step of the
+    longest bucket may be incomplete. Batches of one bucket stay together in blocks, and the blocks
+    are shuffled. Everything is a pure function of the arguments, the same on every machine.
+    """
+
+    def __init__(
+        self,
+        lengths: Int[np.ndarray, " N"],
+        batch_size: int,
+        padded_lengths: Sequence[int],
+        *,
+        seed: int = 0,
+        block: int = 1,
+        accumulate_steps: int = 1,
+    ) -> None:
+        """Count the batches of each bucket: they are the same in every epoch.
+
+        Args:
+            lengths: Of the rows.
+            batch_size: Rows of a batch.
+            padded_lengths: Rising; those that nothing needs are left out.
+            seed: Of the order, with the epoch.
+            block: Batches of one shape in a row, a multiple of `accumulate_steps`.
+            accumulate_steps: Batches of one step, which must have one shape.
+
+        Raises:
+            UserError: There are no rows, or one is longer than the last padded length.
+        """
+        if block % accumulate_steps or block < 1:
+            raise ValueError(f"blocks of {block} batches, {accumulate_steps} a step")
+        buckets = _bucket_of(lengths, padded_lengths)
+        self._seed, self._block = seed, block
+        self._batch_size, self._accumulate = batch_size, accumulate_steps
+        self._members = [np.flatnonzero(buckets == k) for k in range(buckets.max() + 1)]
+        self._batches: list[int] = []
+        left = 0
+        for bucket, members in enumerate(self._members):
+            steps, left = divmod(left + len(members), batch_size * accumulate_steps)
+            last = bucket == len(self._members) - 1
+            self._batches.append((steps + (last and left > 0)) * accumulate_steps)
+        self._padded_lengths = np.array(padded_lengths[: len(self._members)])
+        self.batches_per_epoch = sum(self._batches)
+        self.padded_lengths = [
+            int(length)
+            for length, batches in zip(self._padded_lengths, self._batches, strict=True)
+            if batches
+        ]
+        """Those that occur, in every epoch."""
+        self._current: tuple[int, _Epoch] | None = None
+
+    def same_shape(self, epoch: int, first: int) -> int:
+        """Batches of one padded length from `first` on."""
+        lengths = self._epoch(epoch).lengths[first:]
+        changes = np.flatnonzero(lengths != lengths[0])
+        return int(changes[0]) if len(changes) else len(lengths)
+
+    def read(self, epoch: int, first: int, count: int) -> tuple[Int[np.ndarray, "K B"], int]:
+        """Indexes of the rows of `count` batches, -1 for none, and their padded length."""
+        if not 0 <= first < first + count <= self.batches_per_epoch:
+            raise ValueError(f"batches {first} to {first + count} of {self.batches_per_epoch}")
+        rows, lengths = self._epoch(epoch)
+        if (lengths[first : first + count] != lengths[first]).any():
+            raise ValueError(f"batches {first} to {first + count} have several padded lengths")
+        return rows[first : first + count], int(lengths[first])
+
+    def _epoch(self, epoch: int) -> "_Epoch":
+        """The order of an epoch, kept until another is asked for."""
+        current = self._current
+        if current is None or current[0] != epoch:
+            current = self._current = epoch, self._shuffled(epoch)
+        return current[1]
+
+    def _shuffled(self, epoch: int) -> "_Epoch":
+        # Bits of a named generator stay the same in later versions of NumPy; its permutations may
+        # not. Sorting by them shuffles.
+        random = np.random.Philox(np.random.SeedSequence((self._seed, epoch)))
+        blocks: list[tuple[int, np.ndarray]] = []
+        left = np.zeros(0, np.int64)
+        for bucket, batches in enumerate(self._batches):
+            rows = np.concatenate([left, self._members[bucket]])
+            rows = rows[random.random_raw(len(rows)).argsort(kind="stable")]
+            size = batches * self._batch_size
+            rows, left = rows[:size], rows[size:]
+            filled = np.concatenate([rows, np.full(size - len(rows), -1)])
+            cut = filled.reshape(batches, self._batch_size)
+            blocks += [
+                (bucket, cut[start : start + self._block])
+                for start in range(0, batches, self._block)
+            ]
+        order = random.random_raw(len(blocks)).argsort(kind="stable")
+        blocks = [blocks[place] for place in order]
+        buckets = np.repeat([bucket for bucket, _ in blocks], [len(rows) for _, rows in blocks])
+        return _Epoch(np.concatenate([x for _, x in blocks]), self._padded_lengths[buckets])
+
+
+class _Epoch(NamedTuple):
+    """The batches of an epoch in order: their rows and their padded lengths."""
+
+    rows: Int[np.ndarray, "K B"]
+    lengths: Int[np.ndarray, " K"]
+
+
+class BucketedRows:
+    """Training batches of labelled rows: a `BatchSource` of as many shapes as padded lengths.
+
+    Each row comes once an epoch, in the order of `BucketOrder`. With one padded length it is plain
+    shuffled batches.
+    """
+
+    def __init__(
+        self,
+        rows: Ragged,
+        labels: Labels,
+        batch_size: int,
+        padded_lengths: Sequence[int],
+        seed: int = 0,
+        block: int = 1,
+        *,
+        accumulate_steps: int = 1,
+    ) -> None:
+        """Divide rows into batches; the arguments are those of `BucketOrder`.
+
+        Labels are Int[N] classes, or Float[N, C] of 0 and 1; without any they are 0.
+
+        Raises:
+            UserError: There are no rows, or one is longer than the last padded length.
+        """
+        self._rows, self._labels = rows, _as_labels(rows, labels)
+        self._batch_size = batch_size
+        self._order = BucketOrder(
+            rows.lengths,
+            batch_size,
+            padded_lengths,
+            seed=seed,
+            block=block,
+            accumulate_steps=accumulate_steps,
+        )
+        self.batches_per_epoch = self._order.batches_per_epoch
+
+    @property
+    def shapes(self) -> list[LabelledBatch]:
+        """Shapes and types of the batches that occur, from the shortest on."""
+        size, labels = self._batch_size, self._labels
+        return [
+            LabelledBatch(
+                tokens=jax.ShapeDtypeStruct((size, length), np.int32),
+                lengths=jax.ShapeDtypeStruct((size,), np.int32),
+                labels=jax.ShapeDtypeStruct((size, *labels.shape[1:]), labels.dtype),
+                weights=jax.ShapeDtypeStruct((size,), np.float32),
+            )
+            for length in self._order.padded_lengths
+        ]
+
+    def same_shape(self, epoch: int, first: int) -> int:
+        """Batches of one shape from `first` on."""
+        return self._order.same_shape(epoch, first)
+
+    def read(self, epoch: int, first: int, count: int, rows: slice = slice(None)) -> LabelledBatch:
+        """Consecutive batches of one shape, leaves [count, rows, ...]."""
+        indexes, length = self._order.read(epoch, first, count)
+        return _labelled_batch(self._rows, self._labels, indexes[:, rows], length)
+
+
+def batches_by_length(
+    rows: Ragged, labels: Labels, batch_size: int, padded_lengths: Sequence[int]
+) -> Iterator[tuple[Int[np.ndarray, " K"], LabelledBatch]]:
+    """Each row once, in the smallest padded length that it fits: batches to evaluate on.
+
+    Yields:
+        Indexes of the K rows that the batch begins with, and the batch; the rest of its
+        `batch_size` rows have weight 0. `result[indexes] = outputs[:len(indexes)]` restores the
+        order.
+
+    Raises:
+        UserError: A row is longer than the last padded length; at once, before the first batch.
+    """
+    buckets = _bucket_of(rows.lengths, padded_lengths) if len(rows) else np.zeros(0, np.int64)
+    labels = _as_labels(rows, labels)
+
+    def batches() -> Iterator[tuple[np.ndarray, LabelledBatch]]:
+        for bucket, length in enumerate(padded_lengths):
+            members = np.flatnonzero(buckets == bucket)
+            for start in range(0, len(members), batch_size):
+                indexes = members[start : start + batch_size]
+                filled = np.concatenate([indexes, np.full(batch_size - len(indexes), -1)])
+                yield indexes, _labelled_batch(rows, labels, filled, length)
+
+    return batches()
+
+
+def _bucket_of(
+    lengths: Int[np.ndarray, " N"], padded_lengths: Sequence[int]
+) -> Int[np.ndarray, " N"]:
+    """Place of the smallest padded length that each row fits in."""
+    if len(lengths) == 0:
+        raise UserError("there are no rows to batch; give at least one")
+    if list(padded_lengths) != sorted({*padded_lengths}) or padded_lengths[0] < 1:
+        raise ValueError(f"padded lengths must rise from at least 1, got {padded_lengths}")
+    if lengths.max() > padded_lengths[-1]:
+        raise UserError(
+            f"rows must have at most {padded_lengths[-1]} tokens, the longest padded length, got "
+            f"one of {lengths.max()}; cut them first"
+        )
+    return np.searchsorted(np.asarray(padded_lengths), lengths)
+
+
+def _as_labels(rows: Ragged, labels: Labels) -> np.ndarray:
+    """Int32[N] or float32[N, C]; zeros where there are none."""
+    if labels is None:
+        return np.zeros(len(rows), np.int32)
+    if len(labels) != len(rows):
+        raise ValueError(f"{len(labels)} labels of {len(rows)} rows")
+    return labels.astype(np.int32 if np.issubdtype(labels.dtype, np.integer) else np.float32)
+
+
+def _labelled_batch(
+    rows: Ragged, labels: np.ndarray, indexes: Int[np.ndarray, "*B"], length: int
+) -> LabelledBatch:
+    """The rows of these indexes; where one is -1, a row of weight 0."""
+    tokens, lengths = rows.padded(indexes, length)
+    real = indexes >= 0
+    chosen = labels[indexes]
+    chosen[~real] = 0
+    return LabelledBatch(tokens, np.maximum(lengths, 1), chosen, real.astype(np.float32))
