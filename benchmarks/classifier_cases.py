@@ -52,6 +52,12 @@ class ClassifierCase:
     seed: int = 0
     plan: Plan = ()
 
+    def __post_init__(self) -> None:
+        """Lists, as JSON has them, become tuples again."""
+        object.__setattr__(self, "log_lengths", tuple(self.log_lengths))
+        object.__setattr__(self, "pooling", tuple(self.pooling))
+        object.__setattr__(self, "plan", tuple((n, tuple(rows)) for n, rows in self.plan))
+
     @property
     def name(self) -> str:
         kind = "BiLSTM" if self.bidirectional else "LSTM"

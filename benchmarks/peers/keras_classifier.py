@@ -83,7 +83,8 @@ class KerasTraining:
         self.batches = [(t, y[:, None].astype(np.float32)) for t, _, y in batches]
         shapes = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, 1), tf.float32)
         data = tf.data.Dataset.from_generator(lambda: iter(self.batches), output_signature=shapes)
-        self.dataset = data.cache().prefetch(2)
+        count = tf.data.experimental.assert_cardinality(len(self.batches))
+        self.dataset = data.apply(count).cache().prefetch(2)
         self.model = build(self.case, masked)
         self.start = self.model.get_weights()
         optimizer = keras.optimizers.Adam(self.case.learning_rate, epsilon=1e-8)

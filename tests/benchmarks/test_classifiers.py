@@ -1,6 +1,7 @@
 """Every contestant trains and uses the same classifier: the same losses and probabilities."""
 
 import dataclasses
+import json
 from typing import Any
 
 import jax
@@ -73,6 +74,10 @@ def test_lengths_are_those_of_reviews(log_lengths: tuple[float, float], mean: fl
     )
     lengths = case.lengths()
     assert abs(lengths.mean() - mean) < 1 + 4 * lengths.std() / len(lengths) ** 0.5
+
+
+def test_a_case_survives_json(case: ClassifierCase) -> None:
+    assert ClassifierCase(**json.loads(json.dumps(case.as_dict()))) == case
 
 
 def test_rows_must_fill_batches() -> None:
