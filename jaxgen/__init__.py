@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from jaxgen.generation.sampling import SamplingParams as SamplingParams
     from jaxgen.generation.score import score as score
     from jaxgen.generation.text import TextModel as TextModel
+    from jaxgen.prediction.classifier import Classifier as Classifier
+    from jaxgen.prediction.predictions import Prediction as Prediction
     from jaxgen.training.step import init_state as init_state
     from jaxgen.training.step import make_train_step as make_train_step
     from jaxgen.types import LossAux as LossAux
@@ -26,9 +28,11 @@ __version__ = "0.1.0"
 
 # Public name -> module that defines it, loaded on first use, so that `import jaxgen` stays light.
 _DEFINED_IN = {
+    "Classifier": "prediction.classifier",
     "Experiment": "config",
     "LanguageModelExperiment": "config",
     "LossAux": "types",
+    "Prediction": "prediction.predictions",
     "SamplingParams": "generation.sampling",
     "Sum": "types",
     "TextModel": "generation.text",
@@ -45,9 +49,11 @@ _DEFINED_IN = {
 }
 
 __all__ = [
+    "Classifier",
     "Experiment",
     "LanguageModelExperiment",
     "LossAux",
+    "Prediction",
     "SamplingParams",
     "Sum",
     "TextModel",

@@ -23,13 +23,14 @@ from jaxgen.saved import (
     settings_of,
     settings_of_run,
 )
-from jaxgen.tasks import task_of
+from jaxgen.tasks import Saved, check_evaluate_options, task_of
 from jaxgen.training.devices import candidate_devices, choose_devices, jitted_init
 from jaxgen.training.loop import Result, open_loop
 from jaxgen.training.loop import train as train_runs
 from jaxgen.training.memory import check_memory, tree_bytes
 from jaxgen.training.open_runs import open_run, open_seeds
 from jaxgen.training.parallel import jit_multi_step
+from jaxgen.training.pretrained import check_pretrained
 from jaxgen.training.progress import Display
 from jaxgen.training.run_progress import history
 from jaxgen.training.runs import Run, locked
@@ -101,8 +102,9 @@ def train(
 
     Raises:
         UserError: Bad settings or corpus, a corpus that has changed since the run began, a run that
-            is there already (or is not, with `resume`), other people's files, another process
-            training there, a loss that is not finite, a full disk.
+            is there already (or is not, with `resume`), a pretrained run that is missing or does
+            not fit, other people's files, another process training there, a loss that is not
+            finite, a full disk.
     """
     out = Path(out)
     if resume and overwrite:
@@ -131,21 +133,43 @@ def train(
     else:
         layout = make_seed_layout(seeds, seed_devices(config.devices, seeds))
     task = task_of(experiment)
+    pretrained = _pretrained(experiment, out if resume else None)
     data = task.open_data(experiment)
     with locked(out):
         if resume:
             files = files_of_run(Run.open(first_run_of(out)))
         else:
-            files = dict(task.fit_files(experiment, data))
-        trainable = task.build(experiment, files, data, out / "tokens", seeds=layout)
+            files = dict(task.fit_files(experiment, data, pretrained))
+        trainable = task.build(experiment, files, data, out / "tokens", pretrained, seeds=layout)
         init = jitted_init(trainable)
         shapes = jax.eval_shape(init, jax.random.key(0))
+        check_pretrained(trainable.pretrained, shapes.params, where="`model.pretrained`")
         check_memory((tree_bytes(shapes) + tree_bytes(shapes.params)) * len(numbers))
         if layout is None:
             run = open_run(out, experiment, files, trainable, resume, overwrite)
             return _train_one(trainable, init, experiment, run, display)
         group = open_seeds(out, experiment, numbers, files, trainable, layout, resume, overwrite)
         return _train_seeds(trainable, experiment, group, layout, display)
+
+
+def _pretrained(experiment: Experiment, resumed: Path | None) -> Saved | None:
+    """What `model.pretrained` names, unless the resumed run has its own parameters by now."""
+    path = getattr(experiment.model, "pretrained", None)
+    if path is None:
+        return None
+    if resumed is not None and Run.open(first_run_of(resumed)).checkpoint("last") is not None:
+        return None
+    try:
+        saved = read_saved(path)
+    except UserError as error:
+        raise UserError(f"`model.pretrained` cannot be read: {error}") from error
+    tasks = task_of(experiment).begins_from
+    if saved.experiment.task not in tasks:
+        raise UserError(
+            f"`model.pretrained` must be a run or an export of task {' or '.join(tasks)}, and "
+            f"{path} is of task {saved.experiment.task}; name another"
+        )
+    return saved
 
 
 def _train_one(
@@ -258,22 +282,26 @@ def evaluate(
         )
     saved = read_saved(path, which)
     experiment, task = saved.experiment, task_of(saved.experiment)
+    check_evaluate_options(experiment.task, options)
     if files:
-        whole = {"files": tuple(map(Path, files)), "validation_files": (), "test_files": ()}
-        experiment = experiment.updated(
-            data={
-                **{"dataset": None, "subset": None},
-                **{"validation_fraction": 0.0, "test_fraction": 0.0},
-                **whole,
-            }
-        )
-        split = "train"
+        experiment, split = _whole(experiment, files), "train"
     data = task.open_data(experiment)
     split = split or ("validation" if data.test is None else "test")
     if getattr(data, split) is None:
         raise UserError(f"the corpus of {path} holds out no {split} text; choose another --split")
     figures = task.evaluate(load_saved(saved, str(path)), data, {"split": split, **options})
     return {"path": str(path), "split": None if files else split, **figures}
+
+
+def _whole(experiment: Experiment, files: Sequence[str | Path]) -> Experiment:
+    """Settings whose training part is all that some files hold."""
+    if "files" not in type(experiment.data).model_fields:
+        raise UserError(
+            f"task {experiment.task} reads no `files`; leave them out to measure on its own data"
+        )
+    none = {"dataset": None, "subset": None, "validation_files": (), "test_files": ()}
+    fractions = {"validation_fraction": 0.0, "test_fraction": 0.0}
+    return experiment.updated(data={"files": tuple(map(Path, files)), **none, **fractions})
 
 
 def describe(path: str | Path) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Trained models as they lie on the disk, in a run directory or an export."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,22 +11,12 @@ from jaxgen.config.toml import parse_toml
 from jaxgen.directories import kind_of
 from jaxgen.errors import UserError
 from jaxgen.exports import read_export, read_export_settings
-from jaxgen.tasks import task_of
+from jaxgen.tasks import Saved, task_of
 from jaxgen.training.checkpoints import restore_like
 from jaxgen.training.runs import Run
 from jaxgen.training.seed_runs import first_run_of
-from jaxgen.types import PyTree
 
 CheckpointName = Literal["best", "last"]
-
-
-class Saved(NamedTuple):
-    """A trained model as it lies on the disk."""
-
-    experiment: Experiment
-    files: Mapping[str, str]
-    """What its task keeps beside the parameters, name to text."""
-    params: PyTree
 
 
 def load_saved(saved: Saved, where: str) -> Any:

@@ -28,7 +28,10 @@ if find_spec("jaxtyping") and find_spec("beartype"):
     from jaxtyping import install_import_hook
 
     # Every package that holds arrays; beartype cannot read pydantic's `Self`, which config needs.
-    packages = ("data", "evaluation", "generation", "models", "nn", "ops", "tasks", "training")
+    packages = (
+        *("data", "evaluation", "generation", "models", "nn", "ops", "prediction"),
+        *("tasks", "training"),
+    )
     install_import_hook([f"jaxgen.{package}" for package in packages], "beartype.beartype")
 
 if find_spec("filelock"):

@@ -1,5 +1,6 @@
 """Training, loading, measuring and exporting whole runs, against plain loops over the model."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import jaxgen
 from jaxgen.config.toml import read_toml
 from jaxgen.errors import UserError
 from jaxgen.experiment import describe, evaluate, export, load, train
+from jaxgen.tasks import TASKS
 from jaxgen.tasks.language_model import EVALUATION_ROWS
 from jaxgen.training.runs import Run
 
@@ -199,8 +201,13 @@ def test_another_corpus_under_a_resumed_run(tmp_path: Path) -> None:
     train(again.updated(training={"max_steps": 8}), out=out, resume=True)
 
 
-def test_evaluation_options_of_another_task(run: Path) -> None:
+def test_evaluation_options_of_another_task(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"no option `threshold`; it has `protocol`"):
+        evaluate(run, threshold=0.7)
+    other = dataclasses.replace(TASKS["language_model"], evaluate_options=("threshold",))
+    monkeypatch.setitem(TASKS, "classifier", other)
+    message = r"\(--threshold\) is for task classifier, and this model is of task language_model"
+    with pytest.raises(UserError, match=message):
         evaluate(run, threshold=0.7)
     with pytest.raises(UserError, match=r"`split` names a part of the model's own corpus"):
         evaluate(run, split="test", files=["x.txt"])

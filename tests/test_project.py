@@ -20,9 +20,13 @@ PACKAGES: dict[str, set[str]] = {
     "models": {"nn", "ops"},
     "generation": {"ops"},
     "data": {"config"},
+    "prediction": {"config", "data"},
     "evaluation": {"config", "generation", "ops"},
     "training": {"config", "evaluation"},
-    "tasks": {"config", "ops", "nn", "models", "generation", "data", "evaluation", "training"},
+    "tasks": {
+        *("config", "ops", "nn", "models", "generation", "prediction", "data", "evaluation"),
+        "training",
+    },
     "exports": {"config"},
 }
 PACKAGES["saved"] = {"config", "exports", "tasks", "training"}

@@ -1,4 +1,4 @@
-"""The command line: `jaxgen train`, `generate`, `evaluate`, `info` and `export`.
+"""The command line: `jaxgen train`, `generate`, `predict`, `evaluate`, `info` and `export`.
 
 Each command is a dataclass whose fields are its options. JAX and what needs it are imported when a
 command runs, so that help and errors in the options come at once.
@@ -19,6 +19,7 @@ from tyro.conf import subcommand
 from jaxgen.cli.arguments import check_arguments
 from jaxgen.cli.generate import Generate
 from jaxgen.cli.models import Evaluate, Export, Info
+from jaxgen.cli.predict import Predict
 from jaxgen.cli.train import Train, parse_train
 from jaxgen.errors import UserError, first_line
 from jaxgen.files import reason
@@ -27,6 +28,7 @@ ERROR, INTERRUPTED = 2, 130
 
 _COMMANDS: dict[str, type] = {  # but for `train`, whose options are those of its task
     "generate": Generate,
+    "predict": Predict,
     "evaluate": Evaluate,
     "info": Info,
     "export": Export,
@@ -34,6 +36,7 @@ _COMMANDS: dict[str, type] = {  # but for `train`, whose options are those of it
 Command = (
     Annotated[Train, subcommand("train")]
     | Annotated[Generate, subcommand("generate")]
+    | Annotated[Predict, subcommand("predict")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Info, subcommand("info")]
     | Annotated[Export, subcommand("export")]
@@ -92,7 +95,7 @@ def _run(args: list[str]) -> None:
         else tyro.cli(
             Command,
             prog="jaxgen",
-            description="LSTM language models: from a corpus to text.",
+            description="LSTM models of text: trained, sampled, used to classify, measured.",
             args=args,
         )
     )

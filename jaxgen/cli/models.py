@@ -24,6 +24,16 @@ class Evaluate:
     """Of a language model: exact (default), every token, the carry flowing on; or windows, the
     Keras recipe's: windows of 60 from a zero carry, every third, only the token after each
     counts."""
+    threshold: Annotated[float | None, DisallowNone, said] = None
+    """Of a classifier: probability from which the second of two classes, or each of several labels,
+    is predicted (default: `prediction.threshold` of the run)."""
+    temperature: Annotated[float | None, DisallowNone, said] = None
+    """Of a classifier: divides the logits (default: `prediction.temperature` of the run)."""
+    baselines: Flag = False
+    """Of a classifier: beside it, how good are the likeliest class, and TF-IDF with logistic
+    regression."""
+    plots: Annotated[Path | None, DisallowNone, arg(metavar="DIR", help_behavior_hint="")] = None
+    """Of a classifier: write confusion.png, roc.png and calibration.png into this directory."""
     files: Annotated[tuple[Path, ...], said] = ()
     """Measure on these files instead."""
     checkpoint: Checkpoint = None
@@ -34,12 +44,21 @@ class Evaluate:
     def __call__(self) -> None:
         """Measure and print."""
         from jaxgen.experiment import evaluate
+        from jaxgen.saved import settings_of
+        from jaxgen.tasks import task_of
 
-        options = {} if self.protocol is None else {"protocol": self.protocol}
+        names = ("protocol", "threshold", "temperature", "plots")
+        options = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.baselines:
+            options["baselines"] = True
         figures = evaluate(
             self.run, split=self.split, files=self.files, which=self.checkpoint, **options
         )
-        print_facts(figures, as_json=self.json)
+        show = task_of(settings_of(self.run)).show
+        if show is None or self.json:
+            print_facts(figures, as_json=self.json)
+        else:
+            print(show(figures))
 
 
 @dataclass(frozen=True)

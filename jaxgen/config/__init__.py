@@ -5,8 +5,15 @@ configuration there. `jaxgen.tasks` turns these models into data, modules and st
 """
 
 from jaxgen.config.base import Config
-from jaxgen.config.data import CorpusConfig, DataConfig
+from jaxgen.config.classifier import (
+    ClassifierConfig,
+    ClassifierExperiment,
+    ClassifierTraining,
+    PredictionConfig,
+)
+from jaxgen.config.data import CorpusConfig, DataConfig, SourceConfig
 from jaxgen.config.experiment import Experiment, changes
+from jaxgen.config.labelled import LabelledData
 from jaxgen.config.language_model import (
     LanguageModelConfig,
     LanguageModelData,
@@ -18,21 +25,30 @@ from jaxgen.config.optimizer import OptimizerConfig
 from jaxgen.config.tokenizer import TokenizerConfig
 from jaxgen.config.training import TrainingConfig
 
-EXPERIMENTS: dict[str, type[Experiment]] = {"language_model": LanguageModelExperiment}
+EXPERIMENTS: dict[str, type[Experiment]] = {
+    "language_model": LanguageModelExperiment,
+    "classifier": ClassifierExperiment,
+}
 """The settings of each task by the name that `task = "..."` gives in a TOML file."""
 
 __all__ = [
     "EXPERIMENTS",
+    "ClassifierConfig",
+    "ClassifierExperiment",
+    "ClassifierTraining",
     "Config",
     "CorpusConfig",
     "DataConfig",
     "Experiment",
+    "LabelledData",
     "LanguageModelConfig",
     "LanguageModelData",
     "LanguageModelExperiment",
     "LanguageModelTraining",
     "OptimizerConfig",
+    "PredictionConfig",
     "SamplesConfig",
+    "SourceConfig",
     "TokenizerConfig",
     "TrainingConfig",
     "changes",

@@ -19,8 +19,8 @@ class DataConfig(Config):
     changeable_on_resume = frozenset({"changed"})
 
 
-class CorpusConfig(DataConfig):
-    """Where the text comes from. With neither `dataset` nor `files`: the embedded corpus."""
+class SourceConfig(DataConfig):
+    """Where texts come from: a dataset of the hub, local files, or what is embedded."""
 
     dataset: str | None = None
     """Hugging Face hub id, for example karpathy/tiny_shakespeare."""
@@ -46,8 +46,6 @@ class CorpusConfig(DataConfig):
     """Share of the training text held out for validation where no split or file is given."""
     test_fraction: Fraction = 0.05
     """Share of the training text held out for testing where no split or file is given."""
-    streaming: bool = False
-    """Read the dataset as a stream instead of downloading it whole."""
     errors: Literal["strict", "replace", "ignore"] = "strict"
     """What to do with bytes that are not UTF-8."""
     lowercase: bool = False
@@ -64,6 +62,8 @@ class CorpusConfig(DataConfig):
     @field_validator("separator")
     @classmethod
     def _one_character(cls, value: str | None) -> str | None:
+        if value == "auto":
+            return None
         value = "\t" if value == "\\t" else value  # as a shell passes on what was typed
         if value is not None and (len(value) != 1 or value in '"\r\n'):
             raise ValueError(
@@ -73,10 +73,21 @@ class CorpusConfig(DataConfig):
         return value
 
     @model_validator(mode="after")
-    def _separator_of_tables(self) -> Self:
+    def _separator_is_used(self) -> Self:
         names = [path.name.lower().removesuffix(".gz") for path in self.files]
-        if self.separator is not None and not any(n.endswith((".csv", ".tsv")) for n in names):
+        if self.separator is not None and not any(map(self._separates, names)):
             raise ValueError(
                 "`data.separator` is for csv and tsv files, and `data.files` has none; leave it out"
             )
         return self
+
+    def _separates(self, name: str) -> bool:
+        """Whether a file of this name, in lower case and without `.gz`, has separated fields."""
+        return name.endswith((".csv", ".tsv"))
+
+
+class CorpusConfig(SourceConfig):
+    """Where the text comes from. With neither `dataset` nor `files`: the embedded corpus."""
+
+    streaming: bool = False
+    """Read the dataset as a stream instead of downloading it whole."""

@@ -22,6 +22,10 @@ class OptimizerConfig(Config):
     """Last learning rate, as a share of the peak."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 5.0
     """Largest global norm of the gradient; "none" leaves it alone."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor from a layer's learning rate to that of the layer below (ULMFiT: 0.385)."""
+    unfreeze_epochs: Annotated[float, Field(gt=0)] | None = None
+    """Epochs after which one more layer is trained, from the output down (default: all are)."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay (adamw), or L2 on the gradient (sgd, rmsprop, adam)."""
     momentum: Rate = 0.0

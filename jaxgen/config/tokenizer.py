@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import field_validator
+
 from jaxgen.config.base import Config, Positive
 
 
@@ -16,3 +18,9 @@ class TokenizerConfig(Config):
     """Words and characters seen less often become <unk>."""
     nfc: bool = False
     """Normalise the text to Unicode NFC first."""
+
+    @field_validator("vocab_size", mode="before")
+    @classmethod
+    def _none_in_toml(cls, value: object) -> object:
+        """TOML has no null."""
+        return None if value == "none" else value

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from jaxgen.config import CorpusConfig, TokenizerConfig
+from jaxgen.config import CorpusConfig, SourceConfig, TokenizerConfig
 from jaxgen.data.documents import Documents
 from jaxgen.data.embedded import embedded_text
 from jaxgen.data.hub import hub_tables
@@ -69,9 +69,9 @@ def load_corpus(config: CorpusConfig) -> Corpus:
     Raises:
         UserError: a file, dataset, split or column is missing or unreadable.
     """
-    _check_files_are_used(config)
+    check_files_are_used(config)
     if config.dataset:
-        tables = hub_tables(config, [config.column])
+        tables = hub_tables(config, [config.column], streaming=config.streaming)
         parts: dict[str, Source] = {part: Documents(table) for part, table in tables.items()}
     elif config.files:
         given = {
@@ -128,7 +128,7 @@ def readable(source: Source, kind: Kind) -> Iterator[str | list[int]]:
         yield value
 
 
-def _check_files_are_used(config: CorpusConfig) -> None:
+def check_files_are_used(config: SourceConfig) -> None:
     """UserError for held-out files that nothing reads; a warning for a file that is read twice."""
     held_out = (*config.validation_files, *config.test_files)
     if held_out and not config.files:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from jaxgen.data.rows import Row, check_column
+from jaxgen.data.rows import Row, check_columns
 from jaxgen.data.text_files import open_text
 from jaxgen.errors import UserError
 
@@ -65,9 +65,16 @@ class CsvFile:
                 yield Row(tuple([fields[index] for index in wanted]), where, number)
 
     def with_header(self, columns: Sequence[str]) -> "CsvFile":
-        """The same with the header read: a number that the first row does not hold means none."""
+        """The same with the header read: numbers mean that there is none.
+
+        Save where the first row has these very numbers as names: each in the place that it counts
+        to (0, 1, 2), or beyond what can be counted (2019). Labels are numbers, too.
+        """
         first = next((fields for _, _, fields in self._records()), [])
-        numbered = all(column.isdecimal() and column not in first for column in columns)
+        numbered = all(column.isdecimal() for column in columns) and not all(
+            column in first and first[int(column) : int(column) + 1] in ([column], [])
+            for column in columns
+        )
         header = [str(number) for number in range(len(first))] if numbered else first
         return replace(self, header=tuple(header), numbered=numbered)
 
@@ -147,8 +154,7 @@ def open_csv(path: Path, columns: Sequence[str], separator: str | None, errors: 
     if separator is None and quoted:
         written = _find_separator(written, columns)
     written = written.with_header(columns)
-    for column in columns:
-        check_column(column, written.header, str(path), _NO_HEADER)
+    check_columns(columns, written.header, str(path), _NO_HEADER)
     return written
 
 

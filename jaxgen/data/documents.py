@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 
-from jaxgen.data.rows import Row, Table
+from jaxgen.data.rows import Row, Table, check_unicode
 from jaxgen.errors import UserError
 
 
@@ -88,7 +88,7 @@ class Documents:
         if isinstance(value, kind):
             if isinstance(value, str):
                 if not value.isascii():
-                    _check_unicode(value, row)
+                    check_unicode(value, row)
                 return
             if isinstance(value, list) and all(type(number) is int for number in value):
                 return
@@ -101,13 +101,3 @@ class Documents:
             f"column `{self.table.columns[0]}` must hold {rule}, got {value!r:.60} in "
             f"{row.place}; mend that row, or choose another column with --data.column"
         )
-
-
-def _check_unicode(text: str, row: Row) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"the text in {row.place} has {text[error.start]!r}, half a surrogate pair and so no "
-            "Unicode text; remove it"
-        ) from error

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from jaxgen.config import CorpusConfig
-from jaxgen.data.rows import Row, check_column
+from jaxgen.config import SourceConfig
+from jaxgen.data.rows import Row, check_columns
 from jaxgen.errors import UserError, first_line, nearest
 
 if TYPE_CHECKING:
@@ -36,6 +36,13 @@ class HubTable:
         except Exception as error:  # Each format raises errors of its own library.
             raise UserError(f"cannot read {self.name}: {first_line(error)}") from error
 
+    def class_names(self, column: str) -> tuple[str, ...] | None:
+        """What the class ids in a column, or in its lists, stand for, if the dataset says so."""
+        feature = (self.dataset.features or {}).get(column)
+        feature = getattr(feature, "feature", feature)
+        names = getattr(feature, "names", None)
+        return names and tuple(names)
+
     def checked(self) -> "HubTable":
         """This table, once the columns are known to exist; reads no others."""
         known = self.dataset.column_names
@@ -44,17 +51,18 @@ class HubTable:
             known = list(known or next(iter(self.dataset), {}))
         except Exception as error:
             raise UserError(f"cannot read {self.name}: {first_line(error)}") from error
-        for column in self.columns:
-            check_column(column, known, self.name)
+        check_columns(self.columns, known, self.name)
         return replace(self, dataset=self.dataset.select_columns(list(self.columns)))
 
 
-def hub_tables(config: CorpusConfig, columns: Sequence[str]) -> dict[str, HubTable]:
+def hub_tables(
+    config: SourceConfig, columns: Sequence[str], *, streaming: bool = False
+) -> dict[str, HubTable]:
     """Columns of a hub dataset, for ``train`` and, where there are such, the other two parts.
 
     Where the configuration names no validation or test split, splits of these names are taken.
     """
-    splits = _load(config)
+    splits = _load(config, streaming=streaming)
     own = [split for split in ("validation", "test") if split in splits and split != config.split]
     wanted = {
         "train": config.split,
@@ -66,7 +74,7 @@ def hub_tables(config: CorpusConfig, columns: Sequence[str]) -> dict[str, HubTab
         if not split:
             continue
         if "[" in split or "+" in split:  # A part or a sum of splits, as `datasets` writes them.
-            dataset = _load(config, split=split)
+            dataset = _load(config, streaming=streaming, split=split)
         elif split in splits:
             dataset = splits[split]
         else:
@@ -75,19 +83,19 @@ def hub_tables(config: CorpusConfig, columns: Sequence[str]) -> dict[str, HubTab
                 f"there are: {', '.join(splits)}"
             )
         name = f"{config.dataset} ({split})"
-        fingerprint = None if config.streaming else getattr(dataset, "_fingerprint", None)
-        size = None if config.streaming else getattr(dataset, "dataset_size", None)
+        fingerprint = None if streaming else getattr(dataset, "_fingerprint", None)
+        size = None if streaming else getattr(dataset, "dataset_size", None)
         parts[part] = HubTable(dataset, tuple(columns), name, fingerprint, size).checked()
     return parts
 
 
-def _load(config: CorpusConfig, **options: Any) -> Any:
+def _load(config: SourceConfig, **options: Any) -> Any:
     """Load the dataset, all its splits or some; every failure becomes one UserError."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
     name = config.dataset
-    options |= {"path": name, "name": config.subset, "streaming": config.streaming}
+    options |= {"path": name, "name": config.subset}
     try:
         try:
             return load_dataset(**options)

@@ -49,20 +49,38 @@ class Table(Protocol):
         """Yield the rows; UserError where they cannot be read."""
 
 
-def check_column(column: str, known: Sequence[str], name: str, hint: str = "") -> None:
-    """UserError where the data have no such column, naming those there are, or have it twice.
+COLUMN_OPTIONS = ("--data.column", "--data.label-column")
+"""The options that name the columns which are read, in their order."""
 
-    The hint goes on from "choose one with --data.column".
+
+def check_columns(columns: Sequence[str], known: Sequence[str], name: str, hint: str = "") -> None:
+    """UserError where the data lack one of the columns, naming those there are, or have it twice.
+
+    The columns are those that `COLUMN_OPTIONS` name. The hint goes on from "choose one with
+    --data.column".
     """
     if not known:
         raise UserError(f"{name} has no rows; give a file with text")
-    if column not in known:
-        shown = ", ".join(f"{one:.40}" for one in known)
+    for index, column in enumerate(columns):
+        if column not in known:
+            shown = ", ".join(f"{one:.40}" for one in known)
+            option = COLUMN_OPTIONS[min(index, len(COLUMN_OPTIONS) - 1)]
+            raise UserError(
+                f"{name} has no column `{column}`{nearest(column, known)}; there are: {shown}; "
+                f"choose one with {option}{hint}"
+            )
+        if known.count(column) > 1:
+            raise UserError(
+                f"{name} has {known.count(column)} columns `{column}`; give each a name of its own"
+            )
+
+
+def check_unicode(text: str, row: Row) -> None:
+    """UserError for half a surrogate pair, which JSON can write and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
         raise UserError(
-            f"{name} has no column `{column}`{nearest(column, known)}; there are: {shown}; "
-            f"choose one with --data.column{hint}"
-        )
-    if known.count(column) > 1:
-        raise UserError(
-            f"{name} has {known.count(column)} columns `{column}`; give each a name of its own"
-        )
+            f"the text in {row.place} has {text[error.start]!r}, half a surrogate pair and so no "
+            "Unicode text; remove it"
+        ) from error

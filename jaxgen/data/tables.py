@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxgen.data.csv_files import open_csv
 from jaxgen.data.json_files import json_objects, json_rows
-from jaxgen.data.rows import Row, check_column
+from jaxgen.data.rows import Row, check_columns
 from jaxgen.data.text_files import changed, check_files, is_gzip, open_bytes, stamp
 from jaxgen.errors import UserError, first_line
 
@@ -107,8 +107,7 @@ def open_table(
         readers = [partial(json_rows, path, columns, errors) for path in paths]
     else:
         for path in paths:
-            for column in columns:
-                check_column(column, _parquet_columns(path), str(path))
+            check_columns(columns, _parquet_columns(path), str(path))
         readers = [partial(_parquet_rows, path, columns) for path in paths]
     read_as = "\n".join([*columns, separator or "", errors])
     return FileTable(
@@ -124,8 +123,7 @@ def _check_keys(paths: Sequence[Path], columns: Sequence[str], errors: str) -> N
             seen |= dict.fromkeys(keys)
             if all(column in seen for column in columns):
                 return
-    for column in columns:
-        check_column(column, list(seen), ", ".join(map(str, paths)))
+    check_columns(columns, list(seen), ", ".join(map(str, paths)))
 
 
 def _parquet_columns(path: Path) -> list[str]:

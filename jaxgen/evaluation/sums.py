@@ -1,7 +1,7 @@
 """The sums of a loss over held-out batches, in few compiled calls."""
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import jax
@@ -30,7 +30,8 @@ def make_sums(
 
     Returns:
         A function of the parameters, the initial carry, and the batches in reading order: pytrees
-        of NumPy arrays of one shape. They are read as a stream and the carry flows through them.
+        of NumPy arrays. They are read as a stream and the carry flows through them. Neighbours of
+        one shape share a call: few shapes, one after the other, are few calls.
         Sums over a batch are float32, those over batches float64; without batches there are none.
     """
 
@@ -85,7 +86,12 @@ def make_sums(
     return sums
 
 
-def _groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while group := list(islice(iterator, size)):
-        yield group
+def _groups(batches: Iterable[PyTree], size: int) -> Iterator[list[PyTree]]:
+    """Neighbours of one shape, at most `size` together."""
+
+    def shapes(batch: PyTree) -> list[tuple[int, ...]]:
+        return [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
+
+    for _, alike in groupby(batches, shapes):
+        while group := list(islice(alike, size)):
+            yield group

@@ -1,17 +1,22 @@
 """The LSTM classifier of texts: its module, its loss, and a language model as its beginning."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import traverse_util
 
+from jaxgen.errors import UserError
+from jaxgen.models.adversarial import adversarial_loss, sigmoid_divergence, softmax_divergence
 from jaxgen.nn.dropout import drop
-from jaxgen.nn.inputs import TokenInputs
+from jaxgen.nn.inputs import TokenInputs, real_steps
 from jaxgen.nn.lstm import LSTM
-from jaxgen.nn.pooling import Pooling, real_steps
+from jaxgen.nn.pooling import Pooling
 from jaxgen.types import Array, Float, Int, LossAux, PyTree, Sum
+
+Adversarial = Literal["virtual", "plain"]
 
 
 class TextClassifier(nn.Module):
@@ -134,10 +139,8 @@ class TextClassifier(nn.Module):
         T, B = (inputs.tokens if isinstance(inputs, TokenInputs) else inputs).shape[:2]
         if not self.masking:
             lengths = jnp.full((B,), T, lengths.dtype)
-        # Padding follows the tokens, so of the two directions only the one from the end meets it
-        # before them. What the other makes of it is not pooled.
-        mask = real_steps(T, lengths) if self.masking and self.bidirectional else None
-        hidden = self.lstm(inputs, mask=mask, deterministic=deterministic)[1]
+        padded = lengths if self.masking else None
+        hidden = self.lstm(inputs, lengths=padded, deterministic=deterministic)[1]
         pooled = self.pool(hidden, lengths)
         if self.dropout and not deterministic:
             pooled = drop(pooled, self.make_rng("dropout"), self.dropout)
@@ -160,6 +163,9 @@ def classifier_loss(
     *,
     label_smoothing: float = 0.0,
     class_weights: Float[Array, "C"] | None = None,
+    adversarial_norm: float = 0.0,
+    adversarial_weight: float = 1.0,
+    adversarial: Adversarial = "virtual",
 ) -> tuple[Float[Array, ""], LossAux]:
     """Cross-entropy of the labels: of the softmax, or of a sigmoid each with `multi_label`.
 
@@ -169,10 +175,16 @@ def classifier_loss(
         carry: passed through: a classifier has no memory between batches.
         batch: `tokens` Int[B, T]; `lengths` Int[B]; `labels` Int[B], or with `multi_label`
             Float[B, C] of 0 and 1; `weights` Float[B], 0 for a row that only fills the batch.
-        key: random key of dropout; None switches dropout off.
+        key: random key of dropout and of adversarial training; None switches both off.
         label_smoothing: the share of the target that is spread over all labels evenly.
         class_weights: a weight of each class; the loss is the mean weighted by them,
             sum(w nll) / sum(w). With `multi_label` they weigh the labels of every row.
+        adversarial_norm: L2 norm, in standard deviations of the embedding, of the change of a whole
+            row's tokens at which the model is trained too; 0 for none.
+        adversarial_weight: times that second loss of each row, added to the first.
+        adversarial: what the second loss is. "virtual": how far the prediction moves,
+            KL(before || after), with no gradient through the one before; "plain": the first loss,
+            at the change.
 
     Returns:
         The scalar to differentiate, in nats an example (with `multi_label`, an example and label),
@@ -180,26 +192,64 @@ def classifier_loss(
         `multi_label` of rows all of whose labels are right) and "confusion", counts [true,
         predicted] of shape [C, C] (with `multi_label` [C, 2, 2]). The weight is the sum of all
         w, by which the gradient is averaged over batches and devices to what it is over all rows.
+
+    Raises:
+        UserError: adversarial training of a model without an embedding.
+
+    Source: Miyato, Dai & Goodfellow (2017) for adversarial training.
     """
-    input_key, layer_key = (None, None) if key is None else jax.random.split(key)
-    apply = partial(_apply, model, params)
-    inputs = apply(input_key, TextClassifier.inputs, batch.tokens.T, key is None)
-    logits = apply(layer_key, TextClassifier.logits, inputs, batch.lengths, key is None)
-    nll_of = _sigmoid_nll if model.multi_label else _softmax_nll
-    weights = batch.weights
-    count = weights.sum()
-    smoothed, row_weights = nll_of(logits, batch.labels, label_smoothing, class_weights)
-    row_weights = row_weights * weights
+    changing = adversarial_norm > 0 and key is not None
+    if changing and not model.embedding_size:
+        raise UserError(
+            "adversarial training changes embedded tokens, and `embedding_size` is 0; "
+            "set it, or set `adversarial_norm` to 0"
+        )
+    keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
+    inputs = _apply(model, params, keys[0], TextClassifier.inputs, batch.tokens.T, key is None)
+    if changing and isinstance(inputs, TokenInputs):
+        inputs = inputs.rows()
+
+    def logits_of(params: PyTree, inputs: Any) -> Array:  # with the same dropout at every call
+        return _apply(
+            model, params, keys[1], TextClassifier.logits, inputs, batch.lengths, key is None
+        )
+
+    logits = logits_of(params, inputs)
+    nll_of = partial(_sigmoid_nll if model.multi_label else _softmax_nll, labels=batch.labels)
+    rows, row_weights = nll_of(logits, smoothing=label_smoothing, class_weights=class_weights)
+    if changing:
+        divergence = sigmoid_divergence if model.multi_label else softmax_divergence
+        virtual = partial(divergence, jax.lax.stop_gradient(logits))
+        plain = lambda logits: nll_of(  # noqa: E731
+            logits, smoothing=label_smoothing, class_weights=class_weights
+        )[0]
+        rows_of = virtual if adversarial == "virtual" else plain
+        fixed = jax.lax.stop_gradient(params)
+        rows += adversarial_weight * adversarial_loss(
+            lambda inputs: rows_of(logits_of(params, inputs)),
+            lambda inputs: rows_of(logits_of(fixed, inputs)),
+            inputs,
+            real_steps(len(inputs), batch.lengths) & (batch.weights > 0),
+            adversarial_norm,
+            keys[2] if adversarial == "virtual" else None,
+        )
+    row_weights = row_weights * batch.weights
     total = row_weights.sum()
-    loss = _weighted_sum(smoothed, row_weights) / jnp.where(total > 0, total, 1)
-    nll = nll_of(logits, batch.labels, 0.0, None)[0]
-    hits, confusion = _predicted(logits, batch.labels, weights, model.multi_label)
-    sums = {
-        "nll": Sum(_weighted_sum(nll, weights), count),
-        "accuracy": Sum(_weighted_sum(hits, weights), count),
+    loss = _weighted_sum(rows, row_weights) / jnp.where(total > 0, total, 1)
+    return loss, LossAux(carry, _sums(model, nll_of(logits)[0], logits, batch), total)
+
+
+def _sums(
+    model: TextClassifier, nll: Float[Array, "B"], logits: Float[Array, "B C"], batch: Any
+) -> dict[str, Sum]:
+    """What the figures are made of."""
+    hits, confusion = _predicted(logits, batch.labels, batch.weights, model.multi_label)
+    count = batch.weights.sum()
+    return {
+        "nll": Sum(_weighted_sum(nll, batch.weights), count),
+        "accuracy": Sum(_weighted_sum(hits, batch.weights), count),
         "confusion": Sum(confusion, count),
     }
-    return loss, LossAux(carry, sums, total)
 
 
 def _apply(
@@ -216,8 +266,8 @@ def _weighted_sum(values: Float[Array, "B"], weights: Float[Array, "B"]) -> Floa
 def _softmax_nll(
     logits: Float[Array, "B C"],
     labels: Int[Array, "B"],
-    smoothing: float,
-    class_weights: Float[Array, "C"] | None,
+    smoothing: float = 0.0,
+    class_weights: Float[Array, "C"] | None = None,
 ) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
     """Cross-entropy of each row with its smoothed target, and the weight of its class."""
     log_p = jax.nn.log_softmax(logits)
@@ -230,8 +280,8 @@ def _softmax_nll(
 def _sigmoid_nll(
     logits: Float[Array, "B C"],
     labels: Float[Array, "B C"],
-    smoothing: float,
-    class_weights: Float[Array, "C"] | None,
+    smoothing: float = 0.0,
+    class_weights: Float[Array, "C"] | None = None,
 ) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
     """Mean binary cross-entropy of the labels of each row, and the weight 1."""
     targets = labels * (1 - smoothing) + smoothing / 2
@@ -258,3 +308,41 @@ def _predicted(
     true = one_hot(labels, classes) * weights[:, None]
     hits = (predicted == labels).astype(jnp.float32)
     return hits, true.T @ one_hot(predicted, classes)
+
+
+def from_language_model(params: PyTree, language_model_params: PyTree) -> PyTree:
+    """A classifier's parameters with the embedding and the layers of a language model.
+
+    Args:
+        params: of a `TextClassifier`, such as fresh ones. Layers of the backward direction and
+            what follows the layers are kept.
+        language_model_params: of a `LanguageModel` with as many layers.
+
+    Raises:
+        UserError: a parameter is missing in one of the two, or its shapes differ.
+    """
+    flatten = partial(traverse_util.flatten_dict, sep="/")
+    mine, theirs = (
+        {name: leaf for name, leaf in flatten(tree).items() if _is_read_forward(name)}
+        for tree in (params, language_model_params)
+    )
+    for name in sorted(mine.keys() | theirs.keys()):
+        here, there = (
+            str(list(jnp.shape(leaves[name]))) if name in leaves else "absent"
+            for leaves in (mine, theirs)
+        )
+        if here != there:
+            raise UserError(
+                f"parameter `{name}` must have one shape in both models to begin with a language "
+                f"model, got {here} in the classifier and {there} in the language model; "
+                "build the classifier with the sizes, layers and cell of the language model "
+                "(and in one direction where it has several layers)"
+            )
+    copied = {name: jnp.asarray(leaf) for name, leaf in theirs.items()}
+    return traverse_util.unflatten_dict({**flatten(params), **copied}, sep="/")
+
+
+def _is_read_forward(name: str) -> bool:
+    """Whether a parameter is of the embedding or of a layer of the forward direction."""
+    top, _, rest = name.partition("/")
+    return top == "embedding" or (top == "lstm" and "_reverse/" not in rest)

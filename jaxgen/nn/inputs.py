@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.ops.lookup import lookup
-from jaxgen.types import Array, Float, Int
+from jaxgen.types import Array, Bool, Float, Int
 
 
 class TokenInputs(NamedTuple):
@@ -50,3 +50,8 @@ def project(
     if inputs.vocab_size <= inputs.tokens.size:
         return lookup(project(inputs.table, kernel, bias, dtype), inputs.tokens)
     return project(inputs.rows(), kernel, bias, dtype)
+
+
+def real_steps(steps: int, lengths: Int[Array, "B"]) -> Bool[Array, "T B"]:
+    """True at the first `lengths` of so many steps, time-major."""
+    return jnp.arange(steps, dtype=lengths.dtype)[:, None] < lengths

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxgen.errors import UserError
-from jaxgen.types import Array, Bool, Float, Int
+from jaxgen.nn.inputs import real_steps
+from jaxgen.types import Array, Float, Int
 
 POOLINGS = ("last", "mean", "max", "attention")
 
@@ -60,11 +61,6 @@ class Pooling(nn.Module):
         kernel = self.param("attention_kernel", init, (size, units))
         vector = self.param("attention_vector", nn.initializers.normal(units**-0.5), (units,))
         return attention(hidden, lengths, kernel, vector)
-
-
-def real_steps(steps: int, lengths: Int[Array, "B"]) -> Bool[Array, "T B"]:
-    """True at the first `lengths` of so many steps, time-major."""
-    return jnp.arange(steps, dtype=lengths.dtype)[:, None] < lengths
 
 
 def last(

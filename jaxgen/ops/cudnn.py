@@ -7,7 +7,7 @@ from jax.experimental import rnn
 
 from jaxgen.errors import UserError
 from jaxgen.ops.cell import LSTMCarry, LSTMWeights
-from jaxgen.types import Array, Float
+from jaxgen.types import Array, Float, Int
 
 
 def cudnn_lstm(
@@ -15,6 +15,7 @@ def cudnn_lstm(
     weights: Sequence[LSTMWeights],
     carries: Sequence[LSTMCarry],
     *,
+    lengths: Int[Array, "B"] | None = None,
     bidirectional: bool = False,
 ) -> tuple[tuple[LSTMCarry, ...], Float[Array, "T B O"]]:
     """Run a stack of layers of one size; all arrays are float32.
@@ -26,6 +27,8 @@ def cudnn_lstm(
         inputs: time-major.
         weights: one a layer and direction, forward before backward.
         carries: in the same order; a backward layer's enters at the last step.
+        lengths: real steps of each row, padding after them; outputs beyond them are zero, and the
+            carries are those at a row's last real step. A row of none is read as a row of one.
         bidirectional: every layer has two directions, whose outputs are concatenated.
 
     Returns:
@@ -41,12 +44,14 @@ def cudnn_lstm(
         )
     T, B, D = inputs.shape
     H = carries[0].h.shape[-1]
+    if lengths is None:
+        lengths = jnp.full((B,), T, jnp.int32)
     outputs, h, c = rnn.lstm(
         inputs.swapaxes(0, 1),
         jnp.stack([carry.h for carry in carries]),
         jnp.stack([carry.c for carry in carries]),
         pack(weights),
-        jnp.full((B,), T, jnp.int32),
+        jnp.maximum(lengths, 1).astype(jnp.int32),
         D,
         H,
         len(weights) // (2 if bidirectional else 1),

@@ -25,7 +25,7 @@ from jaxgen.generation.text import TextModel
 from jaxgen.models.decoding import initial_carry_of, step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
 from jaxgen.ops.backends import RecurrenceSpec
-from jaxgen.tasks.task import Files, Task, check_options
+from jaxgen.tasks.task import Files, Saved, Task
 from jaxgen.training.from_settings import optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.seeds import SeedLayout, over_seeds
@@ -61,6 +61,7 @@ def build(
     files: Files,
     data: Corpus,
     cache: Path,
+    pretrained: Saved | None,
     *,
     seeds: SeedLayout | None = None,
 ) -> Trainable:
@@ -78,7 +79,7 @@ def build(
         reset_id=reset_id_of(experiment, tokenizer),
         seed=experiment.data.seed,
     )
-    tx, rate = optimizer_of(experiment.optimizer, StepSchedule(batches, config).total)
+    tx, rate = optimizer_of(experiment.optimizer, StepSchedule(batches, config))
     initial_carry = model.initial_carry(config.batch_size)
     loss_fn = partial(
         language_model_loss,
@@ -267,7 +268,6 @@ def evaluate(lm: TextModel, data: Corpus, options: Mapping[str, Any]) -> dict[st
         `tokens` counted, `nll` in nats per token, `perplexity`, and `bpc` in bits per token where
         tokens are characters or bytes.
     """
-    check_options(options, "protocol")
     experiment, tokenizer, protocol = lm.config, lm.tokenizer, options.get("protocol", "exact")
     if protocol not in ("exact", "windows"):
         raise UserError(f"`protocol` must be exact or windows, got {protocol!r}")
@@ -343,7 +343,7 @@ def open_data(experiment: LanguageModelExperiment) -> Corpus:
     return load_corpus(experiment.data)
 
 
-def fit_files(experiment: LanguageModelExperiment, data: Corpus) -> Files:
+def fit_files(experiment: LanguageModelExperiment, data: Corpus, pretrained: Saved | None) -> Files:
     """The tokenizer of the training text."""
     tokenizer = fit_tokenizer(experiment.tokenizer, data)
     return {"tokenizer.json": tokenizer.backend.to_str(pretty=True) + "\n"}
@@ -359,6 +359,7 @@ LANGUAGE_MODEL = Task(
     facts=facts,
     objective=objective,
     command="generate",
+    evaluate_options=("protocol",),
     recurrence=recurrence,
     card=CARD,
 )

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from jaxgen.errors import UserError
+from jaxgen.config import Experiment
 from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.training.seeds import SeedLayout
 from jaxgen.training.trainable import Objective, Trainable
@@ -13,6 +13,15 @@ from jaxgen.types import PyTree
 
 Files = Mapping[str, str]
 """What a model needs beside its parameters, such as {"tokenizer.json": text}."""
+
+
+class Saved(NamedTuple):
+    """A trained model as it lies on the disk."""
+
+    experiment: Experiment
+    files: Files
+    params: PyTree
+    """Nested dicts of NumPy arrays, unchecked."""
 
 
 @runtime_checkable
@@ -25,6 +34,7 @@ class Build(Protocol):
         files: Files,
         data: Any,
         cache: Path,
+        pretrained: Saved | None,
         *,
         seeds: SeedLayout | None = None,
     ) -> Trainable:
@@ -35,6 +45,8 @@ class Build(Protocol):
             files: From `Task.fit_files`, or those of the resumed run.
             data: From `Task.open_data`.
             cache: A directory of the run for what is large and can be made again.
+            pretrained: What `model.pretrained` names; None without it, and for a resumed run, whose
+                checkpoint has all parameters.
             seeds: How the runs of several seeds lie on devices; None for one run.
 
         Raises:
@@ -52,29 +64,29 @@ class Task:
 
     open_data: Callable[[Any], Any]
     """(experiment): the corpus, opened."""
-    fit_files: Callable[[Any, Any], Files]
-    """(experiment, data): what is fitted to the training data."""
+    fit_files: Callable[[Any, Any, Saved | None], Files]
+    """(experiment, data, pretrained): what is fitted to the training data, or taken from the run
+    that `model.pretrained` names."""
     build: Build
     load: Callable[[Any, Files, PyTree], Any]
     """(experiment, files, params): the trained model as people use it."""
     init_shapes: Callable[[Any, Files], PyTree]
     """(experiment, files): shapes and types of the parameters, to check a checkpoint against."""
     evaluate: Callable[[Any, Any, Mapping[str, Any]], dict[str, Any]]
-    """(model, data, options): figures on `options["split"]` of the data; see `check_options`."""
+    """(model, data, options): figures on `options["split"]` of the data. Of the other options those
+    that are given, by the names in `evaluate_options`."""
     facts: Callable[[Any, Files], dict[str, Any]]
     """(experiment, files): what `info` says of the model."""
     objective: Callable[[Any, Files], Objective]
     command: str
-    """The command that uses a trained model: "generate"."""
+    """The command that uses a trained model: "generate", "predict"."""
+    begins_from: tuple[str, ...] = ()
+    """Tasks whose runs `model.pretrained` may name, where the settings have that."""
+    evaluate_options: tuple[str, ...] = ()
+    """What `evaluate` takes besides `split`."""
     recurrence: Callable[[Any], tuple[str, RecurrenceSpec]] | None = None
     """(experiment): the backend asked for and what it has to run, for `info --backend`."""
     card: str = "# {name}\n\nA model made with jaxgen, of {parameters} parameters.\n"
     """The model card of an export; {name}, {parameters} and the names of `facts` are filled in."""
-
-
-def check_options(options: Mapping[str, Any], *known: str) -> None:
-    """UserError for an option of `evaluate` that a task does not know."""
-    for name in options:
-        if name not in ("split", *known):
-            has = f"has {', '.join(f'`{own}`' for own in known)}" if known else "has none"
-            raise UserError(f"this task's evaluation has no option `{name}`; it {has}")
+    show: Callable[[dict[str, Any]], str] | None = None
+    """(figures): what `jaxgen evaluate` prints of figures from `evaluate`; None: each by name."""

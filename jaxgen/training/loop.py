@@ -20,6 +20,7 @@ from jaxgen.training.interrupts import interrupts
 from jaxgen.training.loop_state import ADVICE, Evaluated, Loop, Reason, fail, place_states, save
 from jaxgen.training.parallel import Layout
 from jaxgen.training.plots import plot_run
+from jaxgen.training.pretrained import begin_from
 from jaxgen.training.progress import Display
 from jaxgen.training.run_progress import EARLY_STOPPING, RunProgress, non_finite
 from jaxgen.training.runs import Run
@@ -104,7 +105,7 @@ def open_loop(
     Args:
         trainable: What is trained.
         state: The state before the first step, of all runs as the layout has them; their last
-            checkpoints replace it.
+            checkpoints replace it, or else the pretrained parameters those in it.
         multi_step: The steps of `trainable`, from `parallel.jit_multi_step`.
         runs: The directory of each run; the caller holds the lock.
         config: Lengths, intervals and limits.
@@ -123,6 +124,8 @@ def open_loop(
     if runs[0].checkpoint("last") is not None:
         pairs = zip(progress, states, strict=True)
         states = [run.restore(state) or state for run, state in pairs]
+    elif trainable.pretrained:
+        states = [begin_from(state, trainable.pretrained) for state in states]
     if all(run.diverged for run in progress):
         raise UserError(f"all {len(progress)} runs diverged already; {ADVICE}")
     furthest = max(progress, key=lambda run: (run.active, run.progress.seconds))

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxgen.config import TrainingConfig
 from jaxgen.data import buckets as module
 from jaxgen.data.buckets import BucketedRows, BucketOrder, batches_by_length, bucket_lengths
 from jaxgen.data.ragged import LabelledBatch, Ragged
 from jaxgen.errors import UserError
+from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.trainable import BatchSource
 
 LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=40)
@@ -124,7 +126,12 @@ def test_each_row_comes_once_an_epoch(
         assert not batch.tokens[~real].any()
         assert not batch.labels[~real].any()
     assert sorted(seen) == [*range(1, len(lengths) + 1)]
+    check_steps(source, batches, size, count, accumulate)
 
+
+def check_steps(
+    source: BucketedRows, batches: list[LabelledBatch], size: int, count: int, accumulate: int
+) -> None:
     # A step has one shape and at least one row; only one step of the epoch is incomplete.
     assert len(batches) % accumulate == 0
     grouped = [batches[i : i + accumulate] for i in range(0, len(batches), accumulate)]
@@ -132,7 +139,8 @@ def test_each_row_comes_once_an_epoch(
     weights = [sum(batch.weights.sum() for batch in step) for step in grouped]
     assert min(weights) > 0
     assert sum(weight < size * accumulate for weight in weights) <= 1
-    assert len(batches) == accumulate * -(-len(lengths) // (size * accumulate))
+    rows = sum(int(weight) for weight in weights)
+    assert len(batches) == accumulate * -(-rows // (size * accumulate))
 
     # The shapes that are named are those that come.
     named = [tuple((leaf.shape, leaf.dtype) for leaf in shape) for shape in source.shapes]
@@ -141,6 +149,7 @@ def test_each_row_comes_once_an_epoch(
     assert {*named} == come
 
 
+@settings(max_examples=25)
 @given(LENGTHS, st.integers(1, 3), st.integers(1, 4), st.data())
 def test_any_slice_agrees_with_the_whole(
     lengths: list[int], size: int, count: int, data: st.DataObject
@@ -203,6 +212,25 @@ def test_blocks_have_one_shape_and_are_mixed() -> None:
         # Neighbouring blocks of one length are one run.
         run = next((i for i in range(48) if padded[i] != padded[0]), 48)
         assert order.same_shape(epoch, 0) == run
+
+
+def test_training_reads_all_rows_in_steps_of_one_shape() -> None:
+    lengths = [2, 3, 3, 5, 7, 7, 8, 2, 3, 7] * 5
+    source = BucketedRows(numbered(lengths), None, 3, (3, 8), 2, block=4, accumulate_steps=2)
+    config = TrainingConfig(accumulate_steps=2, steps_per_dispatch=3, epochs=2, batch_size=3)
+    schedule = StepSchedule(source, config)
+    assert schedule.total == 2 * schedule.epoch_steps == 2 * 9  # 50 rows, 6 a step
+    blank = {batch.tokens.shape for batch in schedule.blank_batches()}
+    assert blank == {(3, 2, 3, 3), (3, 2, 3, 8)}
+    step, seen = 0, []
+    while step < schedule.total:
+        length = schedule.length(step, 3)
+        batches = schedule.read(step, length)
+        assert batches.tokens.shape in blank
+        assert (batches.weights[:length].sum(axis=(1, 2)) > 0).all()
+        seen += batches.tokens[..., 0][batches.weights == 1].tolist()
+        step += length
+    assert sorted(seen) == sorted(2 * [*range(1, 51)])
 
 
 def test_rows_left_over_go_up() -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxgen.data.ragged import Ragged, rows_digest
@@ -14,6 +14,7 @@ def lists(rows: Ragged) -> list[list[int]]:
     return [rows.row(index).tolist() for index in range(len(rows))]
 
 
+@settings(max_examples=50)
 @given(ROWS)
 def test_rows_come_back(rows: list[list[int]]) -> None:
     ragged = Ragged.from_rows(iter(rows))
@@ -30,6 +31,7 @@ def test_a_row_is_a_view_and_one_beyond_the_last_is_an_error() -> None:
             ragged.row(index)
 
 
+@settings(max_examples=50)
 @given(ROWS.filter(len), st.data())
 def test_taken_rows_are_those_asked_for(rows: list[list[int]], data: st.DataObject) -> None:
     indexes = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=9))
@@ -37,6 +39,7 @@ def test_taken_rows_are_those_asked_for(rows: list[list[int]], data: st.DataObje
     assert lists(taken) == [rows[index] for index in indexes]
 
 
+@settings(max_examples=50)
 @given(ROWS, st.integers(1, 8))
 def test_cut_rows_keep_their_start_end_or_both(rows: list[list[int]], most: int) -> None:
     ragged = Ragged.from_rows(rows)
@@ -60,6 +63,7 @@ def test_both_halves_of_an_odd_number_give_the_start_one_more() -> None:
     ]
 
 
+@settings(max_examples=50)
 @given(ROWS.filter(len), st.data())
 def test_padded_rows_have_zeros_beyond_their_end(
     rows: list[list[int]], data: st.DataObject
@@ -83,7 +87,7 @@ def test_a_row_too_long_is_not_cut_silently() -> None:
 
 def test_the_digest_tells_rows_and_labels_apart_but_not_their_types() -> None:
     rows, labels = Ragged.from_rows([[1, 2], [3]]), np.array([0, 1], np.int32)
-    same = Ragged(rows.ids.astype(np.uint8), rows.offsets.astype(np.int32))
+    same = Ragged(rows.ids.astype(np.int64), rows.offsets.astype(np.int32))
     digests = {
         rows_digest(rows),
         rows_digest(rows, labels),

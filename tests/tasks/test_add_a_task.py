@@ -112,6 +112,17 @@ def test_commands_name_the_right_one(run: Path, capsys: pytest.CaptureFixture[st
         parse_toml("[model]\nsymbols = 3")
 
 
+def test_options_and_files_that_it_does_not_have(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(run), "--protocol", "exact"]) == 2
+    assert "`protocol` (--protocol) is for task language_model, and" in capsys.readouterr().err
+    with pytest.raises(UserError, match="alternation has no option `x`; it has none"):
+        evaluate(run, x=1)
+    with pytest.raises(UserError, match="task alternation reads no `files`"):
+        evaluate(run, files=["x.txt"])
+
+
 def test_a_run_of_a_task_that_is_not_there(run: Path) -> None:
     code = f"import jaxgen.cli; raise SystemExit(jaxgen.cli.main(['info', {str(run)!r}]))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

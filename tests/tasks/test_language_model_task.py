@@ -32,8 +32,8 @@ def experiment_of(folder: Path, **settings: dict[str, Any]) -> LanguageModelExpe
 def built(folder: Path, seeds: Any = None, **settings: dict[str, Any]) -> Trainable:
     experiment = experiment_of(folder, **settings)
     data = LANGUAGE_MODEL.open_data(experiment)
-    files = LANGUAGE_MODEL.fit_files(experiment, data)
-    return LANGUAGE_MODEL.build(experiment, files, data, folder / "tokens", seeds=seeds)
+    files = LANGUAGE_MODEL.fit_files(experiment, data, None)
+    return LANGUAGE_MODEL.build(experiment, files, data, folder / "tokens", None, seeds=seeds)
 
 
 def test_documents_start_from_a_zero_carry_where_that_is_set(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Trained classifiers as people use them: texts in, labels with their probabilities out."""

@@ -1,0 +1,108 @@
+"""Rows of tokens in batches of few shapes, so that a session compiles a handful of programs."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from jaxgen.data.ragged import Ragged
+from jaxgen.errors import UserError
+from jaxgen.types import Array, Float, PyTree
+
+Apply = Callable[[PyTree, Any, Any], Float[Array, "B C"]]
+"""`apply(params, tokens, lengths) -> logits`, of arrays Int[B, T] and Int[B] of NumPy or JAX."""
+
+T = TypeVar("T")
+
+BATCH = 64
+"""Rows of a full batch."""
+ALONE = 4
+"""So few rows are read one by one: a batch mostly of filling would take longer."""
+WINDOW = 4096
+"""Texts of a stream that are held, sorted by length and read together."""
+WINDOW_CHARACTERS = 1 << 24
+"""A window ends earlier where its texts have so many characters."""
+SHORTEST = 8
+
+
+def powers_of_two(longest: int) -> tuple[int, ...]:
+    """Padded lengths for texts of any length: 8, 16, 32, ..., `longest`."""
+    lengths = []
+    length = SHORTEST
+    while length < longest:
+        lengths.append(length)
+        length *= 2
+    return (*lengths, longest)
+
+
+def logits_of(
+    apply: Apply,
+    params: PyTree,
+    rows: Ragged,
+    padded_lengths: Sequence[int],
+    single_lengths: Sequence[int],
+) -> Float[np.ndarray, "N C"]:
+    """The logits of each row, in the order given, however the rows are batched.
+
+    Rows are sorted by length and read in batches of 64; where the shortest fill no batch, they are
+    read in one that is filled up, or, if they are at most 4, one by one. At most
+    `len(padded_lengths) + len(single_lengths)` shapes are compiled.
+
+    Args:
+        apply: the model.
+        params: its parameters.
+        rows: at least one; an empty one is read as one token 0, as in training.
+        padded_lengths: ascending; a batch is padded to the first that holds its longest row.
+        single_lengths: the same for rows that are read alone.
+
+    Raises:
+        UserError: a logit is NaN or infinite.
+    """
+    order = np.argsort(rows.lengths, kind="stable")
+    rest = len(rows) % BATCH
+    groups = [order[at : at + BATCH] for at in range(rest, len(rows), BATCH)]
+    short = [order[at : at + 1] for at in range(rest)] if rest <= ALONE else [order[:rest]]
+    begun = []  # all of them, before the first is waited for
+    for group in (*short, *groups):
+        alone = len(group) == 1
+        filled = np.concatenate([group, np.full(0 if alone else BATCH - len(group), -1)])
+        longest = int(rows.lengths[group].max())
+        sizes = single_lengths if alone else padded_lengths
+        length = next(size for size in sizes if longest <= size)
+        tokens, lengths = rows.padded(filled, length)
+        begun.append((group, apply(params, tokens, np.maximum(lengths, 1))))
+    parts = [(group, np.asarray(found)[: len(group)]) for group, found in begun]
+    logits = np.empty((len(rows), parts[0][1].shape[1]), np.float32)
+    for group, part in parts:
+        logits[group] = part
+    if not np.isfinite(logits).all():
+        raise UserError(
+            "the model's logits must be numbers, got NaN or infinity; look for such values in its "
+            "parameters"
+        )
+    return logits
+
+
+def windows(
+    texts: Iterable[T], size: int = WINDOW, max_wait: float | None = None
+) -> Iterator[list[T]]:
+    """Consecutive texts, so many at a time, read no earlier than they are asked for.
+
+    Args:
+        texts: any number.
+        size: texts of a window; fewer where they are long.
+        max_wait: seconds after which a window ends with the text that comes next, so that a slow
+            source is answered text by text.
+    """
+    window: list[T] = []
+    characters, start = 0, time.monotonic()
+    for text in texts:
+        window.append(text)
+        characters += len(text) if isinstance(text, str) else 0
+        late = max_wait is not None and time.monotonic() - start > max_wait
+        if len(window) >= size or characters >= WINDOW_CHARACTERS or late:
+            yield window
+            window, characters, start = [], 0, time.monotonic()
+    if window:
+        yield window

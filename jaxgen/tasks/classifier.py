@@ -1,0 +1,379 @@
+"""The classifier's task: labelled texts to batches of similar length, batches to a classifier."""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.config import ClassifierExperiment
+from jaxgen.data.buckets import BucketedRows, batches_by_length, bucket_lengths
+from jaxgen.data.cleaning import make_cleaner
+from jaxgen.data.labelled import LabelledCorpus, LabelledTexts, load_labelled
+from jaxgen.data.labels import LabelSet
+from jaxgen.data.ragged import Labels, Ragged, rows_digest
+from jaxgen.data.reading import TextReader
+from jaxgen.data.tokenizers import PAD, Tokenizer
+from jaxgen.data.vocabulary import build_tokenizer
+from jaxgen.errors import UserError
+from jaxgen.evaluation.classification import figures_from_confusion
+from jaxgen.evaluation.classification_report import report
+from jaxgen.evaluation.sums import make_sums
+from jaxgen.models.classifier import (
+    TextClassifier,
+    classifier_loss,
+    depths_of,
+    language_model_part,
+)
+from jaxgen.ops.backends import RecurrenceSpec
+from jaxgen.prediction.classifier import Classifier, apply_of
+from jaxgen.tasks.task import Files, Saved, Task
+from jaxgen.training.from_settings import optimizer_of, step_options
+from jaxgen.training.schedule import StepSchedule
+from jaxgen.training.seeds import SeedLayout, over_seeds
+from jaxgen.training.step import TrainState, init_state, make_train_step
+from jaxgen.training.trainable import Evaluation, Objective, Trainable
+from jaxgen.types import Array, PyTree, Sum
+
+EVALUATION_ROWS = 64
+"""Texts that are evaluated side by side."""
+
+CARD = """---
+library_name: jaxgen
+pipeline_tag: text-classification
+tags: [jax, lstm]
+---
+# {name}
+
+An LSTM classifier made with jaxgen ({parameters} parameters) of the labels {labels}.
+
+```python
+import jaxgen
+
+classifier = jaxgen.load("path/to/this/directory")
+print(classifier.predict("your text"))
+```
+"""
+
+
+class Classes(NamedTuple):
+    """What a classifier keeps beside its tokenizer and parameters, in `classes.json`."""
+
+    labels: LabelSet
+    max_length: int
+    """Most tokens of a text."""
+    counts: tuple[int, ...]
+    """Training texts of each label."""
+
+    @classmethod
+    def of(cls, files: Files) -> "Classes":
+        """Read them."""
+        kept = json.loads(files["classes.json"])
+        return cls(LabelSet.from_dict(kept), kept["max_length"], tuple(kept["counts"]))
+
+    def to_text(self) -> str:
+        """Write them."""
+        kept = {**self.labels.to_dict(), "max_length": self.max_length, "counts": self.counts}
+        return json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
+
+
+class LabelledRows(NamedTuple):
+    """A part of the corpus as the model reads it."""
+
+    rows: Ragged
+    labels: Labels
+
+
+def open_data(experiment: ClassifierExperiment) -> LabelledCorpus:
+    """The corpus that the settings name."""
+    return load_labelled(experiment.data)
+
+
+def fit_files(
+    experiment: ClassifierExperiment, data: LabelledCorpus, pretrained: Saved | None
+) -> Files:
+    """The tokenizer of the training texts, or the pretrained model's, and the labels."""
+    texts, config = data.train.texts, experiment.data
+    clean = make_cleaner(config)
+    if pretrained is None:
+        tokenizer = build_tokenizer(experiment.tokenizer, map(clean, texts), specials=(PAD,))
+    else:
+        tokenizer = _pretrained_tokenizer(experiment, pretrained)
+    if config.max_length == "mean":
+        lengths = TextReader(tokenizer, clean, max_length=2**31 - 1).read(texts)[0].lengths
+        max_length = max(1, round(lengths.mean()))
+    else:
+        max_length = config.max_length
+    labels = LabelSet.fit(data.train.labels, config.multi_label)
+    encoded = labels.encode(data.train.labels, data.train.name)
+    counts = encoded.sum(0) if config.multi_label else np.bincount(encoded)
+    classes = Classes(labels, max_length, tuple(counts.astype(int).tolist()))
+    return {
+        "tokenizer.json": tokenizer.backend.to_str(pretty=True) + "\n",
+        "classes.json": classes.to_text(),
+    }
+
+
+def _pretrained_tokenizer(experiment: ClassifierExperiment, pretrained: Saved) -> Tokenizer:
+    """The tokenizer of the language model; UserError where the settings ask for another."""
+    tokenizer = tokenizer_of(pretrained.files)
+    wanted, plain = experiment.tokenizer, type(experiment).model_fields["tokenizer"].default
+    same = wanted == plain or (
+        wanted.kind == tokenizer.kind
+        and wanted.vocab_size in (None, plain.vocab_size, tokenizer.vocab_size)
+    )
+    if not same:
+        raise UserError(
+            f"`model.pretrained` {experiment.model.pretrained} brings its own tokenizer, "
+            f"{tokenizer.kind} with {tokenizer.vocab_size} tokens, and the settings ask for "
+            f"{wanted.kind} with {wanted.vocab_size}; leave the section `tokenizer` out, or train "
+            "the language model with that tokenizer"
+        )
+    return tokenizer
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str) -> Tokenizer:
+    return Tokenizer.from_text(text)
+
+
+def tokenizer_of(files: Files) -> Tokenizer:
+    """The tokenizer among the files of a model."""
+    return _parsed(files["tokenizer.json"])
+
+
+def reader_of(experiment: ClassifierExperiment, files: Files) -> TextReader:
+    """What turns texts into rows of tokens."""
+    return TextReader(
+        tokenizer_of(files),
+        make_cleaner(experiment.data),
+        Classes.of(files).max_length,
+        experiment.data.keep,
+        read_padding=not experiment.model.masking,
+    )
+
+
+def build_model(experiment: ClassifierExperiment, files: Files) -> TextClassifier:
+    """The Flax module that the settings describe."""
+    settings = experiment.model.model_dump(exclude={"dtype", "pretrained", "masking"})
+    labels = Classes.of(files).labels
+    return TextClassifier(
+        vocab_size=tokenizer_of(files).vocab_size,
+        num_classes=len(labels.names),
+        multi_label=labels.multi_label,
+        dtype=jnp.dtype(experiment.model.dtype),
+        **settings,
+    )
+
+
+def init_params(model: TextClassifier, key: Array) -> PyTree:
+    """Fresh parameters, nested dicts of arrays."""
+    tokens, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones((1,), jnp.int32)
+    return jax.jit(model.init)(key, tokens, lengths)["params"]
+
+
+def build(
+    experiment: ClassifierExperiment,
+    files: Files,
+    data: LabelledCorpus,
+    cache: Path,
+    pretrained: Saved | None,
+    *,
+    seeds: SeedLayout | None = None,
+) -> Trainable:
+    """Everything that training needs, see `jaxgen.tasks.task.Build`."""
+    config, classes = experiment.training, Classes.of(files)
+    reader, model = reader_of(experiment, files), build_model(experiment, files)
+    if seeds is not None:
+        model = model.clone(backend="scan")
+    parts = {
+        name: labelled_rows(reader, classes.labels, part)
+        for name in ("train", "validation", "test")
+        if (part := getattr(data, name)) is not None
+    }
+    rows, labels = parts["train"]
+    batches = BucketedRows(
+        rows,
+        labels,
+        config.batch_size,
+        bucket_lengths(rows.lengths, experiment.data.buckets),
+        experiment.data.seed,
+        block=config.accumulate_steps * config.steps_per_dispatch,
+        accumulate_steps=config.accumulate_steps,
+    )
+    tx, rate = optimizer_of(experiment.optimizer, StepSchedule(batches, config), depth_of=depths_of)
+    loss_fn = partial(
+        classifier_loss,
+        model,
+        label_smoothing=config.label_smoothing,
+        class_weights=class_weights(experiment, classes),
+    )
+
+    def first_state(key: Array) -> TrainState:
+        params = init_params(model, jax.random.fold_in(key, 0))
+        key = jax.random.fold_in(key, 1)
+        return init_state(params, tx, key, averaging=config.averaging)
+
+    return Trainable(
+        init_state=first_state,
+        train_step_on=lambda axis_name: make_train_step(
+            loss_fn, tx, axis_name=axis_name, **step_options(config)
+        ),
+        batches=batches,
+        initial_carry=(),
+        rates={"learning_rate": jax.jit(rate)},
+        figures=figures_of,
+        objective=objective(experiment, files),
+        evaluation=_evaluation(model, parts.get("validation"), seeds),
+        digests={name: rows_digest(*part) for name, part in parts.items()},
+        pretrained={} if pretrained is None else language_model_part(pretrained.params),
+    )
+
+
+def labelled_rows(reader: TextReader, labels: LabelSet, part: LabelledTexts) -> LabelledRows:
+    """A part of the corpus, encoded."""
+    return LabelledRows(reader.read(part.texts)[0], labels.encode(part.labels, part.name))
+
+
+def class_weights(experiment: ClassifierExperiment, classes: Classes) -> Array | None:
+    """A weight for each label that makes their shares of the training texts equal."""
+    if experiment.training.class_weights == "none":
+        return None
+    counts = np.maximum(classes.counts, 1)
+    return jnp.asarray(counts.sum() / (len(counts) * counts), jnp.float32)
+
+
+def figures_of(sums: Mapping[str, Sum]) -> dict[str, float]:
+    """Nats an example, accuracy, and the mean F1 of the labels."""
+    nll = float(sums["nll"].total) / max(float(sums["nll"].weight), 1.0)
+    accuracy = float(sums["accuracy"].total) / max(float(sums["accuracy"].weight), 1.0)
+    confusion = np.asarray(sums["confusion"].total)
+    return {
+        "nll": nll,
+        "accuracy": accuracy,
+        "f1_macro": figures_from_confusion(confusion)["f1_macro"],
+    }
+
+
+def objective(experiment: ClassifierExperiment, files: Files) -> Objective:
+    """The figure that the settings name."""
+    name = experiment.training.objective
+    unit = "nats per example" if name == "nll" else ""
+    return Objective(name, higher_is_better=name != "nll", unit=unit, counts="examples")
+
+
+def _evaluation(
+    model: TextClassifier, held_out: LabelledRows | None, seeds: SeedLayout | None
+) -> Evaluation | None:
+    """The figures of the validation texts."""
+    if held_out is None:
+        return None
+    model = model if seeds else model.clone(backend="auto")
+    sums = make_sums(
+        partial(classifier_loss, model),
+        batches_per_dispatch=8,
+        over_runs=None if seeds is None else partial(over_seeds, layout=seeds),
+    )
+    lengths = bucket_lengths(held_out.rows.lengths, 4)
+
+    def measure(part: LabelledRows, params: PyTree) -> dict[str, Sum]:
+        batches = batches_by_length(*part, EVALUATION_ROWS, lengths)
+        return sums(params, (), (batch for _, batch in batches))
+
+    return Evaluation(partial(measure, held_out), partial(measure, held_out))
+
+
+def load(experiment: ClassifierExperiment, files: Files, params: PyTree) -> Classifier:
+    """The trained model."""
+    classes = Classes.of(files)
+    return Classifier(
+        params=params,
+        config=experiment,
+        tokenizer=tokenizer_of(files),
+        labels=classes.labels,
+        apply=apply_of(build_model(experiment, files).clone(backend="auto")),
+        max_length=classes.max_length,
+    )
+
+
+def init_shapes(experiment: ClassifierExperiment, files: Files) -> PyTree:
+    """Shapes and types of the parameters."""
+    return jax.eval_shape(
+        partial(init_params, build_model(experiment, files)), jax.random.key(0)
+    )
+
+
+def evaluate(
+    classifier: Classifier, data: LabelledCorpus, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Measure a classifier on a part of a corpus.
+
+    Args:
+        classifier: From `load`.
+        data: The corpus.
+        options: `split`, the part; `threshold` and `temperature` in the place of those of the
+            settings; `plots`, a directory for confusion.png, roc.png and calibration.png;
+            `baselines`, to measure TF-IDF with logistic regression on the same texts too.
+
+    Returns:
+        The figures of `jaxgen.evaluation.classification_report.report`. Where the corpus has
+        validation texts, also what they say is best: `validation.threshold` for the accuracy (of
+        two labels, or of several at once), `validation.temperature` for the nll, and the figures
+        with that temperature, `calibrated`.
+    """
+    settings, labels = classifier.config.prediction, classifier.labels
+    threshold = options.get("threshold", settings.threshold)
+    temperature = options.get("temperature", settings.temperature)
+    part = getattr(data, options["split"])
+    true = labels.encode(part.labels, part.name)
+    logits = classifier.logits(part.texts)
+    measure = partial(report, true, logits, labels.names, labels.multi_label, threshold)
+    figures = measure(temperature)
+    return {"text": part.name, **figures}
+
+
+def recurrence(experiment: ClassifierExperiment) -> tuple[str, RecurrenceSpec]:
+    """The backend asked for, and the recurrence of the longest training step."""
+    model, longest = experiment.model, experiment.data.max_length
+    spec = RecurrenceSpec(
+        T=longest if isinstance(longest, int) else 256,
+        B=experiment.training.batch_size,
+        H=model.hidden_size,
+        dtype=model.dtype,
+        mask=model.bidirectional and model.masking,
+        cell=model.cell,
+    )
+    return model.backend, spec
+
+
+def facts(experiment: ClassifierExperiment, files: Files) -> dict[str, Any]:
+    """The labels and the vocabulary."""
+    classes, tokenizer = Classes.of(files), tokenizer_of(files)
+    return {
+        "labels": ", ".join(classes.labels.names),
+        "training_texts": dict(zip(classes.labels.names, classes.counts, strict=True)),
+        "max_length": classes.max_length,
+        "tokenizer": tokenizer.kind,
+        "vocab_size": tokenizer.vocab_size,
+    }
+
+
+CLASSIFIER = Task(
+    open_data=open_data,
+    fit_files=fit_files,
+    build=build,
+    load=load,
+    init_shapes=init_shapes,
+    evaluate=evaluate,
+    facts=facts,
+    objective=objective,
+    command="predict",
+    begins_from=("language_model",),
+    evaluate_options=("threshold", "temperature", "plots", "baselines"),
+    recurrence=recurrence,
+    card=CARD,
+)
