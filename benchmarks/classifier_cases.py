@@ -28,8 +28,9 @@ class ClassifierCase:
     """A binary LSTM classifier of texts, trained by Adam without clipping.
 
     Attributes:
-        B: batch. H: hidden units a direction. E: embedding size. V: vocabulary, token 0 the padding.
-        rows: texts drawn; the epoch has those that fill whole batches.
+        B: batch. H: hidden units a direction. E: embedding size.
+        V: vocabulary; token 0 is the padding.
+        rows: texts of an epoch, a multiple of B.
         log_lengths: mean and deviation of the logarithm of a text's length.
         max_length: longer texts are cut after it.
         buckets: most different padded lengths.

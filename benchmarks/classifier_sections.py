@@ -5,6 +5,8 @@ from typing import Any
 from benchmarks import results
 from benchmarks.timing import Spread
 
+TRAINING = "classifier training"
+"""The suite of rows whose unit is an epoch."""
 FASTER_TORCH = "the faster of PyTorch's two"
 TARGETS = {"torch packed": 1.5, FASTER_TORCH: 1.1, "keras": 3.0}
 """How many times faster an epoch is meant to be, by the group beside it."""
@@ -33,7 +35,7 @@ def classifiers(data: dict[str, Any]) -> str:
 
 def case_section(rows: Rows, ratios: Rows) -> str:
     """One case: its contestants, and what was aimed at."""
-    training = rows[0]["suite"] == "training"
+    training = rows[0]["suite"] == TRAINING
     unit, scale = ("s/epoch", 1) if training else ("ms/call", 1e3)
     times = {(entry["slower"], entry["faster"]): Spread(**entry["times"]) for entry in ratios}
     ours = list(dict.fromkeys(entry["faster"] for entry in ratios))
@@ -84,8 +86,10 @@ def trainings(data: dict[str, Any]) -> str:
     lines = [[row["name"], *(f"{row[name]:.4f}" for name in names)] for row in data["runs"]]
     for title, kind in (("mean", "mean"), ("standard deviation", "deviation")):
         lines.append([title, *(f"{data[kind][name]:.4f}" for name in names)])
-    for row in data["baselines"]:
-        lines.append([row["name"], *(f"{row[n]:.4f}" if n in row else "" for n in names)])
+    lines += [
+        [row["name"], *(f"{row[n]:.4f}" if n in row else "" for n in names)]
+        for row in data["baselines"]
+    ]
     title = f"## {data['name'].capitalize()}: {data['split']} figures over {data['over']}s"
     facts = f"`{data['command']}`, {data['seconds']:,.0f} s."
     return "\n\n".join([title, results.table(headers, lines), facts])

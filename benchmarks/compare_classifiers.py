@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import classifier_sections, costs, machine, results
 from benchmarks.classifier_cases import ALL_WORDS, ClassifierCase
+from benchmarks.classifier_sections import TRAINING
 from benchmarks.contestants import (
     Contestant,
     agreeing,
@@ -50,6 +51,7 @@ SMALL_POOLED = dataclasses.replace(SMALL, bidirectional=True, pooling=("mean", "
 PREDICTED = {1: 64, 64: 512}
 """Batch of a call, and how many texts there are."""
 LOSSES = 5
+PREDICTING = "classifier predicting"
 OURS = "benchmarks.jaxgen_classifier:"
 TORCH = "benchmarks.peers.torch_classifier:"
 KERAS = "benchmarks.peers.keras_classifier:"
@@ -134,11 +136,11 @@ def compare(
 
     Args:
         case: with its plan.
-        suite: `training` (a unit is an epoch) or `predicting` (a unit is a call on B texts).
+        suite: `TRAINING` (a unit is an epoch) or `PREDICTING` (a unit is a call on B texts).
         ceilings: `machine.ceilings()`.
         args: of the command.
     """
-    training = suite == "training"
+    training = suite == TRAINING
     entries = (training_contestants if training else prediction_contestants)(args)
     running = start_all(entries, case.as_dict(), args.deadline)
     most = 1 if args.dry_run else 10**6
@@ -182,7 +184,7 @@ def compare(
 def _faster_torch(
     seconds: dict[str, list[float]], ours: list[Contestant], peers: list[Contestant]
 ) -> list[dict[str, Any]]:
-    """jaxgen beside whichever of PyTorch's two was faster, round by round."""
+    """Ratios to whichever of PyTorch's two took less time, round by round."""
     both = [seconds[c.name] for c in peers if c.group in ("torch packed", "torch padded")]
     if len(both) < 2:
         return []
@@ -222,11 +224,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(classifier_sections.case_section(rows, found) + "\n", flush=True)
         return rows, found
 
-    items = [Comparison("training", case) for case in cases]
+    items = [Comparison(TRAINING, case) for case in cases]
     for batch, rows in {2: 6}.items() if args.dry_run else PREDICTED.items():
         smaller = [dataclasses.replace(case, B=batch, rows=rows) for case in cases]
-        items += [Comparison("predicting", case) for case in smaller]
-    items = [item for item in items if args.only in (None, item[0])]
+        items += [Comparison(PREDICTING, case) for case in smaller]
+    items = [item for item in items if args.only in (None, item.suite.split()[-1])]
     rows, found = each_case(items, compared, args.deadline)
     results.write(args.out, "classifiers", ceilings=ceilings, rows=rows, ratios=found)
     print(f"written to {args.out}")

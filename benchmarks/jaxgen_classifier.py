@@ -20,7 +20,7 @@ from jaxgen.training.optimizers import make_optimizer
 from jaxgen.training.parallel import jit_multi_step, make_layout, request_host_devices
 from jaxgen.training.step import LossFn, init_state, make_train_step
 
-BLOCK = 4
+BLOCK = 8
 """Batches of one padded length in a row: at most so many steps a dispatch."""
 
 

@@ -113,9 +113,7 @@ class KerasPrediction:
         jit_compile: compile with XLA, a program a length.
     """
 
-    def __init__(
-        self, case: dict[str, Any], method: str = "predict", jit_compile: bool = False
-    ):
+    def __init__(self, case: dict[str, Any], method: str = "predict", jit_compile: bool = False):
         self.case = ClassifierCase(**case)
         self.calls = [tokens for tokens, _, _ in self.case.batches()]
         self.model = build(self.case, masked=True)

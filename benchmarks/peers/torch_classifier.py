@@ -64,7 +64,9 @@ class Classifier(nn.Module):
         last = h.transpose(0, 1).flatten(1)
         if self.case.pooling == ("last",):
             return embedded, last  # the outputs need not be unpacked
-        return pad_packed_sequence(outputs, batch_first=True, total_length=embedded.shape[1])[0], last
+        return pad_packed_sequence(outputs, batch_first=True, total_length=embedded.shape[1])[
+            0
+        ], last
 
     def read_padded(self, embedded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The same, with anything beyond a text's end."""
@@ -153,7 +155,7 @@ class TorchPrediction:
     Args:
         case: the fields of a `ClassifierCase`.
         variant: `packed`, `padded` (to the plan's lengths), `exact` (padded to the longest text of
-            the call), `traced` (`exact` by `torch.jit`), or `compiled` (`exact` by `torch.compile`).
+            the call), and this by `torch.jit` (`traced`) or `torch.compile` (`compiled`).
         threads: intra-operator threads.
         mkldnn: let oneDNN run the LSTM.
     """

@@ -302,9 +302,7 @@ def load(experiment: ClassifierExperiment, files: Files, params: PyTree) -> Clas
 
 def init_shapes(experiment: ClassifierExperiment, files: Files) -> PyTree:
     """Shapes and types of the parameters."""
-    return jax.eval_shape(
-        partial(init_params, build_model(experiment, files)), jax.random.key(0)
-    )
+    return jax.eval_shape(partial(init_params, build_model(experiment, files)), jax.random.key(0))
 
 
 def evaluate(

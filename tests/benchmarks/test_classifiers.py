@@ -69,9 +69,7 @@ def test_tokens_are_real_and_labels_of_both_kinds() -> None:
 )
 def test_lengths_are_those_of_reviews(log_lengths: tuple[float, float], mean: float) -> None:
     """The mean of so many lengths is off by more than 4 deviations once in 16,000 seeds."""
-    case = ClassifierCase(
-        B=1, H=1, E=1, rows=20_000, log_lengths=log_lengths, max_length=10**6
-    )
+    case = ClassifierCase(B=1, H=1, E=1, rows=20_000, log_lengths=log_lengths, max_length=10**6)
     lengths = case.lengths()
     assert abs(lengths.mean() - mean) < 1 + 4 * lengths.std() / len(lengths) ** 0.5
 
