@@ -292,4 +292,4 @@ def _labelled_batch(
     real = indexes >= 0
     chosen = labels[indexes]
     chosen[~real] = 0
-    return LabelledBatch(tokens, np.maximum(lengths, 1), chosen, real.astype(np.float32))
+    return LabelledBatch(tokens, lengths, chosen, real.astype(np.float32))

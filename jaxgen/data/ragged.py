@@ -20,7 +20,7 @@ class LabelledBatch(NamedTuple):
     tokens: Any
     """Int[..., B, T], int32; 0 beyond the length."""
     lengths: Any
-    """Int[..., B], int32, at least 1: an empty row, or one that only fills, is one token 0."""
+    """Int[..., B], int32; 0 for an empty row, or one that only fills the batch."""
     labels: Any
     """Int[..., B], int32 classes; or Float[..., B, C], float32 0 or 1 for each of several."""
     weights: Any

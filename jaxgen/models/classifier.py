@@ -1,4 +1,4 @@
-"""The LSTM classifier of texts: its module, its loss, and a language model as its beginning."""
+"""The LSTM classifier of texts: its module, its loss, and what a language model lends it."""
 
 from functools import partial
 from typing import Any, Literal
@@ -6,7 +6,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import traverse_util
 
 from jaxgen.errors import UserError
 from jaxgen.models.adversarial import adversarial_loss, sigmoid_divergence, softmax_divergence
@@ -39,8 +38,6 @@ class TextClassifier(nn.Module):
     bidirectional: bool = False
     pooling: tuple[str, ...] = ("last",)
     """See `jaxgen.nn.pooling`."""
-    masking: bool = True
-    """False reads padding as any token, and pools over it."""
     multi_label: bool = False
     """Any number of labels may be true of a row: each logit is that of a sigmoid."""
     dense_size: int = 0
@@ -106,8 +103,8 @@ class TextClassifier(nn.Module):
 
         Args:
             tokens: in [0, vocab_size), each row filled up at its end.
-            lengths: real tokens of each row; what stands beyond them changes nothing, but with
-                `masking` off. A row of none is pooled to zeros.
+            lengths: real tokens of each row; what stands beyond them changes nothing. A row of
+                none is pooled to zeros.
             deterministic: no dropout; otherwise the `dropout` random stream is needed.
 
         Returns:
@@ -136,11 +133,7 @@ class TextClassifier(nn.Module):
         deterministic: bool = True,
     ) -> Float[Array, "B C"]:
         """Scores of the labels, float32, given what the first layer reads."""
-        T, B = (inputs.tokens if isinstance(inputs, TokenInputs) else inputs).shape[:2]
-        if not self.masking:
-            lengths = jnp.full((B,), T, lengths.dtype)
-        padded = lengths if self.masking else None
-        hidden = self.lstm(inputs, lengths=padded, deterministic=deterministic)[1]
+        hidden = self.lstm(inputs, lengths=lengths, deterministic=deterministic)[1]
         pooled = self.pool(hidden, lengths)
         if self.dropout and not deterministic:
             pooled = drop(pooled, self.make_rng("dropout"), self.dropout)
@@ -310,39 +303,35 @@ def _predicted(
     return hits, true.T @ one_hot(predicted, classes)
 
 
-def from_language_model(params: PyTree, language_model_params: PyTree) -> PyTree:
-    """A classifier's parameters with the embedding and the layers of a language model.
+def language_model_part(params: PyTree) -> PyTree:
+    """What a classifier takes over from a language model: its embedding and its layers.
 
     Args:
-        params: of a `TextClassifier`, such as fresh ones. Layers of the backward direction and
-            what follows the layers are kept.
-        language_model_params: of a `LanguageModel` with as many layers.
+        params: of a `LanguageModel`.
 
-    Raises:
-        UserError: a parameter is missing in one of the two, or its shapes differ.
+    Returns:
+        The part of a `TextClassifier`'s parameters that reads forward, under the same names.
     """
-    flatten = partial(traverse_util.flatten_dict, sep="/")
-    mine, theirs = (
-        {name: leaf for name, leaf in flatten(tree).items() if _is_read_forward(name)}
-        for tree in (params, language_model_params)
-    )
-    for name in sorted(mine.keys() | theirs.keys()):
-        here, there = (
-            str(list(jnp.shape(leaves[name]))) if name in leaves else "absent"
-            for leaves in (mine, theirs)
-        )
-        if here != there:
-            raise UserError(
-                f"parameter `{name}` must have one shape in both models to begin with a language "
-                f"model, got {here} in the classifier and {there} in the language model; "
-                "build the classifier with the sizes, layers and cell of the language model "
-                "(and in one direction where it has several layers)"
-            )
-    copied = {name: jnp.asarray(leaf) for name, leaf in theirs.items()}
-    return traverse_util.unflatten_dict({**flatten(params), **copied}, sep="/")
+    return {name: params[name] for name in ("embedding", "lstm") if name in params}
 
 
-def _is_read_forward(name: str) -> bool:
-    """Whether a parameter is of the embedding or of a layer of the forward direction."""
-    top, _, rest = name.partition("/")
-    return top == "embedding" or (top == "lstm" and "_reverse/" not in rest)
+def depths_of(params: PyTree) -> PyTree:
+    """How many layers lie above each parameter, for fine-tuning layer by layer.
+
+    Args:
+        params: of a `TextClassifier`.
+
+    Returns:
+        A tree like it of integers: 0 for all that follows the LSTM, then one more for each layer
+        from the last to the first, and the most for the embedding.
+    """
+    layers = {name: int(name.split("_")[1]) for name in params["lstm"]}
+    last = max(layers.values())
+
+    def depth(path: tuple[Any, ...], _: Array) -> int:
+        names = [key.key for key in path]
+        if names[0] == "embedding":
+            return last + 2
+        return last + 1 - layers[names[1]] if names[0] == "lstm" else 0
+
+    return jax.tree_util.tree_map_with_path(depth, params)

@@ -52,7 +52,7 @@ def logits_of(
     Args:
         apply: the model.
         params: its parameters.
-        rows: at least one; an empty one is read as one token 0, as in training.
+        rows: at least one, of any length.
         padded_lengths: ascending; a batch is padded to the first that holds its longest row.
         single_lengths: the same for rows that are read alone.
 
@@ -71,7 +71,7 @@ def logits_of(
         sizes = single_lengths if alone else padded_lengths
         length = next(size for size in sizes if longest <= size)
         tokens, lengths = rows.padded(filled, length)
-        begun.append((group, apply(params, tokens, np.maximum(lengths, 1))))
+        begun.append((group, apply(params, tokens, lengths)))
     parts = [(group, np.asarray(found)[: len(group)]) for group, found in begun]
     logits = np.empty((len(rows), parts[0][1].shape[1]), np.float32)
     for group, part in parts:

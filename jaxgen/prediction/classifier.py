@@ -70,7 +70,7 @@ class Classifier:
     labels: LabelSet
     apply: Apply
     """Jitted: (params, tokens Int[B, T], lengths Int[B]) -> logits Float32[B, C]. Tokens beyond the
-    length of a row say nothing, unless `config.model.masking` is off."""
+    length of a row say nothing."""
     max_length: int
     """Tokens of a text that are read."""
     padded_lengths: tuple[int, ...] = ()
@@ -165,12 +165,11 @@ class Classifier:
     def encode(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "N T"], Int[np.ndarray, " N"]]:
         """Tokens, zero beyond the length, and lengths of some texts, as `apply` takes them.
 
-        T is the length of the longest; without masking it is `max_length`.
+        T is the length of the longest.
         """
         rows, _ = self.reader.read(texts)
-        width = int(rows.lengths.max(initial=1)) if self._masking else self.max_length
-        tokens, lengths = rows.padded(np.arange(len(rows)), width)
-        return tokens, np.maximum(lengths, 1)
+        width = int(rows.lengths.max(initial=1))
+        return rows.padded(np.arange(len(rows)), width)
 
     def explain(
         self,
@@ -209,17 +208,17 @@ class Classifier:
     def reader(self) -> TextReader:
         """How it reads a text."""
         data = self.config.data
-        return TextReader(self.tokenizer, make_cleaner(data), self.max_length, data.keep)
-
-    @property
-    def _masking(self) -> bool:
-        return self.config.model.masking
+        return TextReader(
+            self.tokenizer,
+            make_cleaner(data),
+            self.max_length,
+            data.keep,
+            read_padding=not self.config.model.masking,
+        )
 
     @cached_property
     def _lengths(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Padded lengths of batches, and of texts alone."""
-        if not self._masking:  # padding is read as text is, so there must be as much as in training
-            return (self.max_length,), (self.max_length,)
         alone = powers_of_two(self.max_length)
         longer = alone[-1:] if max(self.padded_lengths, default=0) < self.max_length else ()
         return (*self.padded_lengths, *longer) if self.padded_lengths else alone, alone

@@ -21,7 +21,6 @@ from jaxgen.data.tokenizers import PAD, Tokenizer
 from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.errors import UserError
 from jaxgen.evaluation.classification import figures_from_confusion
-from jaxgen.evaluation.classification_report import report
 from jaxgen.evaluation.sums import make_sums
 from jaxgen.models.classifier import (
     TextClassifier,
@@ -31,6 +30,7 @@ from jaxgen.models.classifier import (
 )
 from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.prediction.classifier import Classifier, apply_of
+from jaxgen.tasks.classifier_evaluation import evaluate, show
 from jaxgen.tasks.task import Files, Saved, Task
 from jaxgen.training.from_settings import optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
@@ -211,6 +211,9 @@ def build(
         model,
         label_smoothing=config.label_smoothing,
         class_weights=class_weights(experiment, classes),
+        adversarial_norm=0.0 if config.adversarial == "none" else config.adversarial_norm,
+        adversarial_weight=config.adversarial_weight,
+        adversarial="plain" if config.adversarial == "plain" else "virtual",
     )
 
     def first_state(key: Array) -> TrainState:
@@ -305,35 +308,6 @@ def init_shapes(experiment: ClassifierExperiment, files: Files) -> PyTree:
     return jax.eval_shape(partial(init_params, build_model(experiment, files)), jax.random.key(0))
 
 
-def evaluate(
-    classifier: Classifier, data: LabelledCorpus, options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Measure a classifier on a part of a corpus.
-
-    Args:
-        classifier: From `load`.
-        data: The corpus.
-        options: `split`, the part; `threshold` and `temperature` in the place of those of the
-            settings; `plots`, a directory for confusion.png, roc.png and calibration.png;
-            `baselines`, to measure TF-IDF with logistic regression on the same texts too.
-
-    Returns:
-        The figures of `jaxgen.evaluation.classification_report.report`. Where the corpus has
-        validation texts, also what they say is best: `validation.threshold` for the accuracy (of
-        two labels, or of several at once), `validation.temperature` for the nll, and the figures
-        with that temperature, `calibrated`.
-    """
-    settings, labels = classifier.config.prediction, classifier.labels
-    threshold = options.get("threshold", settings.threshold)
-    temperature = options.get("temperature", settings.temperature)
-    part = getattr(data, options["split"])
-    true = labels.encode(part.labels, part.name)
-    logits = classifier.logits(part.texts)
-    measure = partial(report, true, logits, labels.names, labels.multi_label, threshold)
-    figures = measure(temperature)
-    return {"text": part.name, **figures}
-
-
 def recurrence(experiment: ClassifierExperiment) -> tuple[str, RecurrenceSpec]:
     """The backend asked for, and the recurrence of the longest training step."""
     model, longest = experiment.model, experiment.data.max_length
@@ -374,4 +348,5 @@ CLASSIFIER = Task(
     evaluate_options=("threshold", "temperature", "plots", "baselines"),
     recurrence=recurrence,
     card=CARD,
+    show=show,
 )
