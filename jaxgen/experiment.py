@@ -23,7 +23,7 @@ from jaxgen.saved import (
     settings_of,
     settings_of_run,
 )
-from jaxgen.tasks import Saved, check_evaluate_options, task_of
+from jaxgen.tasks import Saved, Task, check_evaluate_options, task_of
 from jaxgen.training.devices import candidate_devices, choose_devices, jitted_init
 from jaxgen.training.loop import Result, open_loop
 from jaxgen.training.loop import train as train_runs
@@ -265,11 +265,13 @@ def evaluate(
         files: Data to measure on instead of the model's corpus.
         which: As in `load`.
         **options: Of the model's task: for a language model `protocol`, see
-            `jaxgen.tasks.language_model.evaluate`.
+            `jaxgen.tasks.language_model.evaluate`; for a classifier `threshold`, `temperature`,
+            `plots` and `baselines`, see `jaxgen.tasks.classifier_evaluation.evaluate`.
 
     Returns:
         What was measured, and the figures of the task: of a language model `tokens` counted, `nll`
-        in nats per token, `perplexity`, and `bpc` where tokens are characters or bytes.
+        in nats per token, `perplexity`, and `bpc` where tokens are characters or bytes; of a
+        classifier `accuracy`, `f1_macro`, `nll`, `ece` and more, also of each class.
 
     Raises:
         UserError: The model, its corpus or that part of it is not there, or the task does not know
@@ -283,9 +285,7 @@ def evaluate(
     saved = read_saved(path, which)
     experiment, task = saved.experiment, task_of(saved.experiment)
     check_evaluate_options(experiment.task, options)
-    if files:
-        experiment, split = _whole(experiment, files), "train"
-    data = task.open_data(experiment)
+    data = _opened(task, experiment, files)
     split = split or ("validation" if data.test is None else "test")
     if getattr(data, split) is None:
         raise UserError(f"the corpus of {path} holds out no {split} text; choose another --split")
@@ -293,15 +293,15 @@ def evaluate(
     return {"path": str(path), "split": None if files else split, **figures}
 
 
-def _whole(experiment: Experiment, files: Sequence[str | Path]) -> Experiment:
-    """Settings whose training part is all that some files hold."""
-    if "files" not in type(experiment.data).model_fields:
+def _opened(task: Task, experiment: Experiment, files: Sequence[str | Path]) -> Any:
+    """The data of the settings, or those in files."""
+    if not files:
+        return task.open_data(experiment)
+    if task.open_files is None:
         raise UserError(
             f"task {experiment.task} reads no `files`; leave them out to measure on its own data"
         )
-    none = {"dataset": None, "subset": None, "validation_files": (), "test_files": ()}
-    fractions = {"validation_fraction": 0.0, "test_fraction": 0.0}
-    return experiment.updated(data={"files": tuple(map(Path, files)), **none, **fractions})
+    return task.open_files(experiment, [Path(file) for file in files])
 
 
 def describe(path: str | Path) -> dict[str, Any]:

@@ -5,13 +5,15 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from jaxgen.config.base import Fraction, Positive
+from jaxgen.config.base import Fraction, Positive, Seed
 from jaxgen.config.data import SourceConfig
 
 
 class LabelledData(SourceConfig):
     """Where labelled texts come from; with neither `dataset` nor `files`: embedded sentences."""
 
+    seed: Seed = 0
+    """Seed of the parts that are drawn and of the order of the training texts."""
     files: tuple[Path, ...] = ()
     """Local training files: csv, tsv, json, jsonl, parquet or lines of text, also gzipped."""
     validation_files: tuple[Path, ...] = ()

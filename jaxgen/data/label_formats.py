@@ -119,6 +119,8 @@ def _recognise_text(config: LabelledData) -> LabelledFiles:
     if config.format == "file_per_class":
         return _file_per_class(files)
     lines = [line for head in heads for line in head]
+    if not lines:
+        raise UserError(f"{_names(config.files)} has no rows; give a file with text")
     hits = {mark: sum(mark in line for line in lines) for mark in config.separator or _SEPARATORS}
     separator = max(hits, key=lambda mark: hits[mark])
     # Text of another format may well hold semicolons, but not in nearly every line; where a few

@@ -2,9 +2,12 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from jaxgen.config import LabelledData
 from jaxgen.data.corpora import check_files_are_used
@@ -16,6 +19,7 @@ from jaxgen.data.sentiment import sentiment_sentences
 from jaxgen.data.splits import stratified
 from jaxgen.data.tables import is_table
 from jaxgen.errors import UserError
+from jaxgen.types import Int
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,9 @@ class LabelledTexts:
         """Number of texts."""
         return len(self.texts)
 
-    def take(self, rows: Iterable[int], name: str) -> "LabelledTexts":
+    def take(self, rows: Int[np.ndarray, "n"], name: str) -> "LabelledTexts":
         """The part that these rows make."""
-        chosen = list(map(int, rows))
+        chosen = rows.tolist()
         return LabelledTexts(
             [self.texts[row] for row in chosen], [self.labels[row] for row in chosen], name
         )
@@ -80,6 +84,17 @@ def load_labelled(config: LabelledData) -> LabelledCorpus:
     if shares:
         parts |= _draw(parts["train"], shares, config)
     return LabelledCorpus(**parts)
+
+
+def read_labelled(config: LabelledData, paths: Sequence[Path]) -> LabelledTexts:
+    """Read files other than those of the settings, with the columns and the format set there.
+
+    Raises:
+        UserError: as `load_labelled`; how many texts a class has does not matter.
+    """
+    other = {"dataset": None, "files": tuple(paths), "validation_files": (), "test_files": ()}
+    settings = config.model_copy(update=other)
+    return _read(recognise(settings).rows(paths), ", ".join(map(str, paths)), settings)
 
 
 def _sources(config: LabelledData) -> Iterator[tuple[str, str, Iterator[Row]]]:

@@ -30,8 +30,8 @@ def make_sums(
 
     Returns:
         A function of the parameters, the initial carry, and the batches in reading order: pytrees
-        of NumPy arrays. They are read as a stream and the carry flows through them. Neighbours of
-        one shape share a call: few shapes, one after the other, are few calls.
+        of NumPy arrays. They are read as a stream and the carry flows through them; where the
+        shape changes another program goes on, so those of one shape had better follow one another.
         Sums over a batch are float32, those over batches float64; without batches there are none.
     """
 
@@ -87,11 +87,7 @@ def make_sums(
 
 
 def _groups(batches: Iterable[PyTree], size: int) -> Iterator[list[PyTree]]:
-    """Neighbours of one shape, at most `size` together."""
-
-    def shapes(batch: PyTree) -> list[tuple[int, ...]]:
-        return [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
-
-    for _, alike in groupby(batches, shapes):
+    """At most `size` batches of one shape that follow one another."""
+    for _, alike in groupby(batches, lambda batch: jax.tree.map(np.shape, batch)):
         while group := list(islice(alike, size)):
             yield group

@@ -1,7 +1,7 @@
 """The classifier's task: labelled texts to batches of similar length, batches to a classifier."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import numpy as np
 from jaxgen.config import ClassifierExperiment
 from jaxgen.data.buckets import BucketedRows, batches_by_length, bucket_lengths
 from jaxgen.data.cleaning import make_cleaner
-from jaxgen.data.labelled import LabelledCorpus, LabelledTexts, load_labelled
+from jaxgen.data.labelled import LabelledCorpus, LabelledTexts, load_labelled, read_labelled
 from jaxgen.data.labels import LabelSet
 from jaxgen.data.ragged import Labels, Ragged, rows_digest
 from jaxgen.data.reading import TextReader
@@ -91,6 +91,12 @@ class LabelledRows(NamedTuple):
 def open_data(experiment: ClassifierExperiment) -> LabelledCorpus:
     """The corpus that the settings name."""
     return load_labelled(experiment.data)
+
+
+def open_files(experiment: ClassifierExperiment, files: Sequence[Path]) -> LabelledCorpus:
+    """All the texts of some files, read as the settings say."""
+    texts = read_labelled(experiment.data, files)
+    return LabelledCorpus(train=texts, test=texts)
 
 
 def fit_files(
@@ -344,6 +350,7 @@ CLASSIFIER = Task(
     facts=facts,
     objective=objective,
     command="predict",
+    open_files=open_files,
     begins_from=("language_model",),
     evaluate_options=("threshold", "temperature", "plots", "baselines"),
     recurrence=recurrence,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.data.labelled import LabelledCorpus
+from jaxgen.data.labelled import LabelledCorpus, LabelledTexts
 from jaxgen.errors import UserError
 from jaxgen.evaluation.baselines import tfidf_logistic_regression
 from jaxgen.evaluation.calibration import best_threshold, fit_temperature
@@ -47,18 +47,18 @@ def evaluate(
     temperature = options.get("temperature", settings.temperature)
     check_threshold(options.get("threshold"), labels)
     check_temperature(temperature)
-    if options.get("baselines") and options["split"] == "train":
+    part = getattr(data, options["split"])
+    if options.get("baselines") and part is data.train:
         raise UserError(
             "baselines are trained on the training texts, so they cannot be measured on them, nor "
             "on other files; choose the split test or validation, or leave `baselines` out"
         )
-    part = getattr(data, options["split"])
     true = labels.encode(part.labels, part.name)
     logits = classifier.logits(part.texts)
     measure = partial(report, true, logits, labels.names, labels.multi_label)
     figures = {"text": part.name, **measure(threshold, temperature)}
     if data.validation is not None:
-        chosen = _chosen(classifier, data)
+        chosen = _chosen(classifier, data.validation)
         found = measure(chosen.get("threshold", threshold), chosen["temperature"])
         figures["chosen_on_validation"] = chosen | {
             name: found[name] for name in ("accuracy", "f1_macro", "nll", "ece")
@@ -74,9 +74,9 @@ def evaluate(
     return figures
 
 
-def _chosen(classifier: Classifier, data: LabelledCorpus) -> dict[str, float]:
-    """The temperature and the threshold that are best on the validation texts."""
-    part, labels = data.validation, classifier.labels
+def _chosen(classifier: Classifier, part: LabelledTexts) -> dict[str, float]:
+    """The temperature and the threshold that are best on some texts."""
+    labels = classifier.labels
     true = labels.encode(part.labels, part.name)
     logits = classifier.logits(part.texts)
     temperature = fit_temperature(true, logits)

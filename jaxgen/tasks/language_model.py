@@ -1,7 +1,7 @@
 """The language model's task: text to tokens, tokens to windows, windows to a trained model."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -343,6 +343,16 @@ def open_data(experiment: LanguageModelExperiment) -> Corpus:
     return load_corpus(experiment.data)
 
 
+def open_files(experiment: LanguageModelExperiment, files: Sequence[Path]) -> Corpus:
+    """All the text of some files, read as the settings say."""
+    other = {"dataset": None, "subset": None, "validation_files": (), "test_files": ()}
+    whole = {"validation_fraction": 0.0, "test_fraction": 0.0}
+    corpus = load_corpus(
+        experiment.data.model_copy(update={"files": tuple(files), **other, **whole})
+    )
+    return replace(corpus, test=corpus.train)
+
+
 def fit_files(experiment: LanguageModelExperiment, data: Corpus, pretrained: Saved | None) -> Files:
     """The tokenizer of the training text."""
     tokenizer = fit_tokenizer(experiment.tokenizer, data)
@@ -359,6 +369,7 @@ LANGUAGE_MODEL = Task(
     facts=facts,
     objective=objective,
     command="generate",
+    open_files=open_files,
     evaluate_options=("protocol",),
     recurrence=recurrence,
     card=CARD,

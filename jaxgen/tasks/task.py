@@ -1,6 +1,6 @@
 """What a task is: functions that join settings, data, model, loss and figures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -80,6 +80,8 @@ class Task:
     objective: Callable[[Any, Files], Objective]
     command: str
     """The command that uses a trained model: "generate", "predict"."""
+    open_files: Callable[[Any, Sequence[Path]], Any] | None = None
+    """(experiment, files): other data to evaluate on, all of it in the part `test`."""
     begins_from: tuple[str, ...] = ()
     """Tasks whose runs `model.pretrained` may name, where the settings have that."""
     evaluate_options: tuple[str, ...] = ()

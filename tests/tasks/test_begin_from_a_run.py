@@ -26,11 +26,17 @@ def joined() -> Iterator[None]:
     del EXPERIMENTS["alternation"], TASKS["alternation"]
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, joined: None) -> Path:
+    out = tmp_path_factory.mktemp("toy") / "first"
+    train(parse_toml(SETTINGS).updated(training={"max_steps": 2}), out=out)
+    return out
+
+
 @pytest.fixture
-def first(tmp_path: Path) -> Path:
-    """A run to begin with."""
-    train(parse_toml(SETTINGS).updated(training={"max_steps": 2}), out=tmp_path / "first")
-    return tmp_path / "first"
+def first(made: Path, tmp_path: Path) -> Path:
+    """A run to begin with, which the test may remove."""
+    return Path(shutil.copytree(made, tmp_path / "first"))
 
 
 def scores(path: Path) -> np.ndarray:
@@ -46,24 +52,23 @@ def standing(first: Path, **training: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("averaging", ["none", "ema"])
-@pytest.mark.parametrize("source", ["run", "export"])
+@pytest.mark.parametrize(("source", "averaging"), [("run", "ema"), ("export", "none")])
 def test_it_begins_with_the_parameters(
-    source: str, averaging: str, first: Path, tmp_path: Path
+    source: str, averaging: str, made: Path, tmp_path: Path
 ) -> None:
-    start = first
+    start = made
     if source == "export":
-        export(first, start := tmp_path / "export", which="last")
+        export(made, start := tmp_path / "export", which="last")
     train(standing(start, averaging=averaging), out=tmp_path / "run")
-    np.testing.assert_array_equal(scores(tmp_path / "run"), scores(first))
-    np.testing.assert_allclose(load(tmp_path / "run")["scores"], scores(first), rtol=1e-6)
+    np.testing.assert_array_equal(scores(tmp_path / "run"), scores(made))
+    np.testing.assert_allclose(load(tmp_path / "run")["scores"], scores(made), rtol=1e-6)
     assert describe(tmp_path / "run")["settings"]["model.pretrained"] == start
 
 
-def test_all_seeds_begin_with_them(first: Path, tmp_path: Path) -> None:
-    train(standing(first), out=tmp_path / "seeds", seeds=2)
+def test_all_seeds_begin_with_them(made: Path, tmp_path: Path) -> None:
+    train(standing(made), out=tmp_path / "seeds", seeds=2)
     for seed in (0, 1):
-        np.testing.assert_array_equal(scores(tmp_path / f"seeds/seed-{seed}"), scores(first))
+        np.testing.assert_array_equal(scores(tmp_path / f"seeds/seed-{seed}"), scores(made))
 
 
 def test_it_outlives_the_other_run(first: Path, tmp_path: Path) -> None:
@@ -84,7 +89,7 @@ def test_it_outlives_the_other_run(first: Path, tmp_path: Path) -> None:
 
 
 def test_cut_off_before_the_first_checkpoint_it_still_begins_there(
-    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
         pass
@@ -95,9 +100,9 @@ def test_cut_off_before_the_first_checkpoint_it_still_begins_there(
     with monkeypatch.context() as patch:
         patch.setattr("jaxgen.experiment.open_loop", die)
         with pytest.raises(Killed):
-            train(standing(first), out=tmp_path / "run")
+            train(standing(made), out=tmp_path / "run")
     train(None, out=tmp_path / "run", resume=True)
-    np.testing.assert_array_equal(scores(tmp_path / "run"), scores(first))
+    np.testing.assert_array_equal(scores(tmp_path / "run"), scores(made))
 
 
 def test_from_the_command_line(
@@ -138,10 +143,8 @@ def test_what_cannot_be_begun_with(
     assert not (run / "run.json").exists()
 
 
-def test_a_run_of_another_task(
-    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_of_another_task(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picky = dataclasses.replace(TASKS["alternation"], begins_from=("language_model",))
     monkeypatch.setitem(TASKS, "alternation", picky)
     with pytest.raises(UserError, match=r"of task language_model, and .*first is of task alter"):
-        train(standing(first), out=tmp_path / "run")
+        train(standing(made), out=tmp_path / "run")

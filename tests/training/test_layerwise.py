@@ -159,7 +159,7 @@ def test_a_frozen_layer_has_no_optimizer_state_yet() -> None:
             _, state = update(float32(grads), state, float32(START))
     rules, untouched = (tree[-1].inner_states for tree in (state, first))
     assert int(rules[2].inner_state.step) == 2
-    frozen, fresh = (tree[2].inner_state.inner_state for tree in (rules, untouched))
+    frozen, fresh = (tree[2].inner_state.rule for tree in (rules, untouched))
     jax.tree.map(np.testing.assert_array_equal, frozen, fresh)
     assert any(np.any(leaf) for leaf in jax.tree.leaves(rules[0]))
     saved = jax.tree.map(np.asarray, nest(flatten(state)))
@@ -168,7 +168,7 @@ def test_a_frozen_layer_has_no_optimizer_state_yet() -> None:
 
 
 def test_seeds_side_by_side_unfreeze_alike() -> None:
-    """Under `vmap` the condition becomes a choice, and both seeds end where plain Adam would."""
+    """Under `vmap` both end where plain Adam would."""
     tx = optimizer(learning_rate=0.1, unfreeze_epochs=0.5, clip_norm=None)
 
     def loss_fn(params: Any, carry: Any, batch: Any, key: Any) -> Any:
