@@ -1,4 +1,4 @@
-"""Closed-form FLOPs and bytes of a language model's train step and sampler step.
+"""Closed-form FLOPs and bytes: train and sampler step of a language model, classifier epochs.
 
 Only matrix products count as FLOPs (2 a multiply-add); the gates' elementwise work, under 2 % at
 these sizes, does not. XLA's own cost analysis counts the body of a loop once however often it
@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from benchmarks.cases import Case
+from benchmarks.classifier_cases import ClassifierCase
 
 FLOAT = 4
 ONE_HOT_ROWS = 512
@@ -130,6 +131,35 @@ def sampler_step(case: Case, *, folded: bool = True, itemsize: int = FLOAT) -> C
         table = case.B * gates
     rows = case.B * (4 * case.L * case.H + 2 * case.V)
     return Cost(2 * case.B * products, itemsize * (products + table) + FLOAT * rows)
+
+
+def classifier(case: ClassifierCase, *, train: bool = True) -> Cost:
+    """All batches of a classifier's plan, padding and all: train steps, or forward passes."""
+    each = [_classifier_batch(case, length, train) for length, _ in case.plan]
+    total = [sum(getattr(cost, name) for cost in each) for name in ("flops", "traffic", "weights")]
+    return Cost(*total, FLOAT * case.H * 4 * case.H)
+
+
+def _classifier_batch(case: ClassifierCase, length: int, train: bool) -> Cost:
+    tokens, gates, times = case.B * length, 4 * case.H, 3 if train else 1
+    layer = Case(B=case.B, T=length, H=case.H, V=case.V, E=case.E)
+    inputs = 2 * min(tokens, case.V) * case.E * gates
+    if train:
+        inputs = _first_layer(layer, folded=True)
+    recurrence = times * 2 * tokens * case.H * gates
+    head = times * 2 * case.B * case.features
+    own = gates * (case.E + case.H + 1)
+    params = case.V * case.E + case.directions * own + case.features + 1
+    matrix = FLOAT * case.H * gates
+    if train:  # as in `train_step`
+        traffic = 8 * params + case.directions * tokens * (2 * gates + 2 * (gates + 2 * case.H))
+        traffic += case.directions * tokens * 3 * gates
+        again = (2 * length - 2) * matrix
+    else:
+        traffic = case.directions * (own + tokens * (2 * gates + 2 * case.H)) + tokens * case.E
+        again = (length - 1) * matrix
+    flops = case.directions * (inputs + recurrence) + head
+    return Cost(flops, FLOAT * traffic, case.directions * again, matrix)
 
 
 def floor_seconds(cost: Cost, ceilings: dict[str, Any], *, dtype: str = "float32") -> float:

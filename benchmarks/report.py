@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots, results, sections, seeds, tpu_compiled
+from benchmarks import classifier_sections, plots, results, sections, seeds, tpu_compiled
 from benchmarks.timing import Spread
 from jaxgen.errors import UserError
 
@@ -203,6 +203,9 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
     "training": _comparison("Training beside the peers", 1e3, "ms/step"),
     "sampling": _comparison("Sampling beside the peers", 1e6, "us/step"),
     "recurrence": _comparison("The recurrence alone", 1e3, "ms"),
+    "classifiers": classifier_sections.classifiers,
+    "trainings": classifier_sections.trainings,
+    "keras_reference": classifier_sections.keras_reference,
     "seeds": seeds.section,
     "keras_recipe": sections.recipe,
     "session": sections.session,

@@ -1,0 +1,213 @@
+"""jaxgen's own contestants in classifying: its train step over bucketed rows, and predictions."""
+
+import dataclasses
+import time
+from itertools import islice
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.cases import cycle
+from benchmarks.classifier_cases import ClassifierCase, Ints
+from benchmarks.costs import compiled_bytes
+from benchmarks.machine import device_peak
+from jaxgen.data.buckets import BucketedRows, bucket_lengths
+from jaxgen.data.ragged import LabelledBatch, Ragged
+from jaxgen.models.classifier import TextClassifier, classifier_loss
+from jaxgen.training.optimizers import make_optimizer
+from jaxgen.training.parallel import jit_multi_step, make_layout, request_host_devices
+from jaxgen.training.step import LossFn, init_state, make_train_step
+
+BLOCK = 8
+"""Batches of one padded length in a row: at most so many steps a dispatch."""
+
+
+def bucketed(case: ClassifierCase, labels: Ints) -> BucketedRows:
+    """The case's texts as batches, with any labels."""
+    rows = Ragged.from_rows(case.texts())
+    lengths = bucket_lengths(rows.lengths, case.buckets)
+    return BucketedRows(rows, labels, case.B, lengths, seed=case.seed, block=BLOCK)
+
+
+def planned(case: ClassifierCase) -> ClassifierCase:
+    """The case with the batches of its first epoch.
+
+    Raises:
+        ValueError: the texts do not fill whole batches, which no peer knows to leave rows out of.
+    """
+    if case.rows % case.B:
+        raise ValueError(f"`rows` must be a multiple of the batch of {case.B}, got {case.rows}")
+    source = bucketed(case, np.arange(case.rows, dtype=np.int32))
+    batches = [source.read(0, index, 1) for index in range(source.batches_per_epoch)]
+    plan = tuple((int(b.tokens.shape[-1]), tuple(b.labels[0].tolist())) for b in batches)
+    return dataclasses.replace(case, plan=plan)
+
+
+def model_of(case: ClassifierCase, dtype: str = "float32", backend: str = "auto") -> TextClassifier:
+    return TextClassifier(
+        vocab_size=case.V,
+        num_classes=2,
+        hidden_size=case.H,
+        embedding_size=case.E,
+        bidirectional=case.bidirectional,
+        pooling=tuple(case.pooling),
+        dtype=jnp.dtype(dtype),
+        backend=backend,
+    )
+
+
+def params_of(case: ClassifierCase) -> dict[str, Any]:
+    """The case's parameters as jaxgen's module names and orders them (kernels transposed)."""
+    source = case.parameters()
+    lstm = {
+        f"layer_0{way}": {
+            "input_kernel": jnp.asarray(source[f"weight_ih.{direction}"].T),
+            "recurrent_kernel": jnp.asarray(source[f"weight_hh.{direction}"].T),
+            "bias": jnp.asarray(source[f"bias.{direction}"]),
+        }
+        for direction, way in enumerate(("", "_reverse")[: case.directions])
+    }
+    return {
+        "embedding": jnp.asarray(source["embedding"]),
+        "lstm": lstm,
+        "output_kernel": jnp.asarray(source["head.weight"].T),
+        "output_bias": jnp.asarray(source["head.bias"]),
+    }
+
+
+def loss_of(model: TextClassifier) -> LossFn:
+    """The package's loss, without dropout."""
+
+    def loss_fn(params: Any, carry: Any, batch: Any, key: Any) -> Any:
+        del key
+        return classifier_loss(model, params, carry, batch)
+
+    return loss_fn
+
+
+class JaxgenTraining:
+    """The contestant: a unit of `run` is one epoch, its batches read and padded on the way.
+
+    Each run goes on with the next epoch, as a training does; its rows lie in other batches, but
+    the padded lengths are the same.
+
+    Args:
+        case: the fields of a `ClassifierCase`.
+        devices: host devices of data parallelism.
+        dtype: compute type.
+        backend: of the recurrence.
+    """
+
+    def __init__(
+        self,
+        case: dict[str, Any],
+        devices: int = 1,
+        dtype: str = "float32",
+        backend: str = "auto",
+    ):
+        request_host_devices(devices)
+        self.case = ClassifierCase(**case)
+        self.source = bucketed(self.case, self.case.labels())
+        self.layout = make_layout(devices)
+        self.tx = make_optimizer(name="adam", learning_rate=self.case.learning_rate)
+        self.reset()
+        loss_fn = loss_of(model_of(self.case, dtype, backend))
+        train_step = make_train_step(loss_fn, self.tx, axis_name=self.layout.axis_name)
+        steps = jit_multi_step(train_step, self.layout)
+        started = time.perf_counter()
+        self.programs = {}
+        for shape in self.source.shapes:
+            blank = jax.tree.map(lambda x: np.zeros((BLOCK, *x.shape), x.dtype), shape)
+            batches = self.layout.place_batches(blank)
+            program = steps.lower(self.state, batches, jnp.int32(BLOCK)).compile()
+            self.programs[shape.tokens.shape[-1]] = program
+        self.compile_seconds = time.perf_counter() - started
+
+    def reset(self) -> None:
+        """Back to the starting parameters and the first epoch."""
+        state = init_state(params_of(self.case), self.tx, jax.random.key(0))
+        self.state = self.layout.place_state(state)
+        self.epoch = 0
+
+    def dispatch(self, first: int, most: int = BLOCK) -> Any:
+        """Begin the steps at `first`, of one padded length; their metrics, and how many."""
+        count = min(self.source.same_shape(self.epoch, first), most)
+        batches = self.source.read(self.epoch, first, count)
+
+        def filled(x: np.ndarray) -> np.ndarray:
+            rest = np.zeros((BLOCK - count, *x.shape[1:]), x.dtype)
+            return np.concatenate([x, rest]) if len(rest) else x
+
+        program = self.programs[batches.tokens.shape[-1]]
+        placed = self.layout.place_batches(LabelledBatch(*map(filled, batches)))
+        self.state, metrics = program(self.state, placed, jnp.int32(count))
+        return metrics, count
+
+    def losses(self, steps: int) -> list[float]:
+        """Losses of the epoch's first steps, each before its update."""
+        self.reset()
+        found: list[float] = []
+        while len(found) < steps:
+            most = min(BLOCK, steps - len(found))
+            metrics, count = self.dispatch(len(found), most)
+            found += np.asarray(metrics.loss)[:count].tolist()
+        return found
+
+    def run(self, steps: int) -> None:
+        """Train for so many epochs and wait for the end."""
+        for _ in range(steps):
+            first = 0
+            while first < self.source.batches_per_epoch:
+                first += self.dispatch(first)[1]
+            self.epoch += 1
+        jax.block_until_ready(self.state)
+
+    def facts(self) -> dict[str, Any]:
+        """Compile time of all shapes, and memory of the largest program by XLA's accounting."""
+        held = [compiled_bytes(program) for program in self.programs.values()]
+        most = max((n for n in held if n), default=0) * self.layout.devices
+        return {"compile_seconds": self.compile_seconds, "program_bytes": most, **device_peak()}
+
+
+class JaxgenPrediction:
+    """The contestant: a unit of `run` is one call on B texts, to probabilities on the host.
+
+    One jitted function of parameters, padded tokens and lengths, as `Classifier.apply`, called
+    from Python; one program for each padded length of the plan.
+
+    Args:
+        case: the fields of a `ClassifierCase`.
+        dtype: compute type.
+    """
+
+    def __init__(self, case: dict[str, Any], dtype: str = "float32"):
+        self.case = ClassifierCase(**case)
+        self.params = params_of(self.case)
+        model = model_of(self.case, dtype)
+
+        @jax.jit
+        def apply(params: Any, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+            return jax.nn.softmax(model.apply({"params": params}, tokens, lengths))
+
+        self.apply = apply
+        self.calls = [(tokens, lengths) for tokens, lengths, _ in self.case.batches()]
+        self.stream = cycle(self.calls)
+        started = time.perf_counter()
+        self.run(len(self.calls))
+        self.compile_seconds = time.perf_counter() - started
+
+    def probabilities(self, steps: int) -> list[list[float]]:
+        """Of label 1, (B,) a call, of the plan's first calls."""
+        found = [self.apply(self.params, *call)[:, 1] for call in self.calls[:steps]]
+        return np.asarray(found).tolist()
+
+    def run(self, steps: int) -> None:
+        """Make so many calls, one after the other."""
+        for call in islice(self.stream, steps):
+            np.asarray(self.apply(self.params, *call))
+
+    def facts(self) -> dict[str, Any]:
+        """Seconds of the first calls: tracing, compilation, and one run each."""
+        return {"compile_seconds": self.compile_seconds}
