@@ -216,14 +216,13 @@ def classifier_loss(
 
     logits = logits_of(params, inputs)
     nll_of = partial(_sigmoid_nll if model.multi_label else _softmax_nll, labels=batch.labels)
-    rows, row_weights = nll_of(logits, smoothing=label_smoothing, class_weights=class_weights)
+    weighed = partial(nll_of, smoothing=label_smoothing, class_weights=class_weights)
+    rows, row_weights = weighed(logits)
     if changing:
-        divergence = sigmoid_divergence if model.multi_label else softmax_divergence
-        virtual = partial(divergence, jax.lax.stop_gradient(logits))
-        plain = lambda logits: nll_of(  # noqa: E731
-            logits, smoothing=label_smoothing, class_weights=class_weights
-        )[0]
-        rows_of = virtual if adversarial == "virtual" else plain
+        rows_of: Any = lambda logits: weighed(logits)[0]  # noqa: E731
+        if adversarial == "virtual":
+            divergence = sigmoid_divergence if model.multi_label else softmax_divergence
+            rows_of = partial(divergence, jax.lax.stop_gradient(logits))
         fixed = jax.lax.stop_gradient(params)
         rows += adversarial_weight * adversarial_loss(
             lambda inputs: rows_of(logits_of(params, inputs)),
@@ -335,8 +334,9 @@ def from_language_model(params: PyTree, language_model_params: PyTree) -> PyTree
             raise UserError(
                 f"parameter `{name}` must have one shape in both models to begin with a language "
                 f"model, got {here} in the classifier and {there} in the language model; "
-                "build the classifier with the sizes, layers and cell of the language model "
-                "(and in one direction where it has several layers)"
+                "build the classifier with the sizes, layers and cell of the language model (where "
+                "it is tied, its last layer has `embedding_size` units), and in one direction "
+                "where it has several layers"
             )
     copied = {name: jnp.asarray(leaf) for name, leaf in theirs.items()}
     return traverse_util.unflatten_dict({**flatten(params), **copied}, sep="/")
