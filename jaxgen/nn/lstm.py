@@ -186,7 +186,7 @@ class LSTM(nn.Module):
         *,
         mask: Bool[Array, "B T"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
-        lengths: Int[Array, "B"] | None = None,
+        lengths: Int[Array, "R"] | None = None,
         gate_bias_rows: Float[Array, "R G"] | None = None,
         deterministic: bool = True,
     ) -> tuple[tuple[LSTMCarry, ...], Float[Array, "B T O"]]:
