@@ -1,67 +1,83 @@
 """A small classifier with random parameters, for the tests of what is done with trained ones."""
 
+import json
 from collections.abc import Sequence
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.config import LabelledData, TokenizerConfig
-from jaxgen.data.labels import LabelSet
+from jaxgen.config import ClassifierConfig, ClassifierExperiment, LabelledData, PredictionConfig
+from jaxgen.data.tokenizers import PAD
 from jaxgen.data.vocabulary import build_tokenizer
-from jaxgen.models.classifier import TextClassifier
-from jaxgen.prediction.classifier import Apply, Classifier, apply_of
+from jaxgen.prediction.classifier import Apply, Classifier
+from jaxgen.tasks.classifier import init_shapes, load
 
 WORDS = (*"abcdefghijklmnop", "good", "bad", "dull", "fine")
+NAMES = ("negative", "positive")
 
 
 def tiny_settings(
     threshold: float = 0.5, temperature: float = 1.0, masking: bool = True, **data: Any
-) -> Any:
-    """The settings that a `Classifier` reads; `data` are those of the labelled texts."""
-    return SimpleNamespace(
+) -> ClassifierExperiment:
+    """Settings of a classifier; `data` are those of the labelled texts."""
+    return ClassifierExperiment(
         data=LabelledData(lowercase=True, **data),
-        model=SimpleNamespace(masking=masking),
-        prediction=SimpleNamespace(threshold=threshold, temperature=temperature),
+        model=ClassifierConfig(
+            hidden_size=4,
+            embedding_size=3,
+            bidirectional=False,
+            pooling=("last", "mean") if masking else ("last",),
+            masking=masking,
+        ),
+        prediction=PredictionConfig(threshold=threshold, temperature=temperature),
     )
 
 
 def tiny_classifier(
-    names: Sequence[str] = ("negative", "positive"),
+    names: Sequence[str] = NAMES,
     *,
     multi_label: bool = False,
-    apply: Apply | None = None,
-    params: Any = None,
     max_length: int = 32,
     padded_lengths: tuple[int, ...] = (),
-    pooling: tuple[str, ...] = ("last", "mean"),
-    kind: str = "word",
-    **changed: Any,
+    **settings: Any,
 ) -> Classifier:
-    """An LSTM classifier of the words above, or another `apply` with its parameters."""
-    tokenizer = build_tokenizer(TokenizerConfig(kind=kind), [" ".join(WORDS)], lowercase=True)
-    config = tiny_settings(**changed)
-    if apply is None:
-        model = TextClassifier(
-            vocab_size=tokenizer.vocab_size,
-            num_classes=len(names),
-            hidden_size=4,
-            embedding_size=3,
-            pooling=pooling,
-            masking=config.model.masking,
-            multi_label=multi_label,
-        )
-        example = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((1, 1), (1,)))
-        shapes = jax.eval_shape(model.init, jax.random.key(0), *example)["params"]
-        random = np.random.default_rng(0)
-        params = jax.tree.map(lambda x: random.normal(size=x.shape).astype(np.float32), shapes)
-        apply = apply_of(model)
-    labels = LabelSet(tuple(names), multi_label)
-    return Classifier(params, config, tokenizer, labels, apply, max_length, padded_lengths)
+    """A classifier of the words above, as a run of these settings would give it."""
+    experiment = tiny_settings(multi_label=multi_label, **settings)
+    tokenizer = build_tokenizer(
+        experiment.tokenizer.model_copy(update={"min_frequency": 1}),
+        [" ".join(WORDS)],
+        specials=(PAD,),
+    )
+    classes = {"labels": names, "multi_label": multi_label, "max_length": max_length}
+    files = {
+        "tokenizer.json": tokenizer.backend.to_str(),
+        "classes.json": json.dumps({**classes, "counts": [1] * len(names)}),
+    }
+    random = np.random.default_rng(0)
+    shapes = init_shapes(experiment, files)
+    params = jax.tree.map(lambda x: random.normal(0, 2, x.shape).astype(np.float32), shapes)
+    return replace(load(experiment, files, params), padded_lengths=padded_lengths)
 
 
+def with_function(apply: Apply, params: Any = (), *args: Any, **settings: Any) -> Classifier:
+    """The same with another function in the place of the model."""
+    return replace(tiny_classifier(*args, **settings), apply=apply, params=params)
+
+
+def table_of(scores: dict[str, Sequence[float]], default: float = 0.0) -> np.ndarray:
+    """Parameters of `bag_of_words`: what each of some words adds to each logit, [V, C]."""
+    tokenizer = tiny_classifier().tokenizer
+    width = len(next(iter(scores.values())))
+    table = np.full((tokenizer.vocab_size, width), default, np.float32)
+    for word, row in scores.items():
+        table[tokenizer.encode(word)] = row
+    return table
+
+
+@jax.jit
 def bag_of_words(params: Any, tokens: Any, lengths: Any) -> Any:
     """Logits that are sums of what each real token says: params[V, C]."""
     real = jnp.arange(tokens.shape[1]) < lengths[:, None]

@@ -2,6 +2,7 @@
 
 import codecs
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,7 +76,11 @@ def _values(path: Path, column: str, source: TextSource) -> Iterator[str]:
     from jaxgen.data.tables import open_table
 
     with _own_options():
-        table = open_table([path], [column], separator=source.separator, errors=source.errors)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            table = open_table([path], [column], separator=source.separator, errors=source.errors)
+        for warning in caught:
+            warnings.warn(_named_here(warning.message), stacklevel=2)
         for row in table.rows():
             (value,) = row.values
             if value is not None and not isinstance(value, str):
@@ -105,8 +110,12 @@ def _lines_of_standard_input(errors: str) -> Iterator[str]:
 
 @contextmanager
 def _own_options() -> Iterator[None]:
-    """Name this command's options, where errors in data name the settings of a corpus."""
+    """Name this command's options, where errors name the settings of a corpus."""
     try:
         yield
     except UserError as error:
-        raise UserError(str(error).replace("--data.", "--")) from error
+        raise UserError(_named_here(error)) from error
+
+
+def _named_here(message: object) -> str:
+    return str(message).replace("--data.", "--")

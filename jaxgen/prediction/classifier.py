@@ -111,6 +111,7 @@ class Classifier:
             UserError: The single text is empty, something is no text, or an option is out of range.
         """
         if not isinstance(texts, str):
+            _check_several(texts)
             return list(self.stream(texts, threshold=threshold, temperature=temperature))
         _check_not_empty(texts)
         (prediction,) = self.stream([texts], threshold=threshold, temperature=temperature)
@@ -143,6 +144,7 @@ class Classifier:
         """
         if window < 1:
             raise UserError(f"`window` must be at least 1, got {window}")
+        _check_several(texts)
         check_threshold(threshold, self.labels)
         limit = self.config.prediction.threshold if threshold is None else threshold
         logits = self._logits(texts, window, max_wait)
@@ -157,6 +159,7 @@ class Classifier:
 
     def logits(self, texts: Sequence[str]) -> Float[np.ndarray, "N C"]:
         """Logits of each label for each text, float32, before any temperature."""
+        _check_several(texts)
         found = list(self._logits(texts))
         if not found:
             return np.zeros((0, len(self.labels.names)), np.float32)
@@ -167,6 +170,7 @@ class Classifier:
 
         T is the length of the longest.
         """
+        _check_several(texts)
         rows, _ = self.reader.read(texts)
         width = int(rows.lengths.max(initial=1))
         return rows.padded(np.arange(len(rows)), width)
@@ -257,6 +261,12 @@ def _says_nothing(silent: int, total: int) -> str:
     what = "the text has" if total == 1 else f"{silent:,} of {total:,} texts have"
     whose = "its prediction is" if total == 1 else "their predictions are"
     return f"{what} no token that the model knows; {whose} what it says of an empty text"
+
+
+def _check_several(texts: object) -> None:
+    """UserError for one text where several are taken: it would be read as so many characters."""
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise UserError(f"`texts` must be several texts, such as a list, got {texts!r:.80}")
 
 
 def _check_not_empty(text: str) -> None:

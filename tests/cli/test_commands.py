@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 # Help
 
 
-@pytest.mark.parametrize("command", ["train", "generate", "evaluate", "info", "export"])
+@pytest.mark.parametrize("command", ["train", "generate", "predict", "evaluate", "info", "export"])
 def test_help(command: str, say: Say) -> None:
     code, out, _ = say(command, "--help")
     assert code == 0
@@ -46,7 +46,7 @@ def test_help_does_not_import_jax() -> None:
     code = """
 import sys
 from jaxgen.cli import main
-for arguments in (["--help"], ["train", "--help"], ["generate", "--help"], ["train", "no.toml"]):
+for arguments in (["--help"], ["train", "--help"], ["predict", "--help"], ["train", "no.toml"]):
     try:
         main(arguments)
     except SystemExit:

@@ -97,6 +97,33 @@ def test_a_stack_through_jaxs_reference_equals_the_scan(name, monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_rows_of_some_lengths_through_jaxs_reference_equal_the_scan(monkeypatch):
+    """Where the steps are real, and in all gradients of them."""
+    monkeypatch.setattr(rnn, "lstm", reference)
+    monkeypatch.setattr(
+        rnn.gpu_rnn, "compute_rnn_workspace_reserve_space_sizes", None, raising=False
+    )
+    inputs, lengths = jax.random.normal(jax.random.key(0), (3, 6, 4)), jnp.asarray([6, 2, 3])
+    plain = LSTM((5, 5), bidirectional=True, backend="scan")
+    params = jax.jit(plain.init)(jax.random.key(1), inputs)["params"]
+    real = (jnp.arange(6) < lengths[:, None])[..., None]
+
+    def run(module):
+        def scalar(params, inputs):
+            outputs = module.apply({"params": params}, inputs, lengths=lengths)[1]
+            weights = jnp.cos(jnp.arange(outputs.size, dtype=jnp.float32)).reshape(outputs.shape)
+            outputs = jnp.where(real, outputs, 0)
+            return (weights * outputs).sum(), outputs
+
+        return jax.jit(jax.value_and_grad(scalar, (0, 1), has_aux=True))(params, inputs)
+
+    with compiling_for("cuda"):
+        ours = run(plain.clone(backend="cudnn"))
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(run(plain)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("name", STACKS)
 def test_a_stack_on_the_gpu_equals_the_scan(name):

@@ -10,7 +10,14 @@ import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies
-from tiny_classifier import WORDS, bag_of_words, tiny_classifier, tiny_settings
+from tiny_classifier import (
+    WORDS,
+    bag_of_words,
+    table_of,
+    tiny_classifier,
+    tiny_settings,
+    with_function,
+)
 
 from jaxgen.data.labels import LabelSet
 from jaxgen.errors import UserError
@@ -37,11 +44,8 @@ def classifier() -> Classifier:
 @pytest.fixture(scope="module")
 def counting() -> Classifier:
     """Its logits say how often a row has each of three words, so that rows can be told apart."""
-    bare = tiny_classifier(TOPICS)
-    params = np.zeros((bare.tokenizer.vocab_size, 3), np.float32)
-    for column, word in enumerate(("a", "b", "c")):
-        params[bare.tokenizer.encode(word), column] = 1
-    return tiny_classifier(TOPICS, apply=jax.jit(bag_of_words), params=params)
+    table = table_of({"a": (1, 0, 0), "b": (0, 1, 0), "c": (0, 0, 1)})
+    return with_function(bag_of_words, table, TOPICS)
 
 
 # The same row in any batch
@@ -74,18 +78,19 @@ def test_probabilities_are_those_of_the_module(classifier: Classifier) -> None:
 
 def test_without_masking_every_row_is_padded_to_the_full_length() -> None:
     seen: list[tuple[int, ...]] = []
-    reference = tiny_classifier(masking=False, pooling=("last",), padded_lengths=(8, 32))
+    reference = tiny_classifier(masking=False, padded_lengths=(8, 32))
 
     def spy(params: object, tokens: np.ndarray, lengths: np.ndarray) -> object:
         seen.append(tokens.shape)
         return reference.apply(params, tokens, lengths)
 
-    spied = tiny_classifier(masking=False, apply=spy, params=reference.params, padded_lengths=(8,))
+    spied = replace(reference, apply=spy)
     texts = ["good", *some_texts(4, longest=6)]
     found = spied.logits(texts)
     assert set(seen) == {(64, 32)}
     tokens, lengths = reference.encode(texts)
     assert tokens.shape == (5, 32)
+    assert tokens[0, 1:].tolist() == [reference.tokenizer.pad_id] * 31
     wanted = reference.apply(reference.params, tokens, lengths)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
     spied.predict("good")
@@ -99,7 +104,7 @@ def test_few_shapes_are_compiled() -> None:
         seen.add(tokens.shape)
         return np.stack([lengths, lengths * 0], axis=1).astype(np.float32)
 
-    classifier = tiny_classifier(apply=spy, params=(), max_length=100, padded_lengths=(10, 30, 90))
+    classifier = with_function(spy, max_length=100, padded_lengths=(10, 30, 90))
     for count in (1, 3, 5, 64, 65, 67, 200, 500):
         texts = some_texts(count, longest=120, seed=count)
         lengths = [min(len(text.split()), 100) for text in texts]
@@ -195,7 +200,7 @@ def test_two_classes_and_the_threshold(classifier: Classifier) -> None:
             assert prediction.labels == (prediction.label,)
             assert prediction.probabilities[prediction.label] == prediction.probability
             assert list(prediction.probabilities) == ["negative", "positive"]
-    strict = replace(classifier, config=tiny_settings(threshold=1.0))
+    strict = replace(classifier, config=tiny_settings(threshold=0.9999))
     assert {p.label for p in strict.predict(texts)} == {"negative"}
 
 
@@ -205,10 +210,8 @@ def test_several_labels_at_once() -> None:
     first, second = predictions_of(probabilities, labels, 0.5)
     assert (first.label, first.labels, first.probability) == ("art", ("art", "sport"), 0.9)
     assert (second.label, second.labels, second.probability) == ("money", (), 0.3)
-    table = np.random.default_rng(0).normal(size=(24, 3)).astype(np.float32)
-    classifier = tiny_classifier(
-        TOPICS, multi_label=True, apply=jax.jit(bag_of_words), params=table
-    )
+    table = np.random.default_rng(0).normal(size=(len(WORDS) + 3, 3)).astype(np.float32)
+    classifier = with_function(bag_of_words, table, TOPICS, multi_label=True)
     texts = some_texts(6)
     wanted = jax.nn.sigmoid(classifier.logits(texts))
     np.testing.assert_allclose(classifier.probabilities(texts), wanted, rtol=1e-6)
@@ -309,9 +312,12 @@ def test_more_bad_input(counting: Classifier) -> None:
         counting.predict("a", threshold=0.5)
     with pytest.raises(UserError, match="`window` must be at least 1, got 0"):
         counting.stream(["a"], window=0)
-    broken = tiny_classifier(
-        TOPICS, apply=counting.apply, params=np.full_like(counting.params, np.nan)
-    )
+    for method in (counting.stream, counting.logits, counting.probabilities, counting.encode):
+        with pytest.raises(UserError, match=r"`texts` must be several texts, .* got 'good'"):
+            method("good")
+    with pytest.raises(UserError, match=r"`texts` must be several texts, .* got None"):
+        counting.predict(None)  # type: ignore[call-overload]
+    broken = replace(counting, params=np.full_like(counting.params, np.nan))
     with pytest.raises(UserError, match="logits must be numbers, got NaN or infinity"):
         broken.predict("a")
 

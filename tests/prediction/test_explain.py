@@ -2,11 +2,10 @@
 
 import re
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies
-from tiny_classifier import WORDS, bag_of_words, tiny_classifier
+from tiny_classifier import WORDS, bag_of_words, table_of, with_function
 
 from jaxgen.errors import UserError
 from jaxgen.prediction.classifier import Classifier, UnreadTextWarning
@@ -18,10 +17,8 @@ TOPICS = ("art", "money", "sport")
 @pytest.fixture(scope="module")
 def linear() -> Classifier:
     """The logits [0, z] with z a sum over the tokens: what a word does is its own score."""
-    bare = tiny_classifier()
-    params = np.zeros((bare.tokenizer.vocab_size, 2), np.float32)
-    params[bare.tokenizer.encode("good bad fine"), 1] = (2.0, -1.5, 0.25)
-    return tiny_classifier(apply=jax.jit(bag_of_words), params=params, strip_html=True)
+    table = table_of({"good": (0, 2.0), "bad": (0, -1.5), "fine": (0, 0.25)})
+    return with_function(bag_of_words, table, strip_html=True)
 
 
 def scored(classifier: Classifier, text: str, **options: str) -> dict[str, float]:
@@ -49,9 +46,8 @@ def test_a_label_may_be_chosen_and_the_temperature_counts(linear: Classifier) ->
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_weights_are_changes_of_the_log_odds(multi_label: bool) -> None:
     """By brute force: the text typed again without each word, its probabilities and their odds."""
-    table = np.random.default_rng(0).normal(size=(24, 3)).astype(np.float32)
-    bag = jax.jit(bag_of_words)
-    classifier = tiny_classifier(TOPICS, multi_label=multi_label, apply=bag, params=table)
+    table = np.random.default_rng(0).normal(size=(len(WORDS) + 3, 3)).astype(np.float32)
+    classifier = with_function(bag_of_words, table, TOPICS, multi_label=multi_label)
     words = ["good", "a", "b", "bad", "fine"]
 
     def log_odds(text: str) -> float:
@@ -67,7 +63,7 @@ def test_weights_are_changes_of_the_log_odds(multi_label: bool) -> None:
 @pytest.mark.parametrize("keep", ["start", "end", "both"])
 def test_of_a_long_text_only_what_is_read_counts(keep: str, linear: Classifier) -> None:
     """8 tokens are read; as a word of them is taken out, the next one takes its place."""
-    long = tiny_classifier(apply=linear.apply, params=linear.params, max_length=8, keep=keep)
+    long = with_function(bag_of_words, linear.params, max_length=8, keep=keep)
     text = " ".join(["bad", *["good"] * 150, "bad", *["good"] * 150, "bad"])
     weights = long.explain(text).weights
     read = {"start": (8, 0), "end": (0, 8), "both": (4, 4)}[keep]
