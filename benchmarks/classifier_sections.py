@@ -27,8 +27,8 @@ def classifiers(data: dict[str, Any]) -> str:
         "Texts have lengths drawn from the log-normal distribution fitted to IMDB's training "
         "reviews; examples and tokens count no padding. Each contestant trains the same rows in "
         "the same batches. jaxgen shuffles, pads and moves its batches within the time; the "
-        "peers' are ready. *Keras unmasked* is another model: it reads the padding, all texts "
-        "padded to one length."
+        "peers' are ready. *classifier.predict* is given strings, the others are given tokens. "
+        "*Keras unmasked* is another model: it reads the padding, all texts padded to one length."
     )
     return "\n\n".join(parts)
 

@@ -52,6 +52,8 @@ PREDICTED = {1: 64, 64: 512}
 """Batch of a call, and how many texts there are."""
 LOSSES = 5
 PREDICTING = "classifier predicting"
+TEXTS = "classifier.predict"
+"""The contestant that is given strings."""
 OURS = "benchmarks.jaxgen_classifier:"
 TORCH = "benchmarks.peers.torch_classifier:"
 KERAS = "benchmarks.peers.keras_classifier:"
@@ -98,7 +100,10 @@ def training_contestants(args: argparse.Namespace) -> list[Contestant]:
 
 def prediction_contestants(args: argparse.Namespace) -> list[Contestant]:
     """Everyone that is installed; jaxgen first. `model.predict` stands for itself."""
-    entries = [Contestant("jaxgen", "jaxgen", OURS + "JaxgenPrediction")]
+    entries = [
+        Contestant("jaxgen", "jaxgen", OURS + "JaxgenPrediction"),
+        Contestant(TEXTS, "text", OURS + "JaxgenTexts", tolerance=math.inf),
+    ]
     if installed("torch"):
         variants = [(kind, True) for kind in ("packed", "padded", "exact", "traced", "compiled")]
         variants += [("packed", False), ("exact", False)]
@@ -173,8 +178,8 @@ def compare(
                     **facts,
                 }
             )
-        ours = [c for c in finalists if c.group == "jaxgen"]
-        peers = [c for c in finalists if c.group != "jaxgen"]
+        ours = [c for c in finalists if c.group in ("jaxgen", "text")]
+        peers = [c for c in finalists if c not in ours]
         found = ratios(seconds, ours, peers) + _faster_torch(seconds, ours, peers)
         return rows, [{"suite": suite, "case": case.name, **entry} for entry in found]
     finally:

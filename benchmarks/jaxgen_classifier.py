@@ -211,3 +211,60 @@ class JaxgenPrediction:
     def facts(self) -> dict[str, Any]:
         """Seconds of the first calls: tracing, compilation, and one run each."""
         return {"compile_seconds": self.compile_seconds}
+
+
+class JaxgenTexts:
+    """`classifier.predict`, strings in and labels out: a unit of `run` is one call on B texts.
+
+    Cleaning, tokens and batches are in the time, which no peer here does. Each token of the case is
+    a word; its parameters are random.
+
+    Args:
+        case: the fields of a `ClassifierCase`.
+    """
+
+    def __init__(self, case: dict[str, Any]):
+        from jaxgen.config import ClassifierConfig, ClassifierExperiment, LabelledData
+        from jaxgen.config.classifier import ClassifierTokenizer
+        from jaxgen.data.labels import LabelSet
+        from jaxgen.data.tokenizers import PAD
+        from jaxgen.data.vocabulary import build_tokenizer
+        from jaxgen.prediction.classifier import Classifier, apply_of
+
+        self.case = ClassifierCase(**case)
+        kind = ClassifierTokenizer(kind="word", vocab_size=None)
+        words = " ".join(f"w{number}" for number in range(self.case.V))
+        tokenizer = build_tokenizer(kind, [words], specials=(PAD,))
+        own = dataclasses.replace(self.case, V=tokenizer.vocab_size)
+        settings = {"hidden_size": own.H, "embedding_size": own.E, "pooling": own.pooling}
+        self.classifier = Classifier(
+            params=params_of(own),
+            config=ClassifierExperiment(
+                data=LabelledData(lowercase=True),
+                tokenizer=kind,
+                model=ClassifierConfig(**settings, bidirectional=own.bidirectional),
+            ),
+            tokenizer=tokenizer,
+            labels=LabelSet(("0", "1")),
+            apply=apply_of(model_of(own)),
+            max_length=own.max_length,
+            padded_lengths=tuple(sorted({length for length, _ in own.plan})),
+        )
+        texts = [" ".join(f"w{token}" for token in text) for text in own.texts()]
+        self.calls = [[texts[row] for row in rows] for _, rows in own.plan]
+        self.stream = cycle(self.calls)
+        started = time.perf_counter()
+        self.run(len(self.calls))
+        self.compile_seconds = time.perf_counter() - started
+
+    def probabilities(self, steps: int) -> list[list[float]]:
+        """Of label 1, (B,) a call; not those of the others, whose vocabulary is another."""
+        found = [self.classifier.probabilities(call)[:, 1] for call in self.calls[:steps]]
+        return np.asarray(found).tolist()
+
+    def run(self, steps: int) -> None:
+        """Make so many calls, one after the other."""
+        for call in islice(self.stream, steps):
+            self.classifier.predict(call)
+
+    facts = JaxgenPrediction.facts

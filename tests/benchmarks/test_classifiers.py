@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import classifier_cases, compare_classifiers, costs
+from benchmarks import classifier_cases, compare_classifiers, costs, report, results
 from benchmarks.classifier_cases import ClassifierCase
 from benchmarks.jaxgen_classifier import (
     JaxgenPrediction,
+    JaxgenTexts,
     JaxgenTraining,
     bucketed,
     loss_of,
@@ -146,6 +148,37 @@ def test_keras_trains_the_same(case: ClassifierCase, to_longest: bool) -> None:
     expected = JaxgenTraining(case.as_dict()).losses(STEPS)
     np.testing.assert_allclose(contestant.losses(STEPS), expected, atol=1e-5)
     contestant.run(1)
+
+
+def test_strings_are_classified() -> None:
+    contestant = JaxgenTexts(LAST.as_dict())
+    found = np.asarray(contestant.probabilities(2))
+    assert found.shape == (2, LAST.B)
+    assert ((found > 0) & (found < 1)).all()
+    tokens, lengths = contestant.classifier.encode(contestant.calls[0])
+    np.testing.assert_array_equal(lengths, LAST.batches()[0][1])
+    assert tokens.max() < contestant.classifier.tokenizer.vocab_size
+
+
+CEILINGS = {
+    "matmul": {"float32": 2e11, "bfloat16": 1e11},
+    **{k: {"cache_small": 1e11, "cache_large": 9e10, "memory": 3e10} for k in ("read", "copy")},
+}
+
+
+@pytest.mark.slow
+def test_a_comparison_is_run_recorded_and_shown(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(compare_classifiers.machine, "ceilings", lambda **_: CEILINGS)
+    monkeypatch.setattr(compare_classifiers, "installed", lambda _: False)
+    out = tmp_path / "classifiers.json"
+    options = ["--dry-run", "--devices", "1", "2", "--out", str(out)]
+    assert compare_classifiers.main(options) == 0
+    found = results.read(out)
+    assert all(row["examples_per_second"] > 0 for row in found["rows"])
+    assert sum(row["final"] for row in found["rows"]) == 2 + 2 * 2  # one an epoch, two a prediction
+    page = report.page({out.name: found}, [])
+    for expected in ("Epochs, LSTM last B=4", "Predictions, BiLSTM mean+max B=2", "(trial)"):
+        assert expected in page
 
 
 @pytest.mark.parametrize("case", [LAST, POOLED], ids=["last", "mean and max"])
