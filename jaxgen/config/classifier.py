@@ -30,6 +30,8 @@ class ClassifierConfig(Config):
     """Units of each LSTM layer, and direction."""
     num_layers: Positive = 1
     """LSTM layers."""
+    last_size: Annotated[int, Field(ge=0, le=2**28)] = 0
+    """Units of the last layer; 0: `hidden_size`. A tied language model's is its embedding size."""
     bidirectional: bool = True
     """Read the text both ways."""
     embedding_size: Annotated[int, Field(ge=0, le=2**28)] = 64

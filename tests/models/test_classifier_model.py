@@ -12,8 +12,12 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxgen.errors import UserError
-from jaxgen.models.classifier import TextClassifier, classifier_loss, from_language_model
+from jaxgen.models.classifier import (
+    TextClassifier,
+    classifier_loss,
+    depths_of,
+    language_model_part,
+)
 from jaxgen.models.language_model import LanguageModel
 from jaxgen.nn.pooling import POOLINGS
 from jaxgen.nn.torch_weights import from_torch, to_torch
@@ -100,9 +104,8 @@ def test_what_stands_beyond_the_lengths_changes_nothing(lengths, seed):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(ours))
 
 
-def test_without_masking_it_is_the_last_state_of_flax():
-    """As in the tutorials: padding is read as any token."""
-    model, params = made(embedding_size=5, masking=False)
+def test_full_rows_end_in_the_last_state_of_flax():
+    model, params = made(embedding_size=5)
     layer, names = params["lstm"]["layer_0"], {}
     for position, gate in enumerate("ifgo"):
         columns = slice(position * H, (position + 1) * H)
@@ -111,7 +114,7 @@ def test_without_masking_it_is_the_last_state_of_flax():
             "kernel": layer["recurrent_kernel"][:, columns],
             "bias": layer["bias"][columns],
         }
-    batch = batch_of()
+    batch = batch_of(lengths=(6, 6, 6, 6))
     outputs = nn.RNN(nn.OptimizedLSTMCell(H)).apply(
         {"params": {"cell": names}}, params["embedding"][batch.tokens]
     )
@@ -327,29 +330,21 @@ def test_a_language_model_begins_a_classifier(tied):
     theirs = jax.jit(language_model.init)(jax.random.key(5), batch.tokens)["params"]
     units = 5 if tied else H
     model, fresh = made(units, **options, last_size=5 if tied else 0)
-    params = from_language_model(fresh, theirs)
+    params = {**fresh, **language_model_part(theirs)}
     assert jax.tree.structure(params) == jax.tree.structure(dict(fresh))
-    np.testing.assert_array_equal(params["output_bias"], fresh["output_bias"])
-    params = {**params, "output_kernel": jnp.eye(units), "output_bias": jnp.zeros(units)}
+    params |= {"output_kernel": jnp.eye(units), "output_bias": jnp.zeros(units)}
     carry, _ = jax.jit(language_model.apply)({"params": theirs}, batch.tokens)
     np.testing.assert_allclose(
         logits_of(model, params, batch), carry.layers[-1].h, rtol=1e-5, atol=1e-6
     )
 
 
-def shapes(module):
+def test_the_depth_of_each_parameter():
+    model = TextClassifier(V, C, H, 2, 5, bidirectional=True, pooling=("attention",))
     tokens, lengths = jnp.zeros((1, 2), jnp.int32), jnp.ones((1,), jnp.int32)
-    given = (tokens, lengths) if isinstance(module, TextClassifier) else (tokens,)
-    return jax.eval_shape(module.init, jax.random.key(0), *given)["params"]
-
-
-def test_a_language_model_that_does_not_fit_is_refused():
-    classifier = shapes(TextClassifier(V, C, H, embedding_size=5))
-    wider = shapes(LanguageModel(V + 1, H, embedding_size=5))
-    message = r"`embedding` must .* got \[11, 5\] in the classifier and \[12, 5\] in the language"
-    with pytest.raises(UserError, match=message):
-        from_language_model(classifier, wider)
-    deeper = shapes(LanguageModel(V, H, 2, embedding_size=5))
-    message = r"`lstm/layer_1/bias` .* got absent in the classifier and \[16\] in the language"
-    with pytest.raises(UserError, match=message):
-        from_language_model(classifier, deeper)
+    params = jax.eval_shape(model.init, jax.random.key(0), tokens, lengths)["params"]
+    depths = depths_of(params)
+    assert set(jax.tree.leaves(depths["lstm"]["layer_1_reverse"])) == {1}
+    assert set(jax.tree.leaves(depths["lstm"]["layer_0"])) == {2}
+    assert depths["embedding"] == 3
+    assert depths["output_kernel"] == depths["pooling"]["attention_vector"] == 0
