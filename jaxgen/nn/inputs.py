@@ -26,6 +26,11 @@ class TokenInputs(NamedTuple):
         """Length of one input vector."""
         return self.vocab_size if self.table is None else self.table.shape[1]
 
+    @property
+    def folds(self) -> bool:
+        """Whether projecting the table is less work than projecting every step."""
+        return self.table is None or self.vocab_size <= self.tokens.size
+
     def rows(self) -> Float[Array, "T B E"]:
         """The input vectors themselves, for what cannot be folded (dropout on them)."""
         if self.table is None:
@@ -47,7 +52,7 @@ def project(
         return projected.reshape(*inputs.shape[:-1], kernel.shape[-1])
     if inputs.table is None:
         return lookup((kernel + bias).astype(dtype), inputs.tokens)
-    if inputs.vocab_size <= inputs.tokens.size:
+    if inputs.folds:
         return lookup(project(inputs.table, kernel, bias, dtype), inputs.tokens)
     return project(inputs.rows(), kernel, bias, dtype)
 

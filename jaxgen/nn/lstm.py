@@ -257,6 +257,8 @@ class LSTM(nn.Module):
             masks[1] = real_steps(len(steps), lengths)
         ends: list[LSTMCarry] = []
         hidden: Any = inputs
+        if self.bidirectional and isinstance(inputs, TokenInputs) and not inputs.folds:
+            hidden = inputs.rows()  # once for both: their gradient is then added up once too
         for index, size in enumerate(self.hidden_sizes):
             outputs: list[Array] = []
             for way, suffix in enumerate(ways):

@@ -10,6 +10,7 @@ Weight-drop changes the matrix before the backend sees it, so all have it; a bid
 one cuDNN call, and two runs a layer of the others. cuDNN does a stack in one call where its layers
 are of one size with nothing (dropout, residual) between them, else each layer in one. It cannot be
 vmapped, and JAX says so when it is tried: models trained side by side under `vmap` ask for `scan`.
+Rows that are padded at their end need no mask: all backends take the `lengths` of `jaxgen.nn.LSTM`.
 
 `auto` takes cuDNN where it can and the scan elsewhere. It never takes the Pallas kernel, which has
 been compiled for TPUs but not measured on one: ask for it with `backend="pallas"`.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny_classifier import bag_of_words, table_of, with_function
+from tiny_classifier import bag_of_words, table_of, tiny_settings, with_function
 
 from jaxgen.cli import shading
 from jaxgen.prediction.classifier import Classifier
@@ -270,6 +270,15 @@ def test_a_language_model_names_its_command(
     message = fail("predict", run, "good")
     assert f"{run} is of task language_model, which has no `jaxgen predict`" in message
     assert f"use `jaxgen generate {run}`" in message
+
+
+def test_a_classifier_names_its_command(fail: Fail, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr("jaxgen.saved.settings_of", lambda path: tiny_settings())
+    message = fail("generate", "here", "--prompt", "good")
+    assert message == (
+        "here is of task classifier, which has no `jaxgen generate`; use `jaxgen predict here`"
+    )
 
 
 def test_options_of_classifiers_mean_nothing_to_a_language_model(

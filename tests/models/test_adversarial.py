@@ -1,5 +1,6 @@
 """Adversarial training: the change by hand and by numerical differentiation, and its gradient."""
 
+from collections import namedtuple
 from functools import cache, partial
 
 import jax
@@ -18,7 +19,8 @@ from jaxgen.models.adversarial import (
 )
 from jaxgen.models.classifier import TextClassifier, classifier_loss
 from jaxgen.nn.inputs import real_steps
-from tests.models.test_classifier_model import Batch
+
+Batch = namedtuple("Batch", "tokens lengths labels weights")
 
 T, B, E, V, H = 5, 6, 3, 9, 4
 LENGTHS = jnp.asarray([5, 2, 3, 1, 4, 0], jnp.int32)

@@ -137,6 +137,25 @@ def test_folding_the_embedding_changes_nothing(vocab_size):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("vocab_size", [4, 40], ids=["folded", "gathered"])
+def test_tokens_read_in_both_directions_equal_their_vectors(vocab_size):
+    r = np.random.default_rng(1)
+    tokens = jnp.asarray(r.integers(0, vocab_size, (T, B)), jnp.int32)
+    table = jnp.asarray(r.normal(size=(vocab_size, D)), jnp.float32)
+    module = LSTM((H,), bidirectional=True, time_major=True)
+    params = jax.jit(module.init)(jax.random.key(0), table[tokens])
+
+    def total(table, lookup):
+        x = TokenInputs(tokens, table, vocab_size) if lookup else table[tokens]
+        outputs = module.apply(params, x)[1]
+        return (outputs * jnp.cos(jnp.arange(2.0 * H))).sum()
+
+    run = jax.jit(jax.value_and_grad(total), static_argnums=1)
+    ours, plain = run(table, True), run(table, False)
+    for a, b in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_one_hot_tokens_equal_one_hot_vectors():
     tokens = jnp.asarray([[0, 2, 1], [3, 3, 0]], jnp.int32)
     layer = LSTMLayer(H)
