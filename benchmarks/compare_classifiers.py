@@ -44,6 +44,7 @@ POOLED = ClassifierCase(
     bidirectional=True,
     pooling=("mean", "max"),
 )
+CASES = {"reference": REFERENCE, "pooled": POOLED}
 SMALL = ClassifierCase(
     B=4, H=5, E=3, V=50, rows=24, log_lengths=(1.5, 0.5), max_length=8, buckets=2
 )
@@ -210,12 +211,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.5, help="least length of one run")
     parser.add_argument("--minutes", type=float, default=90.0, help="cases not begun are left out")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--only", choices=("training", "predicting"), help="half of it")
     parser.add_argument("--quick", action="store_true", help="3 rounds of small epochs")
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes")
     args = parser.parse_args(arguments)
     args.deadline = time.monotonic() + 60 * args.minutes
-    cases = [REFERENCE, POOLED]
+    cases = [CASES[name] for name in args.cases]
     if args.quick:
         args.rounds, args.seconds = 3, 0.1
         cases = [dataclasses.replace(case, rows=4 * case.B) for case in cases]
