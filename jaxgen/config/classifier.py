@@ -38,6 +38,8 @@ class ClassifierConfig(Config):
     """Size of the token embedding; 0 feeds one-hot tokens to the first layer."""
     pooling: tuple[Pooling, ...] = ("mean", "max")
     """What is made of the hidden states: the last, their mean, maximum or attention, joined."""
+    pool_embedding: bool = False
+    """Also pool the embedded tokens, their mean and their maximum, past the LSTM."""
     dense_size: NonNegative = 0
     """Units of a ReLU layer before the output; 0: none."""
     masking: bool = True

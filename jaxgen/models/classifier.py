@@ -12,7 +12,7 @@ from jaxgen.models.adversarial import adversarial_loss, sigmoid_divergence, soft
 from jaxgen.nn.dropout import drop
 from jaxgen.nn.inputs import TokenInputs, real_steps
 from jaxgen.nn.lstm import LSTM
-from jaxgen.nn.pooling import Pooling
+from jaxgen.nn.pooling import Pooling, maximum, mean
 from jaxgen.types import Array, Float, Int, LossAux, PyTree, Sum
 
 Adversarial = Literal["virtual", "plain"]
@@ -38,6 +38,8 @@ class TextClassifier(nn.Module):
     bidirectional: bool = False
     pooling: tuple[str, ...] = ("last",)
     """See `jaxgen.nn.pooling`."""
+    pool_embedding: bool = False
+    """Also pool the embedded tokens, their mean and their maximum, past the LSTM."""
     multi_label: bool = False
     """Any number of labels may be true of a row: each logit is that of a sigmoid."""
     dense_size: int = 0
@@ -88,6 +90,7 @@ class TextClassifier(nn.Module):
             self.embedding = self.param("embedding", init, shape)
         self.pool = Pooling(self.pooling, self.bidirectional, name="pooling")
         size = self.hidden_sizes[-1] * (2 if self.bidirectional else 1) * len(self.pooling)
+        size += 2 * self.embedding_size if self.pool_embedding else 0
         kernel_init, zeros = nn.initializers.glorot_uniform(), nn.initializers.zeros
         if self.dense_size:
             self.dense_kernel = self.param("dense_kernel", kernel_init, (size, self.dense_size))
@@ -135,6 +138,9 @@ class TextClassifier(nn.Module):
         """Scores of the labels, float32, given what the first layer reads."""
         hidden = self.lstm(inputs, lengths=lengths, deterministic=deterministic)[1]
         pooled = self.pool(hidden, lengths)
+        if self.pool_embedding:
+            rows = inputs.rows() if isinstance(inputs, TokenInputs) else inputs
+            pooled = jnp.concatenate([pooled, mean(rows, lengths), maximum(rows, lengths)], axis=-1)
         if self.dropout and not deterministic:
             pooled = drop(pooled, self.make_rng("dropout"), self.dropout)
         if self.dense_size:
