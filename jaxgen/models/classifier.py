@@ -15,7 +15,7 @@ from jaxgen.nn.lstm import LSTM
 from jaxgen.nn.pooling import Pooling, maximum, mean
 from jaxgen.types import Array, Float, Int, LossAux, PyTree, Sum
 
-Adversarial = Literal["virtual", "plain"]
+Adversarial = Literal["none", "virtual", "plain"]
 
 
 class TextClassifier(nn.Module):
@@ -162,9 +162,9 @@ def classifier_loss(
     *,
     label_smoothing: float = 0.0,
     class_weights: Float[Array, "C"] | None = None,
-    adversarial_norm: float = 0.0,
+    adversarial: Adversarial = "none",
+    adversarial_norm: float = 5.0,
     adversarial_weight: float = 1.0,
-    adversarial: Adversarial = "virtual",
 ) -> tuple[Float[Array, ""], LossAux]:
     """Cross-entropy of the labels: of the softmax, or of a sigmoid each with `multi_label`.
 
@@ -178,12 +178,12 @@ def classifier_loss(
         label_smoothing: the share of the target that is spread over all labels evenly.
         class_weights: a weight of each class; the loss is the mean weighted by them,
             sum(w nll) / sum(w). With `multi_label` they weigh the labels of every row.
-        adversarial_norm: L2 norm, in standard deviations of the embedding, of the change of a whole
-            row's tokens at which the model is trained too; 0 for none.
-        adversarial_weight: times that second loss of each row, added to the first.
-        adversarial: what the second loss is. "virtual": how far the prediction moves,
-            KL(before || after), with no gradient through the one before; "plain": the first loss,
-            at the change.
+        adversarial: a second loss, at a small change of the embedded tokens. "virtual": how far the
+            prediction moves, KL(before || after), with no gradient through the one before; "plain":
+            the first loss, at the change.
+        adversarial_norm: L2 norm of the change of a whole row's tokens, in standard deviations of
+            the embedding.
+        adversarial_weight: times the second loss of each row, added to the first.
 
     Returns:
         The scalar to differentiate, in nats an example (with `multi_label`, an example and label),
@@ -197,11 +197,11 @@ def classifier_loss(
 
     Source: Miyato, Dai & Goodfellow (2017) for adversarial training.
     """
-    changing = adversarial_norm > 0 and key is not None
+    changing = adversarial != "none" and key is not None
     if changing and not model.embedding_size:
         raise UserError(
             "adversarial training changes embedded tokens, and `embedding_size` is 0; "
-            "set it, or set `adversarial_norm` to 0"
+            "set it, or set `adversarial` to none"
         )
     keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
     inputs = _apply(model, params, keys[0], TextClassifier.inputs, batch.tokens.T, key is None)

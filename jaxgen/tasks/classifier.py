@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,13 +31,13 @@ from jaxgen.models.classifier import (
 from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.prediction.classifier import Classifier, apply_of
 from jaxgen.tasks.classifier_evaluation import evaluate, show
-from jaxgen.tasks.task import Files, Saved, Task
+from jaxgen.tasks.task import Files, Saved, Task, tokenizer_of
 from jaxgen.training.from_settings import optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
-from jaxgen.training.seeds import SeedLayout, over_seeds
+from jaxgen.training.seeds import SeedLayout, backend_of_seeds, over_seeds
 from jaxgen.training.step import TrainState, init_state, make_train_step
 from jaxgen.training.trainable import Evaluation, Objective, Trainable
-from jaxgen.types import Array, PyTree, Sum
+from jaxgen.types import Array, Int, PyTree, Sum
 
 EVALUATION_ROWS = 64
 """Texts that are evaluated side by side."""
@@ -86,6 +86,10 @@ class LabelledRows(NamedTuple):
 
     rows: Ragged
     labels: Labels
+
+    def take(self, indexes: Int[np.ndarray, " K"]) -> "LabelledRows":
+        """Some of them."""
+        return LabelledRows(self.rows.take(indexes), self.labels[indexes])
 
 
 def open_data(experiment: ClassifierExperiment) -> LabelledCorpus:
@@ -142,16 +146,6 @@ def _pretrained_tokenizer(experiment: ClassifierExperiment, pretrained: Saved) -
     return tokenizer
 
 
-@lru_cache(maxsize=4)
-def _parsed(text: str) -> Tokenizer:
-    return Tokenizer.from_text(text)
-
-
-def tokenizer_of(files: Files) -> Tokenizer:
-    """The tokenizer among the files of a model."""
-    return _parsed(files["tokenizer.json"])
-
-
 def reader_of(experiment: ClassifierExperiment, files: Files) -> TextReader:
     """What turns texts into rows of tokens."""
     return TextReader(
@@ -195,7 +189,7 @@ def build(
     config, classes = experiment.training, Classes.of(files)
     reader, model = reader_of(experiment, files), build_model(experiment, files)
     if seeds is not None:
-        model = model.clone(backend="scan")
+        model = model.clone(backend=backend_of_seeds(model.backend))
     parts = {
         name: labelled_rows(reader, classes.labels, part)
         for name in ("train", "validation", "test")
@@ -217,9 +211,9 @@ def build(
         model,
         label_smoothing=config.label_smoothing,
         class_weights=class_weights(experiment, classes),
-        adversarial_norm=0.0 if config.adversarial == "none" else config.adversarial_norm,
+        adversarial=config.adversarial,
+        adversarial_norm=config.adversarial_norm,
         adversarial_weight=config.adversarial_weight,
-        adversarial="plain" if config.adversarial == "plain" else "virtual",
     )
 
     def first_state(key: Array) -> TrainState:
@@ -288,12 +282,14 @@ def _evaluation(
         over_runs=None if seeds is None else partial(over_seeds, layout=seeds),
     )
     lengths = bucket_lengths(held_out.rows.lengths, 4)
+    # One row of each padded length is enough to compile for all.
+    few = np.unique(np.searchsorted(lengths, held_out.rows.lengths), return_index=True)[1]
 
     def measure(part: LabelledRows, params: PyTree) -> dict[str, Sum]:
         batches = batches_by_length(*part, EVALUATION_ROWS, lengths)
         return sums(params, (), (batch for _, batch in batches))
 
-    return Evaluation(partial(measure, held_out), partial(measure, held_out))
+    return Evaluation(partial(measure, held_out.take(few)), partial(measure, held_out))
 
 
 def load(experiment: ClassifierExperiment, files: Files, params: PyTree) -> Classifier:
@@ -322,7 +318,6 @@ def recurrence(experiment: ClassifierExperiment) -> tuple[str, RecurrenceSpec]:
         B=experiment.training.batch_size,
         H=model.hidden_size,
         dtype=model.dtype,
-        mask=model.bidirectional and model.masking,
         cell=model.cell,
     )
     return model.backend, spec

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,10 @@ from jaxgen.generation.text import TextModel
 from jaxgen.models.decoding import initial_carry_of, step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
 from jaxgen.ops.backends import RecurrenceSpec
-from jaxgen.tasks.task import Files, Saved, Task
+from jaxgen.tasks.task import Files, Saved, Task, tokenizer_of
 from jaxgen.training.from_settings import optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
-from jaxgen.training.seeds import SeedLayout, over_seeds
+from jaxgen.training.seeds import SeedLayout, backend_of_seeds, over_seeds
 from jaxgen.training.step import TrainState, init_state, make_train_step
 from jaxgen.training.trainable import Evaluation, Objective, Sample, Trainable
 from jaxgen.types import Array, PyTree, Sum
@@ -71,7 +71,7 @@ def build(
     splits = encode_corpus(data, tokenizer, cache)
     model = build_model(experiment.model, tokenizer.vocab_size)
     if seeds is not None:
-        model = _for_seeds(model)
+        model = model.clone(backend=backend_of_seeds(model.backend))
     batches = TokenStream(
         splits.train,
         config.batch_size,
@@ -118,26 +118,6 @@ def build_model(config: LanguageModelConfig, vocab_size: int) -> LanguageModel:
 def init_params(model: LanguageModel, key: Array) -> PyTree:
     """Fresh parameters, nested dicts of arrays."""
     return jax.jit(model.init)(key, jnp.zeros((1, 1), jnp.int32))["params"]
-
-
-def _for_seeds(model: LanguageModel) -> LanguageModel:
-    if model.backend not in ("auto", "scan"):
-        raise UserError(
-            f"`model.backend` must be scan (or auto, which takes it) with `seeds`, got "
-            f"{model.backend}: only scan runs several models at once; set it, or train the seeds "
-            "one by one"
-        )
-    return model.clone(backend="scan")
-
-
-def tokenizer_of(files: Files) -> Tokenizer:
-    """The tokenizer among the files of a model."""
-    return _parsed(files["tokenizer.json"])
-
-
-@lru_cache(maxsize=4)
-def _parsed(text: str) -> Tokenizer:
-    return Tokenizer.from_text(text)
 
 
 def unit_of(tokenizer: Tokenizer) -> str:

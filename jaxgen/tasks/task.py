@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxgen.config import Experiment
+from jaxgen.data.tokenizers import Tokenizer
 from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.training.seeds import SeedLayout
 from jaxgen.training.trainable import Objective, Trainable
@@ -13,6 +15,16 @@ from jaxgen.types import PyTree
 
 Files = Mapping[str, str]
 """What a model needs beside its parameters, such as {"tokenizer.json": text}."""
+
+
+def tokenizer_of(files: Files) -> Tokenizer:
+    """The tokenizer among the files of a model."""
+    return _parsed(files["tokenizer.json"])
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str) -> Tokenizer:
+    return Tokenizer.from_text(text)
 
 
 class Saved(NamedTuple):

@@ -128,6 +128,16 @@ def seed_devices(devices: int | Literal["auto"], seeds: int) -> int:
     return devices
 
 
+def backend_of_seeds(backend: str) -> str:
+    """The backend that runs the models of several seeds; UserError where another is asked for."""
+    if backend not in ("auto", "scan"):
+        raise UserError(
+            f"`model.backend` must be scan (or auto, which takes it) with `seeds`, got {backend}: "
+            "only scan runs several models at once; set it, or train the seeds one by one"
+        )
+    return "scan"
+
+
 def make_seed_layout(seeds: int, devices: int, vmap: bool | None = None) -> SeedLayout:
     """A layout of so many seeds over the first `devices` devices."""
     return SeedLayout(make_layout(devices).mesh, seeds, vmap)

@@ -197,7 +197,7 @@ def test_a_larger_embedding_is_no_shelter():
         "embedding": 8.0 * params["embedding"],
         "lstm": {"layer_0": {**layer, "input_kernel": layer["input_kernel"] / 8.0}},
     }
-    loss = jax.jit(partial(classifier_loss, model, adversarial_norm=2.0))
+    loss = jax.jit(partial(classifier_loss, model, adversarial="virtual", adversarial_norm=2.0))
     ours, theirs = (
         loss(params=p, carry=(), batch=batch(), key=jax.random.key(0))[0] for p in (params, other)
     )
@@ -207,10 +207,10 @@ def test_a_larger_embedding_is_no_shelter():
 def test_without_a_key_there_is_none_and_without_an_embedding_it_is_refused():
     model, params, _ = classifier()
     plain = classifier_loss(model, params, (), batch())[0]
-    assert classifier_loss(model, params, (), batch(), adversarial_norm=2.0)[0] == plain
+    assert classifier_loss(model, params, (), batch(), adversarial="virtual")[0] == plain
     with pytest.raises(
-        UserError, match=r"`embedding_size` is 0; set it, or set `adversarial_norm`"
+        UserError, match=r"`embedding_size` is 0; set it, or set `adversarial` to none"
     ):
         classifier_loss(
-            TextClassifier(V, 2, H), {}, (), batch(), jax.random.key(0), adversarial_norm=2.0
+            TextClassifier(V, 2, H), {}, (), batch(), jax.random.key(0), adversarial="virtual"
         )

@@ -298,7 +298,7 @@ def test_two_devices_make_the_update_of_one():
 @pytest.mark.slow
 def test_seeds_side_by_side_equal_one_by_one():
     model, params = made(embedding_size=5, dropout=0.5)
-    loss_fn = partial(classifier_loss, model, adversarial_norm=1.0)
+    loss_fn = partial(classifier_loss, model, adversarial="virtual", adversarial_norm=1.0)
     batch, keys = batch_of(), jax.random.split(jax.random.key(3), 2)
     two = jax.tree.map(lambda p: jnp.stack([p, 0.5 * p]), params)
     step = lambda params, key: jax.grad(loss_fn, has_aux=True)(params, (), batch, key)  # noqa: E731

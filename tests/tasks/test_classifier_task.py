@@ -184,8 +184,10 @@ def test_rare_classes_weigh_more(tmp_path: Path) -> None:
 def test_several_labels_at_once(tmp_path: Path) -> None:
     path = tmp_path / "tags.jsonl"
     rows = [
-        {"text": f"{'good ' * (n % 2)}{'short ' * (n % 3 == 0)}film {n % 7}",
-         "label": ["praise"] * (n % 2) + ["length"] * (n % 3 == 0)}
+        {
+            "text": f"{'good ' * (n % 2)}{'short ' * (n % 3 == 0)}film {n % 7}",
+            "label": ["praise"] * (n % 2) + ["length"] * (n % 3 == 0),
+        }
         for n in range(48)
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
