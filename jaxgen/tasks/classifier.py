@@ -89,7 +89,8 @@ class LabelledRows(NamedTuple):
 
     def take(self, indexes: Int[np.ndarray, " K"]) -> "LabelledRows":
         """Some of them."""
-        return LabelledRows(self.rows.take(indexes), self.labels[indexes])
+        labels = None if self.labels is None else self.labels[indexes]
+        return LabelledRows(self.rows.take(indexes), labels)
 
 
 def open_data(experiment: ClassifierExperiment) -> LabelledCorpus:

@@ -1,4 +1,4 @@
-"""A classifier from settings to figures: trained, resumed, begun from a language model, exported."""
+"""A classifier from settings to figures: trained, resumed, begun from another run, exported."""
 
 import json
 from pathlib import Path
@@ -209,7 +209,7 @@ def test_settings_survive_their_file() -> None:
         model={"pooling": ("attention",)}, tokenizer={"vocab_size": None}
     )
     assert parse_toml(to_toml(experiment), "kept") == experiment
-    with pytest.raises(ValueError, match="needs `model.embedding_size`"):
+    with pytest.raises(ValueError, match=r"needs `model\.embedding_size`"):
         ClassifierExperiment(model={"embedding_size": 0}, training={"adversarial": "virtual"})
     with pytest.raises(ValueError, match="each once"):
         ClassifierExperiment(model={"pooling": ("mean", "mean")})
