@@ -121,7 +121,7 @@ def test_each_row_comes_once_an_epoch(
         for tokens, length, weight in zip(batch.tokens, batch.lengths, batch.weights, strict=True):
             assert weight in (0, 1)
             number = int(tokens[0])
-            assert length == (lengths[number - 1] if weight else 1)
+            assert length == (lengths[number - 1] if weight else 0)
             assert tokens.tolist() == [number] * length + [0] * (len(tokens) - length)
         assert not batch.tokens[~real].any()
         assert not batch.labels[~real].any()
@@ -260,9 +260,9 @@ def test_labels_of_several_classes_and_none() -> None:
     assert isinstance(source, BatchSource)
 
 
-def test_an_empty_row_is_one_token() -> None:
+def test_an_empty_row_is_real_and_has_no_tokens() -> None:
     batch = BucketedRows(numbered([0, 3]), None, 2, (1, 3)).read(0, 0, 1)
-    assert sorted(batch.lengths[0]) == [1, 3]
+    assert sorted(batch.lengths[0]) == [0, 3]
     assert batch.weights.tolist() == [[1, 1]]
 
 
@@ -278,12 +278,12 @@ def test_evaluation_reads_each_row_once_in_its_bucket(
         number, length = len(indexes), batch.tokens.shape[1]
         assert batch.tokens.shape[0] == size
         assert batch.weights.tolist() == [1] * number + [0] * (size - number)
-        assert (batch.lengths[number:] == 1).all()
+        assert not batch.lengths[number:].any()
         assert not batch.tokens[number:].any()
         assert (found[indexes] == -1).all()
         found[indexes] = batch.labels[:number]
         for index, tokens, own in zip(indexes.tolist(), batch.tokens, batch.lengths, strict=False):
             assert length == min(p for p in padded if p >= lengths[index])
-            assert own == max(lengths[index], 1)
+            assert own == lengths[index]
             assert tokens.tolist() == rows.row(index).tolist() + [0] * (length - lengths[index])
     np.testing.assert_array_equal(found, labels)
