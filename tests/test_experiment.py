@@ -202,8 +202,8 @@ def test_another_corpus_under_a_resumed_run(tmp_path: Path) -> None:
 
 
 def test_evaluation_options_of_another_task(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"no option `threshold`; it has `protocol`"):
-        evaluate(run, threshold=0.7)
+    with pytest.raises(UserError, match=r"no option `sharpness`; it has `protocol`"):
+        evaluate(run, sharpness=0.7)
     other = dataclasses.replace(TASKS["language_model"], evaluate_options=("threshold",))
     monkeypatch.setitem(TASKS, "classifier", other)
     message = r"\(--threshold\) is for task classifier, and this model is of task language_model"

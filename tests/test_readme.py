@@ -4,13 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+from tiny_classifier import tiny_classifier
 from tiny_run import write_config
 
 import jaxgen
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-FIRST, SECOND = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+FIRST, CLASSIFY, SECOND = re.findall(r"```python\n(.*?)```", README, flags=re.S)
 
 
 def test_ten_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,6 +28,13 @@ def test_ten_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.warns(UserWarning, match="outside the vocabulary"):
         exec(FIRST, {})
     assert [(ROOT / path).is_file() for path in asked] == [True]
+
+
+def test_classifying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands, with a tiny model in the place of the trained one."""
+    monkeypatch.setattr(jaxgen, "load", lambda run: tiny_classifier())
+    with pytest.warns(UserWarning, match="no token that the model knows"):
+        exec(CLASSIFY, {"jaxgen": jaxgen})
 
 
 def test_a_model_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:

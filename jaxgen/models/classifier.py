@@ -334,7 +334,7 @@ def depths_of(params: PyTree) -> PyTree:
     layers = {name: int(name.split("_")[1]) for name in params["lstm"]}
     last = max(layers.values())
 
-    def depth(path: tuple[Any, ...], _: Array) -> int:
+    def depth(path: tuple[Any, ...], _: Any) -> int:
         names = [key.key for key in path]
         if names[0] == "embedding":
             return last + 2
