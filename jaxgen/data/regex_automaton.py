@@ -49,8 +49,8 @@ def regex_automaton(expression: str) -> CharacterAutomaton:
         said = first_line(error)
         raise UserError(
             "`regex` must be a regular expression without look-around, back-references, word "
-            f"boundaries, `^` and `$` (it matches the whole text), got {expression!r} ({said}); mend it, or write "
-            "a backslash before a character that stands for itself"
+            f"boundaries, `^` and `$` (it matches the whole text), got {expression!r} ({said}); "
+            "mend it, or write a backslash before a character that stands for itself"
         ) from error
     if found.empty():
         raise UserError(f"`regex` must match some text, got {expression!r}, which matches none")

@@ -61,7 +61,7 @@ def make_automaton(transitions: Any, accepting: Any, end_token: int | None = Non
             "the automaton accepts no text of this vocabulary: no accepting state can be reached "
             "from the start"
         )
-    stuck = (table < 0).all(axis=1)
+    stuck = np.asarray((table < 0).all(axis=1))
     if end_token is not None:
         table, classes = _end(table, classes, done, end_token, stuck if beyond else None)
         stuck &= ~done

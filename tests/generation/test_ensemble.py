@@ -17,7 +17,7 @@ from jaxgen.errors import UserError
 from jaxgen.generation.beam import beam_search
 from jaxgen.generation.ensemble import ensemble, ensemble_carry, ensemble_of, ensemble_of_carry
 from jaxgen.generation.generate import generate
-from jaxgen.generation.guidance import GuidedInitialCarry, Guidance, guided
+from jaxgen.generation.guidance import Guidance, GuidedInitialCarry, guided
 from jaxgen.generation.score import score
 from jaxgen.models.decoding import initial_carry_of, step_fn_of
 from jaxgen.models.language_model import LanguageModel
@@ -148,9 +148,8 @@ def test_changed_weights_do_not_retrace():
 def test_guidance_and_ensembles_compose_either_way(order):
     """Both are sums of log-probabilities, so that their order makes no difference."""
     model = LanguageModel(vocab_size=V, hidden_size=8, num_labels=3)
-    params = jax.vmap(lambda key: model.init(key, jnp.asarray(TEXT))["params"])(
-        jax.random.split(jax.random.key(0), 2)
-    )
+    init = jax.vmap(lambda key: model.init(key, jnp.asarray(TEXT))["params"])
+    params = jax.jit(init)(jax.random.split(jax.random.key(0), 2))
     params["label_gates"] = 3 * jax.random.normal(jax.random.key(1), (2, 3, 32))
     run, first = step_fn_of(model), initial_carry_of(model)
     weights, strength = np.array([0.75, 0.5]), np.array([2.0, 0.5], np.float32)
@@ -160,7 +159,9 @@ def test_guidance_and_ensembles_compose_either_way(order):
     def logprobs(member, labels):
         of = jax.tree.map(lambda x: x[member], params)
         labels = jnp.asarray(labels, jnp.int32)
-        return log_softmax(model.apply({"params": of}, jnp.asarray(TEXT), first(of, 2, labels))[1])
+        return log_softmax(
+            jax.jit(model.apply)({"params": of}, jnp.asarray(TEXT), first(of, 2, labels))[1]
+        )
 
     joined = 0.0
     for member in range(2):
@@ -206,8 +207,8 @@ def test_models_that_do_not_fit_together_are_named():
         generate(pair, (MEMBERS[0], small), carry, PROMPT, None, 0, max_new_tokens=2)
     with pytest.raises(UserError, match="as many sets of parameters and carries, got 1"):
         generate(pair, (MEMBERS[0],), carry, PROMPT, None, 0, max_new_tokens=2)
+    few = ensemble_carry(initial, STACKED, 2)._replace(weights=jnp.ones((2, 2)))
     with pytest.raises(UserError, match="needs as many weights a row, got 2"):
-        few = ensemble_carry(initial, STACKED, 2)._replace(weights=jnp.ones((2, 2)))
         generate(ensemble(lstm_step), STACKED, few, PROMPT, None, 0, max_new_tokens=2)
     with pytest.raises(UserError, match="at least one step function"):
         ensemble_of([])
