@@ -98,22 +98,22 @@ def over_tokens(
         UserError: as `make_automaton`.
     """
     table, done = _checked(transitions, accepting)
-    size = len(table)
-    table = np.concatenate([table, np.full((1, 256), -1, np.int32)])  # of -1, too
-    parts = []
+    size, parts = len(table), []
+    # The states after each byte, with a place at the end that answers for -1.
+    after = np.concatenate([table, np.full((1, 256), -1, np.int32)]).T.copy()
     for after_word in (False, True):
-        texts, words = zip(*tokenizer.token_texts(after_word), strict=True)
-        codes = np.full((len(texts), max(map(len, texts))), -1, np.int16)
-        for row, text in zip(codes, texts, strict=True):
-            row[: len(text)] = np.frombuffer(text, np.uint8)
-        codes[list(tokenizer.special_ids)] = -1
-        states = np.repeat(np.arange(size, dtype=np.int32)[:, None], len(texts), axis=1)
-        for code in codes.T:
-            read = code >= 0
-            states[:, read] = table[states[:, read], code[read]]
-        states[:, codes[:, 0] < 0] = -1
-        parts.append(np.where(states < 0, -1, states + size * np.array(words, np.int32)))
-    return make_automaton(np.concatenate(parts), np.tile(done, 2), end_token)
+        texts = tokenizer.token_texts(after_word)
+        states = np.full((len(texts), size), -1, np.int32)
+        for token, (text, word) in enumerate(texts):
+            if text and token not in tokenizer.special_ids:
+                state = np.arange(size)
+                for code in text:
+                    state = after[code][state]
+                states[token] = np.where(state < 0, -1, state + size * word)
+        parts.append(states.T)
+        if not any(word for _, word in texts):  # no blanks: one part tells all
+            break
+    return make_automaton(np.concatenate(parts), np.tile(done, len(parts)), end_token)
 
 
 def without_dead_ends(table: Int[np.ndarray, "S C"], done: Bool[np.ndarray, "S"]) -> np.ndarray:
@@ -154,8 +154,11 @@ def reached(table: Int[np.ndarray, "S C"]) -> np.ndarray:
 
 def _compress(table: Int[np.ndarray, "S V"]) -> tuple[np.ndarray, np.ndarray]:
     """The different columns, and which of them each token has."""
-    columns, classes = np.unique(np.ascontiguousarray(table.T), axis=0, return_inverse=True)
-    return np.ascontiguousarray(columns.T), classes.reshape(-1).astype(np.int32)
+    kinds: dict[bytes, int] = {}
+    columns = np.ascontiguousarray(table.T)
+    classes = [kinds.setdefault(column.tobytes(), len(kinds)) for column in columns]
+    _, first = np.unique(classes, return_index=True)
+    return np.ascontiguousarray(table[:, first]), np.array(classes, np.int32)
 
 
 def _edges(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

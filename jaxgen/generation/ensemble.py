@@ -9,6 +9,8 @@ Negative weights of a product make a model an anti-expert (DExperts: Liu et al.,
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +37,12 @@ class EnsembleCarry(NamedTuple):
     """They ride along unchanged."""
 
 
+class _Members(NamedTuple):
+    """Parameters of the models of an ensemble, each by itself."""
+
+    params: tuple[PyTree, ...]
+
+
 @dataclass(frozen=True)
 class EnsembleStep:
     """`ensemble(function)`: one model with M sets of parameters, stacked on axis 0."""
@@ -47,6 +55,8 @@ class EnsembleStep:
     ) -> tuple[EnsembleCarry, Float[Array, "B *T V"]]:
         """One step, or one pass over a prompt with its mask."""
         carries, weights = carry
+        if isinstance(params, _Members):
+            return self._one_by_one(params.params, carry, tokens)
         _check_count(jax.tree.leaves(params)[0].shape[0], weights)
 
         def member(params: PyTree, carry: PyTree) -> tuple[PyTree, Array]:
@@ -57,9 +67,30 @@ class EnsembleStep:
         logits = _join(self.mode, jnp.swapaxes(logits, 0, 1), weights)
         return EnsembleCarry(jax.tree.map(_rows_first, after), weights), logits
 
+    def _one_by_one(
+        self, members: tuple[PyTree, ...], carry: EnsembleCarry, tokens: Int[Array, "B"]
+    ) -> tuple[EnsembleCarry, Float[Array, "B V"]]:
+        carries, weights = carry
+        _check_count(len(members), weights)
+        outputs = [
+            self.function(params, jax.tree.map(partial(_member, index=index), carries), tokens)
+            for index, params in enumerate(members)
+        ]
+        after, logits = jax.tree.map(lambda *xs: jnp.stack(xs), *outputs)
+        after = EnsembleCarry(jax.tree.map(_rows_first, after), weights)
+        return after, _join(self.mode, jnp.swapaxes(logits, 0, 1), weights)
+
     def prepare(self, params: PyTree) -> PyTree:
-        """The parameters of each model as its own loop wants them, stacked again."""
-        return jax.vmap(lambda params: prepared(self.function, params))(params)
+        """The parameters of each model as its own loop wants them.
+
+        On a CPU they are taken apart: it multiplies several matrices one by one in any case, and
+        faster where they do not have to be cut out of one array.
+        """
+        if jax.default_backend() != "cpu":
+            return jax.vmap(partial(prepared, self.function))(params)
+        count = jax.tree.leaves(params)[0].shape[0]
+        members = (jax.tree.map(itemgetter(index), params) for index in range(count))
+        return _Members(tuple(prepared(self.function, member) for member in members))
 
 
 @dataclass(frozen=True)
@@ -164,8 +195,6 @@ def ensemble_carry(
     count = jax.tree.leaves(params)[0].shape[0]
     weights = _row_weights(weights, batch_size, count, mode)
     carries = jax.vmap(lambda params: initial_carry(params, batch_size, condition))(params)
-    if not jax.tree.leaves(carries):  # a model without a state
-        return EnsembleCarry(carries, weights)
     return EnsembleCarry(jax.tree.map(_rows_first, carries), weights)
 
 
@@ -178,6 +207,11 @@ def ensemble_of_carry(
 
 def _join(mode: str, logits: Float[Array, "B M *T V"], weights: Float[Array, "B M"]) -> Array:
     return _JOIN[mode](logits, weights)
+
+
+def _member(x: Array, index: int) -> Array:
+    """[B, M, ...] -> [B, ...] of one model; what all share stays."""
+    return x[:, index] if jnp.ndim(x) else x
 
 
 def _rows_first(x: Array) -> Array:

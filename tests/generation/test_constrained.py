@@ -223,6 +223,7 @@ def test_another_automaton_of_the_same_size_does_not_retrace_as_a_parameter():
     assert constrained(counted, TURNS) != constrained(counted, other)
 
 
+@pytest.mark.slow
 def test_it_composes_with_guidance_and_ensembles_and_transformations():
     """Guidance of an ensemble, constrained: all three in one carry, by rows."""
     stacked = jax.tree.map(lambda x: jnp.stack([x, x[::-1]]), PARAMS)

@@ -85,6 +85,17 @@ def test_one_model_with_all_the_weight_is_that_model(mode):
     np.testing.assert_allclose(found.logprobs, wanted.logprobs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["product", "average"])
+def test_prepared_parameters_give_the_same_step(mode):
+    """Loops take models apart on a CPU; the stacked parameters say the same."""
+    run, carry, tokens = ensemble(lstm_step, mode), carry_of(mode), jnp.asarray(TEXT[:, 0])
+    step = jax.jit(lambda params, carry: run(params, carry, tokens))
+    stacked, apart = step(STACKED, carry), step(run.prepare(STACKED), carry)
+    assert jax.tree.structure(stacked) == jax.tree.structure(apart)
+    for one, other in zip(jax.tree.leaves(stacked), jax.tree.leaves(apart), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
 def test_a_row_alone_is_the_same_row_in_a_batch():
     keys = jax.random.split(jax.random.key(0), 2)
     run, carry = ensemble(lstm_step), carry_of("product")
@@ -144,6 +155,7 @@ def test_changed_weights_do_not_retrace():
     assert counts[0] == counts[1] == counts[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["guided ensemble", "ensemble of guided"])
 def test_guidance_and_ensembles_compose_either_way(order):
     """Both are sums of log-probabilities, so that their order makes no difference."""
