@@ -12,11 +12,23 @@ if TYPE_CHECKING:
     from jaxgen.experiment import export as export
     from jaxgen.experiment import load as load
     from jaxgen.experiment import train as train
+    from jaxgen.generation.automata import make_automaton as make_automaton
     from jaxgen.generation.beam import beam_search as beam_search
+    from jaxgen.generation.constrained import constrained as constrained
+    from jaxgen.generation.constrained import constrained_carry as constrained_carry
+    from jaxgen.generation.ensemble import ensemble as ensemble
+    from jaxgen.generation.ensemble import ensemble_carry as ensemble_carry
+    from jaxgen.generation.ensemble import ensemble_of as ensemble_of
+    from jaxgen.generation.ensemble import ensemble_of_carry as ensemble_of_carry
     from jaxgen.generation.generate import generate as generate
+    from jaxgen.generation.guidance import guided as guided
+    from jaxgen.generation.guidance import guided_carry as guided_carry
+    from jaxgen.generation.guidance import mixture as mixture
+    from jaxgen.generation.guidance import mixture_carry as mixture_carry
     from jaxgen.generation.sampling import SamplingParams as SamplingParams
     from jaxgen.generation.score import score as score
     from jaxgen.generation.text import TextModel as TextModel
+    from jaxgen.generation.utf8 import utf8_automaton as utf8_automaton
     from jaxgen.prediction.classifier import Classifier as Classifier
     from jaxgen.prediction.predictions import Prediction as Prediction
     from jaxgen.training.step import init_state as init_state
@@ -38,14 +50,26 @@ _DEFINED_IN = {
     "TextModel": "generation.text",
     "UserError": "errors",
     "beam_search": "generation.beam",
+    "constrained": "generation.constrained",
+    "constrained_carry": "generation.constrained",
+    "ensemble": "generation.ensemble",
+    "ensemble_carry": "generation.ensemble",
+    "ensemble_of": "generation.ensemble",
+    "ensemble_of_carry": "generation.ensemble",
     "evaluate": "experiment",
     "export": "experiment",
     "generate": "generation.generate",
+    "guided": "generation.guidance",
+    "guided_carry": "generation.guidance",
     "init_state": "training.step",
     "load": "experiment",
+    "make_automaton": "generation.automata",
     "make_train_step": "training.step",
+    "mixture": "generation.guidance",
+    "mixture_carry": "generation.guidance",
     "score": "generation.score",
     "train": "experiment",
+    "utf8_automaton": "generation.utf8",
 }
 
 __all__ = [
@@ -60,15 +84,27 @@ __all__ = [
     "UserError",
     "__version__",
     "beam_search",
+    "constrained",
+    "constrained_carry",
+    "ensemble",
+    "ensemble_carry",
+    "ensemble_of",
+    "ensemble_of_carry",
     "evaluate",
     "export",
     "generate",
+    "guided",
+    "guided_carry",
     "init_state",
     "load",
+    "make_automaton",
     "make_train_step",
+    "mixture",
+    "mixture_carry",
     "nn",
     "score",
     "train",
+    "utf8_automaton",
 ]
 
 

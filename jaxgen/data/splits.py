@@ -57,7 +57,7 @@ def apportion(sizes: Sequence[int], share: float, most: Sequence[int]) -> list[i
     counts = [min(int(quota), bound) for quota, bound in zip(quotas, most, strict=True)]
     missing = round(sum(sizes) * exact) - sum(counts)
     order = sorted(range(len(sizes)), key=lambda index: int(quotas[index]) - quotas[index])
-    able = [index for index in order if counts[index] < min(most[index], quotas[index])]
+    able = [i for i in order if counts[i] < most[i] and counts[i] < quotas[i]]
     for index in able[: max(missing, 0)]:
         counts[index] += 1
     return counts
