@@ -167,7 +167,7 @@ def compare(
             spread = Spread.of(seconds[contestant.name] if final else trial[contestant.name])
             facts = contestant.facts() if final else {"options": contestant.options}
             if final and training:
-                facts["losses"] = contestant.call("losses", steps=LOSSES)
+                facts["losses"] = contestant.call("losses", steps=min(LOSSES, len(case.plan)))
             figures = costs.figures(cost, case.tokens, spread.median * units, ceilings)
             rows.append(
                 {
