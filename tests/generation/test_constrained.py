@@ -147,6 +147,7 @@ def test_generated_texts_are_legal_and_their_log_probabilities_those_of_the_rest
     assert len(seen) > 4
 
 
+@pytest.mark.slow
 def test_beams_end_by_the_automaton():
     """They are the best of all texts that it accepts."""
     texts = [(0, 1) * count + (2, V) for count in range(3)]

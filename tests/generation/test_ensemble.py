@@ -108,6 +108,7 @@ def test_a_row_alone_is_the_same_row_in_a_batch():
         assert out.tokens[0].tolist() == whole.tokens[row].tolist()
 
 
+@pytest.mark.slow
 def test_beams_choose_by_all_models():
     carry = carry_of("average")
     run = ensemble(lstm_step, "average")

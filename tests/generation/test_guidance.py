@@ -114,6 +114,7 @@ def test_a_row_alone_is_the_same_row_in_a_batch():
         np.testing.assert_allclose(alone.logprobs[0], whole.logprobs[row], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_generated_log_probabilities_are_scores_also_where_a_text_goes_on():
     """In two calls, and read from a prompt in one pass."""
     labels, weights = MIXTURES[1]
@@ -163,6 +164,7 @@ def test_changed_labels_and_weights_do_not_retrace():
     assert run[0] == run[1] == run[2]
 
 
+@pytest.mark.slow
 def test_it_passes_jit_vmap_and_shard_map():
     labels, weights = (
         np.array(MIXTURES[1][0], np.int32)[:2],

@@ -119,6 +119,7 @@ def test_the_virtual_change_is_the_first_eigenvector_of_the_hessian():
     np.testing.assert_allclose(row_norms(change), [1] * 5 + [0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_virtual_change_moves_the_prediction_more_than_random_ones():
     """In every row, against the mean of 200 random changes of the same norm.
 

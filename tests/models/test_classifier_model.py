@@ -275,6 +275,7 @@ def test_a_batch_of_fillers_alone_is_no_loss():
     assert loss == aux.weight == aux.sums["nll"].total == 0
 
 
+@pytest.mark.slow
 def test_two_devices_make_the_update_of_one():
     """With classes and fillers spread unevenly over them."""
     model, params = made(embedding_size=5)
@@ -321,7 +322,8 @@ def test_every_dropout_acts_only_with_a_key():
         assert "random" not in str(jax.make_jaxpr(loss)()), rate
 
 
-@pytest.mark.parametrize("tied", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("tied", [False, True])
 def test_a_language_model_begins_a_classifier(tied):
     """Its states are then the classifier's: seen through an output that changes nothing."""
     options = {"embedding_size": 5, "num_layers": 1 if tied else 2}

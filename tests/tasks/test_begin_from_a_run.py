@@ -65,6 +65,7 @@ def test_it_begins_with_the_parameters(
     assert describe(tmp_path / "run")["settings"]["model.pretrained"] == start
 
 
+@pytest.mark.slow
 def test_all_seeds_begin_with_them(made: Path, tmp_path: Path) -> None:
     train(standing(made), out=tmp_path / "seeds", seeds=2)
     for seed in (0, 1):

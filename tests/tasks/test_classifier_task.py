@@ -99,6 +99,7 @@ def test_other_files_are_measured_though_they_hold_one_class_only(
         evaluate(run, split="train", baselines=True)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path: Path) -> None:
     files = write_reviews(tmp_path)
     whole = settings(files, training={"max_steps": 9})
@@ -118,6 +119,7 @@ def test_seeds_train_together(tmp_path: Path) -> None:
     assert alone.best == pytest.approx(results[0].best, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_it_begins_with_a_language_model(tmp_path: Path) -> None:
     files = write_reviews(tmp_path)
     lm = LanguageModelExperiment(
@@ -181,6 +183,7 @@ def test_rare_classes_weigh_more(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.asarray(weights), [40 / (2 * 30), 40 / (2 * 10)], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_several_labels_at_once(tmp_path: Path) -> None:
     path = tmp_path / "tags.jsonl"
     rows = [

@@ -291,6 +291,7 @@ def test_interrupted_within_a_row_its_matrix_is_kept(
     jax.tree.map(np.testing.assert_array_equal, last(tmp_path), last(run))
 
 
+@pytest.mark.slow
 def test_two_devices_make_the_same_steps(run: Path, tmp_path: Path) -> None:
     """The filling rows lie on one device only, and the mean is over the real ones."""
     train(settings(averaging="ema", devices=2), out=tmp_path)
