@@ -129,7 +129,7 @@ def test_torch_trains_the_same(case: ClassifierCase, packed: bool, mkldnn: bool)
 @pytest.mark.slow
 @pytest.mark.peers("torch")
 @pytest.mark.parametrize("variant", ["packed", "padded", "exact", "traced"])
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore")  # of PyTorch: its tracing is deprecated, and warns
 def test_torch_predicts_the_same(case: ClassifierCase, variant: str) -> None:
     from benchmarks.peers.torch_classifier import TorchPrediction
 
