@@ -47,6 +47,7 @@ def evaluate(
     temperature = options.get("temperature", settings.temperature)
     check_threshold(options.get("threshold"), labels)
     check_temperature(temperature)
+    pictures = None if options.get("plots") is None else _made(Path(options["plots"]))
     part = getattr(data, options["split"])
     if options.get("baselines") and part is data.train:
         raise UserError(
@@ -65,13 +66,25 @@ def evaluate(
         }
     if options.get("baselines"):
         figures["baselines"] = _baselines(classifier, data, options["split"])
-    if options.get("plots") is not None:
+    if pictures is not None:
         shown = {"threshold": threshold, "temperature": temperature}
         if "chosen_on_validation" in figures:
             shown["temperature"] = figures["chosen_on_validation"]["temperature"]
-        paths = plot_classification(Path(options["plots"]), true, logits, labels.names, **shown)
+        paths = plot_classification(pictures, true, logits, labels.names, **shown)
         figures["plots"] = [str(path) for path in paths]
     return figures
+
+
+def _made(directory: Path) -> Path:
+    """The directory, made where it is missing."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"`plots` must be a directory that can be written, got {directory}: {error.strerror}; "
+            "choose another"
+        ) from error
+    return directory
 
 
 def _chosen(classifier: Classifier, part: LabelledTexts) -> dict[str, float]:

@@ -74,6 +74,19 @@ def test_a_run_is_trained_measured_and_described(run: Path) -> None:
     assert any("examples_per_second" in row for row in rows)
 
 
+def test_pictures_go_into_a_directory_that_is_made(run: Path, tmp_path: Path) -> None:
+    figures = evaluate(run, plots=tmp_path / "new" / "pictures")
+    assert sorted(Path(path).name for path in figures["plots"]) == [
+        "calibration.png",
+        "confusion.png",
+        "roc.png",
+    ]
+    assert all(Path(path).stat().st_size for path in figures["plots"])
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="`plots` must be a directory"):
+        evaluate(run, plots=tmp_path / "file")
+
+
 def test_a_loaded_run_and_its_export_predict_alike(run: Path, tmp_path: Path) -> None:
     export(run, tmp_path / "export")
     texts = ["the film was good 1", "the film was the film was bad 2"]
