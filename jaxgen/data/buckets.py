@@ -101,7 +101,7 @@ class BucketOrder:
             raise ValueError(f"blocks of {block} batches, {accumulate_steps} a step")
         buckets = _bucket_of(lengths, padded_lengths)
         self._seed, self._block = seed, block
-        self._batch_size, self._accumulate = batch_size, accumulate_steps
+        self._batch_size = batch_size
         self._members = [np.flatnonzero(buckets == k) for k in range(buckets.max() + 1)]
         self._batches: list[int] = []
         left = 0

@@ -50,7 +50,8 @@ def report(
         `accuracy_interval`; `label_accuracy` if multi-label; `f1_macro`, `f1_micro`,
         `f1_weighted`; `nll` in nats; `ece` over 15 bins; `brier`; `auc` of class 1
         where there are two, else `auc_macro`, the mean over the classes that have one;
-        `majority_accuracy`; `per_class`: name -> precision, recall, f1, support, auc; `confusion`.
+        `majority_accuracy`; `per_class`: name -> precision, recall, f1, support, auc; `confusion`;
+        `reliability`, the bins of the ECE.
         An AUC is None where it is undefined; nothing is ever NaN.
 
     Raises:
@@ -70,6 +71,7 @@ def report(
     confusion = confusion_matrix(labels, predicted, len(names))
     areas = [curve and curve.auc for curve in roc_curves(labels, probabilities)]
     known = [area for area in areas if area is not None]
+    calibration = reliability(labels, probabilities)
     binary = not multi_label and len(names) == 2
     per_class = class_figures(confusion)
     return {
@@ -78,7 +80,7 @@ def report(
         "accuracy_interval": list(accuracy_interval(right, len(labels))),
         **{k: v for k, v in figures_from_confusion(confusion).items() if k != "accuracy"},
         "nll": nll_of_logits(labels, logits, temperature=temperature),
-        "ece": reliability(labels, probabilities).ece,
+        "ece": calibration.ece,
         "brier": brier(labels, probabilities),
         **(
             {"auc": areas[1]}
@@ -97,4 +99,5 @@ def report(
             for c, name in enumerate(names)
         },
         "confusion": confusion.tolist(),
+        "reliability": {name: x.tolist() for name, x in calibration._asdict().items()},
     }

@@ -114,9 +114,11 @@ def reliability_table(found: Reliability) -> str:
 
 
 def report_tables(report: dict[str, Any], width: int = 100) -> str:
-    """The tables of a `classification_report.report`: its classes, then its confusion matrix."""
+    """The tables of a `classification_report.report`: its classes, confusions and bins."""
+    bins = Reliability(**{name: np.asarray(x) for name, x in report["reliability"].items()})
     names = list(report["per_class"])
     return (
         f"{class_table(report['per_class'])}\n\n"
-        f"{confusion_table(report['confusion'], names, width)}"
+        f"{confusion_table(report['confusion'], names, width)}\n\n"
+        f"{reliability_table(bins)}"
     )
