@@ -306,7 +306,6 @@ def recurrence(experiment: LanguageModelExperiment) -> tuple[str, RecurrenceSpec
         H=model.hidden_size,
         dtype=model.dtype,
         resets=experiment.data.reset_documents,
-        conditioned=model.num_labels > 0,
         cell=model.cell,
     )
     return model.backend, spec
