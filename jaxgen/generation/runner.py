@@ -15,6 +15,7 @@ from jaxgen.generation import programs
 from jaxgen.generation.carry import PromptState
 from jaxgen.generation.checks import check_key
 from jaxgen.generation.decoding import DecodeState, prepared
+from jaxgen.generation.guidance import GuidedInitialCarry, guided
 from jaxgen.generation.requests import Request
 from jaxgen.types import PyTree
 
@@ -26,14 +27,29 @@ class Runner:
     Attributes:
         model: its functions.
         params: its parameters.
+        plain: of the model itself, where this one guides it; None where this is it.
     """
 
     model: programs.Model
     params: PyTree
+    plain: "Runner | None" = None
+
+    @cached_property
+    def guided(self) -> "Runner":
+        """The same under guidance: the condition is a `Guidance`."""
+        step_fn, prefill_fn = self.model.step_fn, self.model.prefill_fn
+        model = programs.Model(
+            guided(step_fn),
+            None if prefill_fn is None else guided(prefill_fn),
+            GuidedInitialCarry(self.model.initial_carry),
+        )
+        return Runner(model, self.params, plain=self)
 
     @cached_property
     def prepared(self) -> PyTree:
         """The parameters as the loop wants them, rearranged once."""
+        if self.plain is not None:
+            return self.plain.prepared
         if not hasattr(self.model.step_fn, "prepare"):
             return self.params
         return jax.jit(prepared, static_argnums=0)(self.model.step_fn, self.params)
