@@ -17,7 +17,6 @@ from jaxgen.ops.cross_entropy import cross_entropy
 from jaxgen.ops.lstm import LSTMCarry, zero_carry
 from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Sum
 
-
 Condition = Literal["input", "carry", "film"]
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxgen.config import LanguageModelConfig, LanguageModelExperiment
+from jaxgen.config import Experiment, LanguageModelConfig, LanguageModelExperiment
 from jaxgen.data.corpora import Corpus, fit_tokenizer, load_corpus
 from jaxgen.data.streams import TokenArray, Tokens, TokenStream, evaluation_batches
 from jaxgen.data.tokenizers import Tokenizer, warn_unknown
@@ -136,7 +136,7 @@ def figures_of(sums: Mapping[str, Sum], unit: str) -> dict[str, float]:
     return {"nll": nll, unit: (bits if unit == "bpc" else perplexity)(nll)}
 
 
-def objective(experiment: LanguageModelExperiment, files: Files) -> Objective:
+def objective(experiment: Experiment, files: Files) -> Objective:
     """The lowest nll."""
     unit = unit_of(tokenizer_of(files))
     return Objective(

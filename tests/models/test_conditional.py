@@ -1,5 +1,6 @@
 """The conditioned language model against single steps, and against joined inputs worked by hand."""
 
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -46,7 +47,7 @@ def test_the_loss_is_that_of_single_steps(condition: str, settings: dict[str, An
     step_fn, total = step_fn_of(model), 0.0
     for row, label in zip(rows, labels, strict=True):
         carry = initial_carry_of(model)(params, 1, jnp.array([label]))
-        for token, target in zip(row, row[1:], strict=False):
+        for token, target in pairwise(row):
             carry, logits = step_fn(params, carry, jnp.array([token]))
             total -= float(jax.nn.log_softmax(logits)[0, target])
     filled = batch_of([*rows, []], [*labels, 0], 9)  # padding, and a row that only fills the batch
