@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from jaxgen.generation.utf8 import utf8_automaton as utf8_automaton
     from jaxgen.prediction.classifier import Classifier as Classifier
     from jaxgen.prediction.predictions import Prediction as Prediction
+    from jaxgen.saved import load_ensemble as load_ensemble
     from jaxgen.training.step import init_state as init_state
     from jaxgen.training.step import make_train_step as make_train_step
     from jaxgen.types import LossAux as LossAux
@@ -63,6 +64,7 @@ _DEFINED_IN = {
     "guided_carry": "generation.guidance",
     "init_state": "training.step",
     "load": "experiment",
+    "load_ensemble": "saved",
     "make_automaton": "generation.automata",
     "make_train_step": "training.step",
     "mixture": "generation.guidance",
@@ -97,6 +99,7 @@ __all__ = [
     "guided_carry",
     "init_state",
     "load",
+    "load_ensemble",
     "make_automaton",
     "make_train_step",
     "mixture",
