@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from jaxgen.prediction.classifier import Classifier as Classifier
     from jaxgen.prediction.predictions import Prediction as Prediction
     from jaxgen.saved import load_ensemble as load_ensemble
+    from jaxgen.tasks.matching import matching as matching
     from jaxgen.training.step import init_state as init_state
     from jaxgen.training.step import make_train_step as make_train_step
     from jaxgen.types import LossAux as LossAux
@@ -67,6 +68,7 @@ _DEFINED_IN = {
     "load_ensemble": "saved",
     "make_automaton": "generation.automata",
     "make_train_step": "training.step",
+    "matching": "tasks.matching",
     "mixture": "generation.guidance",
     "mixture_carry": "generation.guidance",
     "score": "generation.score",
@@ -102,6 +104,7 @@ __all__ = [
     "load_ensemble",
     "make_automaton",
     "make_train_step",
+    "matching",
     "mixture",
     "mixture_carry",
     "nn",
