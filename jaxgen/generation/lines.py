@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxgen.errors import UserError
+from jaxgen.generation.constrained_text import TextAutomaton
 from jaxgen.generation.programs import DecodedChunk
 from jaxgen.generation.stop_strings import StopStrings
 
@@ -42,9 +43,15 @@ class Beam(NamedTuple):
 class Line:
     """A text that grows by chunks of tokens."""
 
-    def __init__(self, tokenizer: Any, context: np.ndarray, stop: str | Sequence[str] | None):
+    def __init__(
+        self,
+        tokenizer: Any,
+        context: np.ndarray,
+        stop: str | Sequence[str] | None,
+        constraint: TextAutomaton | None = None,
+    ):
         """A text that follows the tokens of a context; UserError for a bad stop string."""
-        self._tokenizer, self._context = tokenizer, context
+        self._tokenizer, self._context, self._constraint = tokenizer, context, constraint
         self._decoder, self._stops = tokenizer.decoder(), StopStrings(stop)
         self._decoder.push(context)
         self._length = 0
@@ -71,7 +78,8 @@ class Line:
         self._length += length
         if chunk.logprobs is not None:
             self._logprobs += chunk.logprobs[row, :length].tolist()
-        self._texts.append(self._stops.push(self._decoder.push(tokens)))
+        spoken = tokens if self._constraint is None else self._constraint.without_end(tokens)
+        self._texts.append(self._stops.push(self._decoder.push(spoken)))
         if not self._stops.found and chunk.tokens[row, length : length + 1].tolist() == [-1]:
             raise UserError(
                 f"the model's logits must be numbers, got NaN at step {self._length + 1} of the "
@@ -82,7 +90,7 @@ class Line:
 
     def close(self) -> str:
         """What was held back for half a character or half a stop string."""
-        rest = self._stops.push(self._decoder.finish())
+        rest = self._stops.push(_finish(self._decoder, self._constraint))
         return rest + self._stops.finish()
 
     def sample(self, logprobs: bool) -> Sample:
@@ -108,16 +116,27 @@ def tokens_of_text(tokenizer: Any, context: np.ndarray, tokens: Sequence[int], t
 
 
 def text_before_stop(
-    tokenizer: Any, context: np.ndarray, tokens: Sequence[int], stop: Sequence[str]
+    tokenizer: Any,
+    context: np.ndarray,
+    tokens: Sequence[int],
+    stop: Sequence[str],
+    constraint: TextAutomaton | None = None,
 ) -> tuple[str, int]:
     """What tokens add to the text of a context before the first stop string, and by how many."""
     decoder, stops = tokenizer.decoder(), StopStrings(stop)
     decoder.push(context)
-    text = stops.push(decoder.push(tokens))
-    text += stops.push(decoder.finish()) + stops.finish()
+    spoken = tokens if constraint is None else constraint.without_end(tokens)
+    text = stops.push(decoder.push(spoken))
+    text += stops.push(_finish(decoder, constraint)) + stops.finish()
     if not stops.found:
         return text, len(tokens)
     return text, tokens_of_text(tokenizer, context, tokens, text)
+
+
+def _finish(decoder: Any, constraint: TextAutomaton | None) -> str:
+    """What a decoder holds back: half a character, which a constrained text goes without."""
+    rest: str = decoder.finish()
+    return rest if constraint is None else ""
 
 
 def texts_of(samples: Any) -> Any:

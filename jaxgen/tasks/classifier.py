@@ -26,6 +26,7 @@ from jaxgen.models.classifier import (
 )
 from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.prediction.classifier import Classifier, apply_of
+from jaxgen.tasks.classifier_ensemble import ensemble_classifier
 from jaxgen.tasks.classifier_evaluation import evaluate, show
 from jaxgen.tasks.labelled import (
     Classes,
@@ -270,6 +271,7 @@ CLASSIFIER = Task(
     facts=facts,
     objective=objective,
     command="predict",
+    ensemble=ensemble_classifier,
     open_files=open_files,
     begins_from=("language_model",),
     evaluate_options=("threshold", "temperature", "plots", "baselines"),

@@ -21,10 +21,14 @@ from jaxgen.errors import UserError
 from jaxgen.evaluation.perplexity import Nll, bits, perplexity
 from jaxgen.evaluation.sums import make_sums
 from jaxgen.evaluation.windows import window_nll
+from jaxgen.generation.constrained_text import constrained_model
+from jaxgen.generation.joined import JoinedStep, ensemble_model
 from jaxgen.generation.text import TextModel
+from jaxgen.generation.utf8 import utf8_automaton
 from jaxgen.models.decoding import initial_carry_of, step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
 from jaxgen.ops.backends import RecurrenceSpec
+from jaxgen.tasks.joined_evaluation import step_loss
 from jaxgen.tasks.task import Files, Saved, Task, tokenizer_of
 from jaxgen.training.from_settings import optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
@@ -217,7 +221,7 @@ def _text_model(
     tokenizer: Tokenizer,
     params: PyTree,
 ) -> TextModel:
-    return TextModel(
+    lm = TextModel(
         params=params,
         config=experiment,
         tokenizer=tokenizer,
@@ -226,6 +230,9 @@ def _text_model(
         initial_carry=initial_carry_of(model),
         num_labels=model.num_labels,
     )
+    if tokenizer.kind != "byte":
+        return lm
+    return constrained_model(lm, utf8_automaton(tokenizer.vocab_size))  # whole characters only
 
 
 def init_shapes(experiment: LanguageModelExperiment, files: Files) -> PyTree:
@@ -254,13 +261,17 @@ def evaluate(lm: TextModel, data: Corpus, options: Mapping[str, Any]) -> dict[st
     source = getattr(data, options["split"])
     model = build_model(experiment.model, tokenizer.vocab_size).clone(backend="auto")
     tokens = TokenArray(_encode(source, tokenizer, warn=True))
+    joined = isinstance(lm.step_fn, JoinedStep)
+    if protocol == "windows" and joined:
+        raise UserError("`protocol` windows measures one model; use exact, or leave `ensemble` out")
     if protocol == "windows":
         nll = _window_nll(model, lm.params, tokens)
     else:
         length, reset_id = experiment.training.sequence_length, reset_id_of(experiment, tokenizer)
         batches = evaluation_batches(tokens, EVALUATION_ROWS, length, reset_id=reset_id)
-        sums = make_sums(partial(language_model_loss, model))
-        found = sums(lm.params, model.initial_carry(EVALUATION_ROWS), batches)["nll"]
+        sums = make_sums(partial(step_loss, lm) if joined else partial(language_model_loss, model))
+        carry = lm.initial_carry(lm.params, EVALUATION_ROWS, None)
+        found = sums(lm.params, carry, batches)["nll"]
         nll = Nll(float(found.total), round(float(found.weight)))
     figures = {"nll": nll.mean, "perplexity": perplexity(nll.mean)}
     if unit_of(tokenizer) == "bpc":
@@ -348,6 +359,7 @@ LANGUAGE_MODEL = Task(
     facts=facts,
     objective=objective,
     command="generate",
+    ensemble=ensemble_model,
     open_files=open_files,
     evaluate_options=("protocol",),
     recurrence=recurrence,
