@@ -41,8 +41,7 @@ class ConditionalConfig(RecurrentConfig):
     """An LSTM language model that is told a label."""
 
     condition: Literal["input", "carry", "film"] = "input"
-    """Where the label enters: joined to every input, in the first carry, or as a scale and a shift
-    of the last layer's output."""
+    """Where the label enters: at every input, in the first carry, or scaling the output (FiLM)."""
 
 
 class ConditionalTraining(TrainingConfig):

@@ -96,7 +96,7 @@ def search(
             if length == 0:
                 break
             ids = tokens[row, place, :length].tolist()
-            text, count = text_before_stop(tokenizer, context, ids, stops, runner.constraint)
+            text, count = text_before_stop(tokenizer, context, ids, stops, request.ending)
             if count < length:
                 cut.append((row, place, ids[:count]))
             logprob, rank = float(logprobs[row, place]), float(ranks[row, place])

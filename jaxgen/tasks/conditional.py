@@ -22,8 +22,7 @@ from jaxgen.evaluation.perplexity import perplexity
 from jaxgen.evaluation.sums import make_sums
 from jaxgen.generation.text import TextModel
 from jaxgen.models.conditional import conditional_loss
-from jaxgen.models.decoding import initial_carry_of, step_fn_of
-from jaxgen.models.language_model import LanguageModel, prefill_fn_of
+from jaxgen.models.language_model import LanguageModel
 from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.tasks.labelled import (
     EVALUATION_ROWS,
@@ -33,7 +32,13 @@ from jaxgen.tasks.labelled import (
     labelled_parts,
     training_batches,
 )
-from jaxgen.tasks.language_model import figures_of, init_params, objective, unit_of
+from jaxgen.tasks.language_model import (
+    figures_of,
+    init_params,
+    objective,
+    text_model,
+    unit_of,
+)
 from jaxgen.tasks.task import Files, Saved, Task, tokenizer_of
 from jaxgen.training.from_settings import optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
@@ -201,16 +206,9 @@ def load(experiment: ConditionalExperiment, files: Files, params: PyTree) -> Tex
 def _text_model(
     experiment: ConditionalExperiment, files: Files, model: LanguageModel, params: PyTree
 ) -> TextModel:
-    return TextModel(
-        params=params,
-        config=experiment,
-        tokenizer=tokenizer_of(files),
-        step_fn=step_fn_of(model),
-        prefill_fn=prefill_fn_of(model),
-        initial_carry=initial_carry_of(model),
-        num_labels=model.num_labels,
-        labels=Classes.of(files).labels.names,
-    )
+    tokenizer = tokenizer_of(files)
+    lm = text_model(experiment, model, tokenizer, params)
+    return replace(lm, labels=Classes.of(files).labels.names, end_token=tokenizer.eos_id)
 
 
 def init_shapes(experiment: ConditionalExperiment, files: Files) -> PyTree:
