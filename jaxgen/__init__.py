@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from jaxgen.generation.utf8 import utf8_automaton as utf8_automaton
     from jaxgen.prediction.classifier import Classifier as Classifier
     from jaxgen.prediction.predictions import Prediction as Prediction
+    from jaxgen.saved import load_ensemble as load_ensemble
+    from jaxgen.tasks.matching import matching as matching
     from jaxgen.training.step import init_state as init_state
     from jaxgen.training.step import make_train_step as make_train_step
     from jaxgen.types import LossAux as LossAux
@@ -63,8 +65,10 @@ _DEFINED_IN = {
     "guided_carry": "generation.guidance",
     "init_state": "training.step",
     "load": "experiment",
+    "load_ensemble": "saved",
     "make_automaton": "generation.automata",
     "make_train_step": "training.step",
+    "matching": "tasks.matching",
     "mixture": "generation.guidance",
     "mixture_carry": "generation.guidance",
     "score": "generation.score",
@@ -97,8 +101,10 @@ __all__ = [
     "guided_carry",
     "init_state",
     "load",
+    "load_ensemble",
     "make_automaton",
     "make_train_step",
+    "matching",
     "mixture",
     "mixture_carry",
     "nn",

@@ -18,6 +18,7 @@ from jaxgen.exports import check_export, write_export
 from jaxgen.saved import (
     CheckpointName,
     files_of_run,
+    load_ensemble,
     load_saved,
     read_saved,
     settings_of,
@@ -254,6 +255,7 @@ def evaluate(
     split: Split | None = None,
     files: Sequence[str | Path] = (),
     which: CheckpointName | None = None,
+    ensemble: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Measure a trained model on held-out data.
@@ -264,6 +266,7 @@ def evaluate(
             is no other.
         files: Data to measure on instead of the model's corpus.
         which: As in `load`.
+        ensemble: Measure the runs of a directory of seeds as one model, see `load_ensemble`.
         **options: Of the model's task: for a language model `protocol`, see
             `jaxgen.tasks.language_model.evaluate`; for a classifier `threshold`, `temperature`,
             `plots` and `baselines`, see `jaxgen.tasks.classifier_evaluation.evaluate`.
@@ -282,14 +285,15 @@ def evaluate(
             f"`split` names a part of the model's own corpus, got {split} beside `files`; leave "
             "one of them out"
         )
-    saved = read_saved(path, which)
+    saved = read_saved(first_run_of(Path(path)) if ensemble else path, which)
     experiment, task = saved.experiment, task_of(saved.experiment)
     check_evaluate_options(experiment.task, options)
     data = _opened(task, experiment, files)
     split = split or ("validation" if data.test is None else "test")
     if getattr(data, split) is None:
         raise UserError(f"the corpus of {path} holds out no {split} text; choose another --split")
-    figures = task.evaluate(load_saved(saved, str(path)), data, {"split": split, **options})
+    model = load_ensemble(path, which=which) if ensemble else load_saved(saved, str(path))
+    figures = task.evaluate(model, data, {"split": split, **options})
     return {"path": str(path), "split": None if files else split, **figures}
 
 

@@ -1,5 +1,6 @@
 """Trained models as they lie on the disk, in a run directory or an export."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from jaxgen.exports import read_export, read_export_settings
 from jaxgen.tasks import Saved, task_of
 from jaxgen.training.checkpoints import restore_like
 from jaxgen.training.runs import Run
-from jaxgen.training.seed_runs import first_run_of
+from jaxgen.training.seed_runs import first_run_of, runs_of
 
 CheckpointName = Literal["best", "last"]
 
@@ -43,6 +44,65 @@ def read_saved(path: str | Path, which: CheckpointName | None = None) -> Saved:
         return Saved(*read_export(directory))
     run = Run.open(directory)
     return Saved(settings_of_run(run), files_of_run(run), run.load_params(which))
+
+
+def load_ensemble(
+    paths: str | Path | Iterable[str | Path],
+    *,
+    weights: Sequence[float] | None = None,
+    mode: str = "average",
+    which: CheckpointName | None = None,
+) -> Any:
+    """Load several trained models as one that decides as they do together.
+
+    Args:
+        paths: Runs and exports of one task and one tokenizer. A directory of seeds stands for all
+            its runs; a run that comes up twice is one model.
+        weights: One for each path; the runs of a directory of seeds share its own evenly. None:
+            every model has the same.
+        mode: "average" of the probabilities, or their "product" to the power of the weights, where
+            negative ones steer away from a model.
+        which: As in `load`.
+
+    Returns:
+        A `jaxgen.TextModel` or a `jaxgen.Classifier`, used as that of one run.
+
+    Raises:
+        UserError: As in `load`; there is one model alone; the models are of different tasks or
+            vocabularies, or classifiers of different labels; there is not one weight a path, or
+            weights are not finite, all 0, or negative in an average.
+    """
+    paths = [paths] if isinstance(paths, str | Path) else list(paths)
+    if weights is not None and len(weights) != len(paths):
+        raise UserError(
+            f"`weights` must hold one number for each of the {len(paths)} paths of the ensemble, "
+            f"got {len(weights)}"
+        )
+    runs: dict[Path, Path] = {}
+    shares: dict[Path, float] = {}
+    for place, path in enumerate(paths):
+        found = runs_of(Path(path))
+        for run in found:
+            runs.setdefault(run.resolve(), run)
+            share = 0.0 if weights is None else weights[place] / len(found)
+            shares[run.resolve()] = shares.get(run.resolve(), 0.0) + share
+    if len(runs) < 2:
+        raise UserError(
+            f"an ensemble needs two models or more, got {', '.join(map(str, paths)) or 'none'}; "
+            "name a directory of seeds (`jaxgen train --seeds`), or more runs"
+        )
+    members = [(read_saved(run, which), str(run)) for run in runs.values()]
+    tasks = dict.fromkeys(saved.experiment.task for saved, _ in members)
+    if len(tasks) > 1:
+        raise UserError(
+            f"the models of an ensemble must be of one task, got {' and '.join(tasks)}; leave some "
+            "out"
+        )
+    task = task_of(members[0][0].experiment)
+    if task.ensemble is None:
+        raise UserError(f"task {next(iter(tasks))} has no ensembles; use its runs one by one")
+    models = [load_saved(saved, where) for saved, where in members]
+    return task.ensemble(models, None if weights is None else list(shares.values()), mode)
 
 
 def settings_of(path: str | Path) -> Experiment:

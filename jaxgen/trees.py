@@ -1,8 +1,10 @@
 """Trees of arrays as flat dicts of named arrays, and back to nested dicts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxgen.types import PyTree
 
@@ -43,3 +45,14 @@ def _part(entry: Any) -> str:
         if hasattr(entry, attribute):
             return str(getattr(entry, attribute))
     return str(entry)
+
+
+def same_shapes(trees: Sequence[PyTree]) -> bool:
+    """Whether trees have the same structure, shapes and types, so that `stacked` takes them."""
+    kinds = [jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree) for tree in trees]
+    return all(kind == kinds[0] for kind in kinds)
+
+
+def stacked(trees: Sequence[PyTree]) -> PyTree:
+    """One tree of them all, with a new axis 0."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ from tyro.conf import DisallowNone, arg
 
 from jaxgen.cli.conflicts import ONE_TEXT, SHAPES, check_options_together
 from jaxgen.cli.conversation import converse
+from jaxgen.cli.joined import Joined
 from jaxgen.cli.labels import typed_labels
 from jaxgen.cli.options import (
     Checkpoint,
@@ -100,21 +101,22 @@ class Generate:
     """Replace the file that --out names where it is there already."""
     checkpoint: Checkpoint = None
     """Which parameters of a run (default: the best, or the last where none was evaluated)."""
+    joined: Annotated[Joined, arg(name="")] = field(default_factory=Joined)
 
     def __call__(self) -> None:
         """Generate and print."""
         check_options_together(self)
+        self.joined.check()
         if self.out is not None:
             check_table(self.out, overwrite=self.force)
         command = self._with_prompts()
 
-        from jaxgen.experiment import load
         from jaxgen.saved import check_command
         from jaxgen.training.parallel import request_host_devices
 
         check_command(self.run, "generate")
         request_host_devices()
-        command._run(load(self.run, self.checkpoint))
+        command._run(self.joined.load(self.run, self.checkpoint))
 
     def _with_prompts(self) -> "Generate":
         """The same with the texts to continue read and their escapes resolved."""

@@ -36,6 +36,9 @@ class Evaluate:
     """Of a classifier: write confusion.png, roc.png and calibration.png into this directory."""
     files: Annotated[tuple[Path, ...], said] = ()
     """Measure on these files instead."""
+    ensemble: Flag = False
+    """RUN is a directory of seeds: measure all its runs as one model, whose probabilities are the
+    mean of theirs."""
     checkpoint: Checkpoint = None
     """Which parameters of a run (default: the best, or the last where none was evaluated)."""
     json: Flag = False
@@ -52,7 +55,12 @@ class Evaluate:
         if self.baselines:
             options["baselines"] = True
         figures = evaluate(
-            self.run, split=self.split, files=self.files, which=self.checkpoint, **options
+            self.run,
+            split=self.split,
+            files=self.files,
+            which=self.checkpoint,
+            ensemble=self.ensemble,
+            **options,
         )
         show = task_of(settings_of(self.run)).show
         if show is None or self.json:

@@ -56,6 +56,9 @@ class Predict:
     the run)."""
     explain: Flag = False
     """Show which words decided: how the log-odds of the label change where each is taken out."""
+    ensemble: Flag = False
+    """RUN is a directory of seeds: use all its runs as one model, whose probabilities are the mean
+    of theirs."""
     json: Flag = False
     """Print one JSON object a text."""
     checkpoint: Checkpoint = None
@@ -66,10 +69,14 @@ class Predict:
         self._check()
 
         from jaxgen.experiment import load
-        from jaxgen.saved import check_command
+        from jaxgen.saved import check_command, load_ensemble
 
         check_command(self.run, "predict")
-        classifier: Classifier = load(self.run, self.checkpoint)
+        classifier: Classifier = (
+            load_ensemble(self.run, which=self.checkpoint)
+            if self.ensemble
+            else load(self.run, self.checkpoint)
+        )
         if self.text:
             self._print(self._answers(classifier, self.text), echo=True)
             return

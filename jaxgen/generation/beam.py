@@ -15,6 +15,7 @@ from jaxgen.generation.decoding import (
     init_state,
     prefill,
     prepared,
+    restricted,
     take_rows,
 )
 from jaxgen.generation.draw import top_k
@@ -175,7 +176,8 @@ def _search(
     mask = Constraints(constraints, batch, beams, vocab_size)
     stops = constraints.rows(batch).stop_tokens
     stop_bans: Any = make_bans(SamplingParams(banned_tokens=stops), vocab_size).banned
-    may_end = constraints.no_repeat_ngram is not None or constraints.banned_tokens is not None
+    banned = constraints.no_repeat_ngram is not None or constraints.banned_tokens is not None
+    may_end = banned or getattr(step_fn, "restrict", None) is not None
 
     state = _first_state(start, (batch, *shape), pad_id)
 
@@ -193,7 +195,8 @@ def _search(
     def advance(state: _State) -> _State:
         carry, logits = step_fn(params, state.carry, state.last)
         logprobs, broken = log_probabilities(logits)
-        allowed = mask(logprobs, state.penalties, state.step).reshape(batch, groups, width, -1)
+        allowed = mask(logprobs, state.penalties, state.step)
+        allowed = restricted(step_fn, params, carry, allowed).reshape(batch, groups, width, -1)
         broken &= (state.running.logprob > -jnp.inf).reshape(-1)
         broken = state.broken | broken.reshape(batch, -1).any(axis=1)
         end = partial(_end, step=state.step, score=score, may_end=may_end)

@@ -96,7 +96,7 @@ def search(
             if length == 0:
                 break
             ids = tokens[row, place, :length].tolist()
-            text, count = text_before_stop(tokenizer, context, ids, stops)
+            text, count = text_before_stop(tokenizer, context, ids, stops, request.ending)
             if count < length:
                 cut.append((row, place, ids[:count]))
             logprob, rank = float(logprobs[row, place]), float(ranks[row, place])
@@ -139,8 +139,8 @@ def _found(
     given.pop("temperature")
     given |= {name: options[name] for name in _UNSAMPLED if name in options}
     contexts = [request.context[prompt] for prompt in request.rows]
-    step_fn: Any = Prepared(runner.model.step_fn)
-    params, carry = runner.prepared, state.carry
+    step_fn: Any = Prepared(runner.choosing.choosing_step)
+    params, carry = runner.prepared, runner.choosing.begin(state.carry, batch)
     if automaton is not None:
         states = [automaton.start(tokenizer, context) for context in contexts]
         starts = programs.pad_rows(np.array(states, np.int32), batch)

@@ -89,6 +89,36 @@ class ConstrainedPrefill:
 
 
 @dataclass(frozen=True)
+class RestrictedStep:
+    """As `ConstrainedStep`, but the logits stay the model's own.
+
+    Its `restrict` says what the automaton forbids. `decode` and the searches choose among what is
+    left, and give the log-probabilities of the model itself. The automaton has no end token past
+    the vocabulary: a text ends where no token may follow.
+    """
+
+    step_fn: StepFn
+
+    def __call__(
+        self, params: ConstrainedParams, carry: ConstrainedCarry, tokens: Int[Array, "B"]
+    ) -> tuple[ConstrainedCarry, Float[Array, "B V"]]:
+        """One step."""
+        params, automaton = params
+        after, logits = self.step_fn(params, carry.carry, tokens)
+        return ConstrainedCarry(after, _advance(automaton, carry.state, tokens)), logits
+
+    def restrict(
+        self, params: ConstrainedParams, carry: ConstrainedCarry, logits: Float[Array, "B V"]
+    ) -> Float[Array, "B V"]:
+        """The logits that go with a carry, -inf where the token is forbidden."""
+        return logits + _mask(params.automaton, carry.state, jnp.zeros_like(logits))
+
+    def prepare(self, params: ConstrainedParams) -> ConstrainedParams:
+        """The model's parameters as its own loop wants them."""
+        return params._replace(params=prepared(self.step_fn, params.params))
+
+
+@dataclass(frozen=True)
 class BoundStep:
     """A constrained function with its automaton; equal to another of an equal automaton."""
 

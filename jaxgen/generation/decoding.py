@@ -188,6 +188,7 @@ def decode(
         carry, logits = step_fn(params, state.carry, state.token)
         logits = logits.astype(jnp.float32)
         changed = jax.vmap(penalise)(logits, sampling, state.penalties, bans, state.length)
+        changed = restricted(step_fn, params, carry, changed)
         changed = jax.lax.stop_gradient(changed)
         # Of the changed logits, whose largest the draw looks for too; bans hide no NaN or +inf.
         broken = ~(changed.max(axis=1) < jnp.inf)
@@ -345,11 +346,25 @@ class Prepared:
         """One step."""
         return self.step_fn(params, carry, tokens)
 
+    @property
+    def restrict(self) -> Any:
+        """That of the step function, if it has one."""
+        return getattr(self.step_fn, "restrict", None)
+
 
 def prepared(step_fn: StepFn, params: PyTree) -> PyTree:
     """The parameters as the loop wants them: through the step function's `prepare`, if any."""
     prepare = getattr(step_fn, "prepare", None)
     return params if prepare is None else prepare(params)
+
+
+def restricted(step_fn: StepFn, params: PyTree, carry: PyTree, logits: Array) -> Array:
+    """The logits with -inf where the step function's `restrict`, if any, forbids the token.
+
+    What is chosen comes out of these; its log-probability is that of the logits themselves.
+    """
+    restrict = getattr(step_fn, "restrict", None)
+    return logits if restrict is None else restrict(params, carry, logits)
 
 
 def select_rows(mask: Bool[Array, "B"], old: PyTree, new: PyTree) -> PyTree:

@@ -193,7 +193,7 @@ def ensemble_carry(
             negative in an average.
     """
     count = jax.tree.leaves(params)[0].shape[0]
-    weights = _row_weights(weights, batch_size, count, mode)
+    weights = row_weights(weights, batch_size, count, mode)
     carries = jax.vmap(lambda params: initial_carry(params, batch_size, condition))(params)
     return EnsembleCarry(jax.tree.map(_rows_first, carries), weights)
 
@@ -202,7 +202,7 @@ def ensemble_of_carry(
     carries: Sequence[PyTree], batch_size: int, weights: Any = None, mode: str = "product"
 ) -> EnsembleCarry:
     """The carry of `ensemble_of`, from a carry of each model; as `ensemble_carry`."""
-    return EnsembleCarry(tuple(carries), _row_weights(weights, batch_size, len(carries), mode))
+    return EnsembleCarry(tuple(carries), row_weights(weights, batch_size, len(carries), mode))
 
 
 def _join(mode: str, logits: Float[Array, "B M *T V"], weights: Float[Array, "B M"]) -> Array:
@@ -219,8 +219,8 @@ def _rows_first(x: Array) -> Array:
     return jnp.swapaxes(x, 0, 1) if jnp.ndim(x) > 1 else x[0]
 
 
-def _row_weights(weights: Any, batch_size: int, count: int, mode: str) -> Array:
-    """Weights [B, M], checked where they are known."""
+def row_weights(weights: Any, batch_size: int, count: int, mode: str) -> Array:
+    """The weights of M models, [B, M], checked where they are known; see `ensemble_carry`."""
     _check_mode(mode)
     weights = np.full(count, 1 / count) if weights is None else weights
     traced = isinstance(weights, jax.core.Tracer)

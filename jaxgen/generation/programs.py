@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxgen.generation.carry import PromptState
 from jaxgen.generation.checks import check_carry, row_keys
+from jaxgen.generation.constrained import RestrictedStep, constrained_carry
 from jaxgen.generation.decoding import (
     DecodeState,
     PrefillFn,
@@ -116,6 +117,18 @@ class Model:
     step_fn: StepFn
     prefill_fn: PrefillFn | None
     initial_carry: InitialCarry
+    restricted: bool = False
+    """Whether an automaton, which begins after the prompt, restricts the choice of tokens: the
+    prepared parameters are then `ConstrainedParams`, and the carry of a text `ConstrainedCarry`."""
+
+    @property
+    def choosing_step(self) -> StepFn:
+        """The step function of loops that choose tokens."""
+        return RestrictedStep(self.step_fn) if self.restricted else self.step_fn
+
+    def begin(self, carry: PyTree, batch_size: int) -> PyTree:
+        """The carry of texts that are about to begin: the last token of the prompt is not read."""
+        return constrained_carry(carry, batch_size, 1) if self.restricted else carry
 
 
 @partial(jax.jit, static_argnames=("model",))
@@ -217,7 +230,7 @@ def decode_chunk(
     ) -> tuple[DecodeState, DecodedChunk]:
         before = state.length
         state, output = decode(
-            Prepared(model.step_fn),
+            Prepared(model.choosing_step),
             params,
             state,
             keys,
@@ -267,6 +280,7 @@ def prefill_and_decode(
         The state, the keys of the rows, and the chunk.
     """
     state = _fork(prefill_prompts(params, prompt, sampling, model=model), rows, count)
+    state = state._replace(carry=model.begin(state.carry, rows.shape[0]))
     keys = row_keys(key, rows.shape[0])
     state, chunk = decode_chunk(
         prepared, state, keys, sampling, num_steps, model=model, static=static

@@ -1,7 +1,7 @@
 """What is asked of a text model: options checked, prompts and settings aligned to rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypedDict, TypeVar
 
 import jax
@@ -11,6 +11,7 @@ from jaxgen.errors import UserError
 from jaxgen.generation.carry import PromptState
 from jaxgen.generation.guidance import Guidance, GuidedCarry
 from jaxgen.generation.labels import read_steering
+from jaxgen.generation.lines import GOES_ON, Ending
 from jaxgen.generation.sampling import TOKEN_LISTS, SamplingParams
 from jaxgen.types import PyTree
 
@@ -137,6 +138,8 @@ class Request:
     """One row a prompt."""
     single: bool
     """One prompt and one value a setting: the answer is not in a list."""
+    ending: Ending
+    """How its texts end."""
 
 
 def make_request(
@@ -147,6 +150,8 @@ def make_request(
     n: int | None = None,
     num_labels: int = 0,
     labels: Sequence[str] = (),
+    ending: Ending = GOES_ON,
+    whole_texts: bool = False,
 ) -> Request:
     """Check and align what was asked; UserError where it does not fit together.
 
@@ -158,12 +163,15 @@ def make_request(
         n: texts a prompt, or None.
         num_labels: labels of the model.
         labels: their names.
+        ending: how texts of the model end.
+        whole_texts: whether a prompt is the beginning of a text, and so stands after what an empty
+            one starts from.
     """
     if n is not None and n < 1:
         raise UserError(f"`n` must be at least 1, got {n}")
     special = () if options.get("allow_special") else getattr(tokenizer, "special_ids", ())
     settings = {name: options[name] for name in SETTINGS if name in options}
-    sampling = _sampling(settings, tuple(special))
+    sampling = _ending_with(ending.token, _sampling(settings, tuple(special)))
     after, steering = options.get("after"), read_steering(options, labels, num_labels)
     single = is_one(prompt)
     prompts: list[Any] = [prompt] if single else list(prompt)
@@ -186,7 +194,8 @@ def make_request(
     sampling.check(count, tokenizer.vocab_size)
     encoded = [tokenizer.encode(prompt) for prompt in prompts]
     if after is None:
-        encoded = [x if len(x) else np.array([tokenizer.start_id], np.int32) for x in encoded]
+        start = np.array([tokenizer.start_id], np.int32)
+        encoded = [np.append(start, x) if whole_texts or not len(x) else x for x in encoded]
         context = encoded
     else:
         last = np.broadcast_to(np.asarray(after.token), (len(prompts),))
@@ -203,7 +212,7 @@ def make_request(
         lambda name, value: np.repeat(value, repeats, axis=0) if _values(name, value) > 1 else value
     )
     rows = np.repeat(rows, repeats)
-    return Request(encoded, context, rows, sampling, condition, guided, after, single)
+    return Request(encoded, context, rows, sampling, condition, guided, after, single, ending)
 
 
 def is_one(prompt: Prompt | Sequence[Prompt]) -> bool:
@@ -234,6 +243,16 @@ def _sampling(settings: Mapping[str, Any], special: tuple[int, ...]) -> Sampling
         banned = np.broadcast_to(banned, (*given.shape[:-1], banned.size))
         banned = np.concatenate([given, banned], axis=-1)
     return SamplingParams(**{**settings, "banned_tokens": banned})
+
+
+def _ending_with(token: int | None, sampling: SamplingParams) -> SamplingParams:
+    """The settings with one more stop token."""
+    if token is None:
+        return sampling
+    stops, end = sampling.stop_tokens, np.array([token], np.int32)
+    if stops is not None:
+        end = np.concatenate([stops, np.broadcast_to(end, (*stops.shape[:-1], 1))], axis=-1)
+    return replace(sampling, stop_tokens=end)
 
 
 def _values(name: str, value: np.ndarray) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,8 @@ from jaxgen.errors import UserError
 from jaxgen.generation import programs
 from jaxgen.generation.carry import PromptState
 from jaxgen.generation.checks import check_key
+from jaxgen.generation.constrained import ConstrainedParams
+from jaxgen.generation.constrained_text import TextAutomaton
 from jaxgen.generation.decoding import DecodeState, prepared
 from jaxgen.generation.guidance import GuidedInitialCarry, guided
 from jaxgen.generation.requests import Request
@@ -27,11 +29,13 @@ class Runner:
     Attributes:
         model: its functions.
         params: its parameters.
+        constraint: what new texts are held to, if anything.
         plain: of the model itself, where this one guides it; None where this is it.
     """
 
     model: programs.Model
     params: PyTree
+    constraint: TextAutomaton | None = None
     plain: "Runner | None" = None
 
     @cached_property
@@ -43,16 +47,24 @@ class Runner:
             None if prefill_fn is None else guided(prefill_fn),
             GuidedInitialCarry(self.model.initial_carry),
         )
-        return Runner(model, self.params, plain=self)
+        return Runner(model, self.params, self.constraint, plain=self)
 
     @cached_property
     def prepared(self) -> PyTree:
-        """The parameters as the loop wants them, rearranged once."""
+        """The parameters as the loop that chooses tokens wants them, rearranged once."""
         if self.plain is not None:
             return self.plain.prepared
-        if not hasattr(self.model.step_fn, "prepare"):
-            return self.params
-        return jax.jit(prepared, static_argnums=0)(self.model.step_fn, self.params)
+        params = self.params
+        if hasattr(self.model.step_fn, "prepare"):
+            params = jax.jit(prepared, static_argnums=0)(self.model.step_fn, params)
+        if self.constraint is None:
+            return params
+        return ConstrainedParams(params, jax.tree.map(jnp.asarray, self.constraint.automaton))
+
+    @cached_property
+    def choosing(self) -> programs.Model:
+        """The model that loops choose tokens with."""
+        return replace(self.model, restricted=self.constraint is not None)
 
     def prefill(self, request: Request) -> DecodeState:
         """The state after the prompts; as many rows as there are prompts, padded."""
@@ -88,6 +100,7 @@ class Runner:
         batch = programs.batch_bucket(rows)
         sampling = programs.pad_settings(request.sampling, rows, batch)
         ends = sampling.can_stop or sampling.no_repeat_ngram is not None
+        ends |= self.constraint is not None and self.constraint.comes_to_ends
         largest = min(chunk or programs.LARGEST_TEXT, programs.LARGEST_TEXT)
         count = int(min(remaining, largest))
 
@@ -95,7 +108,7 @@ class Runner:
             static = programs.StaticOptions(
                 0 if logprobs else None, ends, programs.devices_for(batch, self.params)
             )
-            return program(*arguments, np.int32(count), model=self.model, static=static)
+            return program(*arguments, np.int32(count), model=self.choosing, static=static)
 
         index = programs.pad_rows(request.rows, batch)
         prompt = (self._last_segment(request), index, np.int32(rows))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxgen.generation.beam import Constraints, log_probabilities, parent_rows, prefill_beams
 from jaxgen.generation.checks import check_at_least_one, check_inputs, check_key, row_keys
-from jaxgen.generation.decoding import PrefillFn, StepFn, prepared, take_rows
+from jaxgen.generation.decoding import PrefillFn, StepFn, prepared, restricted, take_rows
 from jaxgen.generation.draw import top_k
 from jaxgen.generation.penalties import update_penalty_state
 from jaxgen.generation.sampling import SamplingParams
@@ -154,7 +154,8 @@ def _search(
         logprobs, invalid = log_probabilities(logits)
         live = (beam.gumbel > -jnp.inf) & ~beam.ended
         broken |= (invalid.reshape(live.shape) & live).any(axis=1)
-        allowed = mask(logprobs, penalties, step).reshape(batch, width, -1)
+        allowed = mask(logprobs, penalties, step)
+        allowed = restricted(step_fn, params, after, allowed).reshape(batch, width, -1)
         logprobs = logprobs.reshape(allowed.shape)
         noise = jax.vmap(
             lambda key: jax.random.gumbel(jax.random.fold_in(key, step + 1), logprobs.shape[1:])
@@ -167,7 +168,7 @@ def _search(
         return (after, last, jax.vmap(update)(penalties, last), beam, broken), None
 
     bans = (constraints.banned_tokens, constraints.no_repeat_ngram, constraints.min_new_tokens)
-    banned = any(setting is not None for setting in bans)
+    banned = any(setting is not None for setting in (*bans, getattr(step_fn, "restrict", None)))
     state = (start.carry, start.token, start.penalties, beam, jnp.zeros((batch,), bool))
     (_, _, _, beam, broken), _ = jax.lax.scan(advance, state, jnp.arange(count))
     return _drawn(beam, broken[:, None], pad_id)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.generation.decoding import StepFn
+from jaxgen.generation.decoding import StepFn, restricted
 from jaxgen.types import Array, Float, Int, PyTree
 
 
@@ -84,6 +84,18 @@ class StopStep:
         ending = jnp.where(ends[:, places] & (completing >= 0), logits[:, places], -jnp.inf)
         plain = jnp.where(ends, -jnp.inf, logits)
         return (after, state), jnp.concatenate([plain, ending], axis=1)
+
+    @property
+    def restrict(self) -> Any:
+        """That of the step function, if it has one, for the second ids too."""
+        return self._restrict if getattr(self.step_fn, "restrict", None) else None
+
+    def _restrict(
+        self, params: StopParams, carry: tuple[PyTree, Array], logits: Float[Array, "B W"]
+    ) -> Float[Array, "B W"]:
+        zeros = jnp.zeros((len(logits), params.table.shape[1]), logits.dtype)
+        bans = restricted(self.step_fn, params.params, carry[0], zeros)
+        return logits + jnp.concatenate([bans, bans[:, jnp.maximum(params.completing, 0)]], axis=1)
 
 
 @lru_cache(maxsize=8)

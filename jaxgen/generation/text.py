@@ -11,8 +11,9 @@ from jaxgen.errors import UserError
 from jaxgen.generation import programs
 from jaxgen.generation.beam_text import BeamEach, BeamOne, check_beam_options, search
 from jaxgen.generation.carry import PromptState
+from jaxgen.generation.constrained_text import TextAutomaton
 from jaxgen.generation.decoding import PrefillFn, StepFn
-from jaxgen.generation.lines import Beam, Line, Sample, texts_of
+from jaxgen.generation.lines import Beam, Ending, Line, Sample, texts_of
 from jaxgen.generation.requests import (
     Each,
     One,
@@ -55,6 +56,9 @@ class TextModel:
             [B], or None. Every leaf has the batch first, or is a scalar that all rows share.
         num_labels: labels that the model is conditioned on, the null label as the last; 0 is none.
         labels: their names by id; the null label has none. Without names, labels are integers.
+        end_token: of a model of whole texts: ends a text by itself, without being part of it. A
+            prompt is then the beginning of a text. None: a prompt and its text are parts of one.
+        constraint: what new texts are held to; see `constrained_model`.
     """
 
     params: PyTree
@@ -65,6 +69,8 @@ class TextModel:
     initial_carry: programs.InitialCarry
     num_labels: int = 0
     labels: tuple[str, ...] = ()
+    end_token: int | None = None
+    constraint: TextAutomaton | None = None
 
     @overload
     def generate(self, prompt: Prompt = "", *, n: None = None, **options: Unpack[One]) -> str: ...
@@ -125,7 +131,8 @@ class TextModel:
     def _sample(self, prompt: Any, n: int | None, options: dict[str, Any], logprobs: bool) -> Any:
         request = self._request(prompt, options, n)
         stop, key = options.get("stop"), options.get("key", 0)
-        lines = [Line(self.tokenizer, request.context[row], stop) for row in request.rows]
+        contexts = [request.context[row] for row in request.rows]
+        lines = [Line(self.tokenizer, context, stop, request.ending) for context in contexts]
         chunk = _CHUNK if stop else None
         length = options.get("max_new_tokens", 200)
         for decoded in self._runner_of(request).decode(request, key, length, chunk, logprobs):
@@ -160,7 +167,8 @@ class TextModel:
         request = self._request(prompt, options)
         if not request.single:
             raise UserError("`stream` takes one prompt and one value a setting; use `generate`")
-        line = Line(self.tokenizer, request.context[0], options.get("stop"))
+        stop = options.get("stop")
+        line = Line(self.tokenizer, request.context[0], stop, request.ending)
         key = options.get("key", 0)
         runner = self._runner_of(request)
         return _stream(runner.decode(request, key, max_new_tokens, chunk, False), line)
@@ -283,8 +291,19 @@ class TextModel:
         return found if several else found[0]
 
     def _request(self, prompt: Any, options: dict[str, Any], n: int | None = None) -> Request:
-        number, names = self.num_labels, self.labels
-        return make_request(self.tokenizer, prompt, options, n=n, num_labels=number, labels=names)
+        token, held = self.end_token, self.constraint is not None
+        if held and self.constraint.end_token is not None:
+            token = self.constraint.end_token
+        return make_request(
+            self.tokenizer,
+            prompt,
+            options,
+            n=n,
+            num_labels=self.num_labels,
+            labels=self.labels,
+            ending=Ending(token, whole=held),
+            whole_texts=self.end_token is not None,
+        )
 
     def _runner_of(self, request: Request) -> Runner:
         return self._runner.guided if request.guided else self._runner
@@ -292,7 +311,7 @@ class TextModel:
     @cached_property
     def _runner(self) -> Runner:
         model = programs.Model(self.step_fn, self.prefill_fn, self.initial_carry)
-        return Runner(model, self.params)
+        return Runner(model, self.params, self.constraint)
 
 
 def _stream(decoded: Iterator[programs.DecodedChunk], line: Line) -> Iterator[str]:

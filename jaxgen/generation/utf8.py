@@ -33,10 +33,15 @@ def utf8_transitions() -> tuple[Int[np.ndarray, "8 256"], Bool[np.ndarray, "8"]]
     return table, np.arange(8) == 0
 
 
-@lru_cache(maxsize=1)
-def utf8_automaton() -> Automaton:
-    """Valid UTF-8 for a model whose 256 tokens are the bytes."""
-    return make_automaton(*utf8_transitions())
+@lru_cache(maxsize=4)
+def utf8_automaton(vocab_size: int = 256) -> Automaton:
+    """Valid UTF-8 for a model whose first 256 tokens are the bytes.
+
+    Others, such as the end of a text, come between characters.
+    """
+    table, done = utf8_transitions()
+    others = np.where(done, 0, -1).astype(np.int32)[:, None]
+    return make_automaton(np.concatenate([table, *[others] * (vocab_size - 256)], axis=1), done)
 
 
 def over_bytes(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxgen.config import LanguageModelConfig, LanguageModelExperiment
+from jaxgen.config import Experiment, LanguageModelConfig, LanguageModelExperiment
 from jaxgen.data.corpora import Corpus, fit_tokenizer, load_corpus
 from jaxgen.data.streams import TokenArray, Tokens, TokenStream, evaluation_batches
 from jaxgen.data.tokenizers import Tokenizer, warn_unknown
@@ -21,10 +21,14 @@ from jaxgen.errors import UserError
 from jaxgen.evaluation.perplexity import Nll, bits, perplexity
 from jaxgen.evaluation.sums import make_sums
 from jaxgen.evaluation.windows import window_nll
+from jaxgen.generation.constrained_text import constrained_model
+from jaxgen.generation.joined import JoinedStep, ensemble_model
 from jaxgen.generation.text import TextModel
+from jaxgen.generation.utf8 import utf8_automaton
 from jaxgen.models.decoding import initial_carry_of, step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
 from jaxgen.ops.backends import RecurrenceSpec
+from jaxgen.tasks.joined_evaluation import step_loss
 from jaxgen.tasks.task import Files, Saved, Task, tokenizer_of
 from jaxgen.training.from_settings import optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
@@ -136,7 +140,7 @@ def figures_of(sums: Mapping[str, Sum], unit: str) -> dict[str, float]:
     return {"nll": nll, unit: (bits if unit == "bpc" else perplexity)(nll)}
 
 
-def objective(experiment: LanguageModelExperiment, files: Files) -> Objective:
+def objective(experiment: Experiment, files: Files) -> Objective:
     """The lowest nll."""
     unit = unit_of(tokenizer_of(files))
     return Objective(
@@ -188,7 +192,7 @@ def _sampler(
     if prompt is None:
         source = splits.validation or splits.train
         prompt = tokenizer.decode(source.read(0, min(SAMPLE_PROMPT, len(source))))
-    lm = _text_model(experiment, model, tokenizer, {})
+    lm = text_model(experiment, model, tokenizer, {})
 
     def write(params: PyTree) -> list[Sample]:
         texts = replace(lm, params=params).generate(
@@ -206,18 +210,16 @@ def _sampler(
 def load(experiment: LanguageModelExperiment, files: Files, params: PyTree) -> TextModel:
     """The trained model."""
     tokenizer = tokenizer_of(files)
-    return _text_model(
+    return text_model(
         experiment, build_model(experiment.model, tokenizer.vocab_size), tokenizer, params
     )
 
 
-def _text_model(
-    experiment: LanguageModelExperiment,
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    params: PyTree,
+def text_model(
+    experiment: Experiment, model: LanguageModel, tokenizer: Tokenizer, params: PyTree
 ) -> TextModel:
-    return TextModel(
+    """A language model with strings in and out; one of bytes writes whole characters only."""
+    lm = TextModel(
         params=params,
         config=experiment,
         tokenizer=tokenizer,
@@ -226,6 +228,9 @@ def _text_model(
         initial_carry=initial_carry_of(model),
         num_labels=model.num_labels,
     )
+    if tokenizer.kind != "byte":
+        return lm
+    return constrained_model(lm, utf8_automaton(tokenizer.vocab_size))
 
 
 def init_shapes(experiment: LanguageModelExperiment, files: Files) -> PyTree:
@@ -254,13 +259,17 @@ def evaluate(lm: TextModel, data: Corpus, options: Mapping[str, Any]) -> dict[st
     source = getattr(data, options["split"])
     model = build_model(experiment.model, tokenizer.vocab_size).clone(backend="auto")
     tokens = TokenArray(_encode(source, tokenizer, warn=True))
+    joined = isinstance(lm.step_fn, JoinedStep)
+    if protocol == "windows" and joined:
+        raise UserError("`protocol` windows measures one model; use exact, or leave `ensemble` out")
     if protocol == "windows":
         nll = _window_nll(model, lm.params, tokens)
     else:
         length, reset_id = experiment.training.sequence_length, reset_id_of(experiment, tokenizer)
         batches = evaluation_batches(tokens, EVALUATION_ROWS, length, reset_id=reset_id)
-        sums = make_sums(partial(language_model_loss, model))
-        found = sums(lm.params, model.initial_carry(EVALUATION_ROWS), batches)["nll"]
+        sums = make_sums(partial(step_loss, lm) if joined else partial(language_model_loss, model))
+        carry = lm.initial_carry(lm.params, EVALUATION_ROWS, None)
+        found = sums(lm.params, carry, batches)["nll"]
         nll = Nll(float(found.total), round(float(found.weight)))
     figures = {"nll": nll.mean, "perplexity": perplexity(nll.mean)}
     if unit_of(tokenizer) == "bpc":
@@ -306,7 +315,6 @@ def recurrence(experiment: LanguageModelExperiment) -> tuple[str, RecurrenceSpec
         H=model.hidden_size,
         dtype=model.dtype,
         resets=experiment.data.reset_documents,
-        conditioned=model.num_labels > 0,
         cell=model.cell,
     )
     return model.backend, spec
@@ -349,6 +357,7 @@ LANGUAGE_MODEL = Task(
     facts=facts,
     objective=objective,
     command="generate",
+    ensemble=ensemble_model,
     open_files=open_files,
     evaluate_options=("protocol",),
     recurrence=recurrence,

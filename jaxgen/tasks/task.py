@@ -92,6 +92,8 @@ class Task:
     objective: Callable[[Any, Files], Objective]
     command: str
     """The command that uses a trained model: "generate", "predict"."""
+    ensemble: Callable[[Sequence[Any], Any, str], Any] | None = None
+    """(models, weights, mode): several of its models as one; see `jaxgen.saved.load_ensemble`."""
     open_files: Callable[[Any, Sequence[Path]], Any] | None = None
     """(experiment, files): other data to evaluate on, all of it in the part `test`."""
     begins_from: tuple[str, ...] = ()

@@ -178,8 +178,14 @@ def seeds_history(directory: Path, objective: Objective) -> dict[str, Any]:
     return facts
 
 
+def runs_of(directory: Path) -> list[Path]:
+    """The run directories of several seeds; of a run alone, its own."""
+    if not SeedRuns.exists(directory):
+        return [directory]
+    seeds = read_index(directory / SEEDS_INDEX)["seeds"]
+    return [run_directory(directory, seed) for seed in seeds]
+
+
 def first_run_of(directory: Path) -> Path:
     """The run directory of the first seed of several; of a run alone, its own."""
-    if not SeedRuns.exists(directory):
-        return directory
-    return run_directory(directory, read_index(directory / SEEDS_INDEX)["seeds"][0])
+    return runs_of(directory)[0]

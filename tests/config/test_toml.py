@@ -96,9 +96,14 @@ def test_configs_are_valid_and_say_how_to_run_them(path: Path) -> None:
         ("model", "x.toml is not TOML: Expected '=' after a key"),
         (
             'task = "poetry"',
-            "x.toml: `task` must be one of language_model, classifier, got 'poetry'; choose one",
+            "x.toml: `task` must be one of language_model, classifier, "
+            "conditional_language_model, got 'poetry'; choose one",
         ),
-        ("task = [1]", "x.toml: `task` must be one of language_model, classifier, got [1]"),
+        (
+            "task = [1]",
+            "x.toml: `task` must be one of language_model, classifier, "
+            "conditional_language_model, got [1]",
+        ),
         (
             "[training]\nseed = 99999999999999999999",
             "x.toml: `training.seed` must be less than 4294967296, got 99999999999999999999",

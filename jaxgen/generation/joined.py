@@ -1,0 +1,138 @@
+"""Several text models as one that chooses each token together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from jaxgen.errors import UserError
+from jaxgen.generation.decoding import PrefillFn, prepared
+from jaxgen.generation.ensemble import (
+    EnsembleCarry,
+    EnsembleOfStep,
+    EnsembleStep,
+    ensemble,
+    ensemble_carry,
+    ensemble_of,
+    ensemble_of_carry,
+    row_weights,
+)
+from jaxgen.generation.programs import InitialCarry
+from jaxgen.generation.text import TextModel
+from jaxgen.trees import same_shapes, stacked
+from jaxgen.types import Array, Float, Int, PyTree
+
+
+class JoinedParams(NamedTuple):
+    """Parameters of an ensemble of M models."""
+
+    members: PyTree
+    """Stacked on axis 0, or a tuple of each model's."""
+    weights: Float[Any, "M"]
+
+
+@dataclass(frozen=True)
+class JoinedStep:
+    """A step or prefill function of an ensemble whose parameters hold its weights too.
+
+    Another weight is then not another program.
+    """
+
+    function: EnsembleStep | EnsembleOfStep
+
+    def __call__(
+        self, params: JoinedParams, carry: EnsembleCarry, tokens: Int[Array, "B *T"], *mask: Array
+    ) -> tuple[EnsembleCarry, Float[Array, "B *T V"]]:
+        """One step, or one pass over a prompt with its mask."""
+        return self.function(params.members, carry, tokens, *mask)
+
+    def prepare(self, params: JoinedParams) -> JoinedParams:
+        """The parameters of each model as its own loop wants them."""
+        return params._replace(members=prepared(self.function, params.members))
+
+
+@dataclass(frozen=True)
+class JoinedInitialCarry:
+    """`initial_carry(params, batch_size, condition)` of an ensemble."""
+
+    functions: tuple[InitialCarry, ...]
+    """Those of the models; where their parameters are stacked, the one of all."""
+    mode: str
+    is_stacked: bool
+
+    def __call__(self, params: JoinedParams, batch_size: int, condition: PyTree) -> EnsembleCarry:
+        """The carry before the first token; the condition is that of each model."""
+        members, weights = params
+        if self.is_stacked:
+            initial_carry = self.functions[0]
+            return ensemble_carry(initial_carry, members, batch_size, condition, weights, self.mode)
+        carries = [
+            initial_carry(params, batch_size, condition)
+            for initial_carry, params in zip(self.functions, members, strict=True)
+        ]
+        return ensemble_of_carry(carries, batch_size, weights, self.mode)
+
+
+def ensemble_model(
+    models: Sequence[TextModel], weights: Any = None, mode: str = "average"
+) -> TextModel:
+    """One text model in which several choose each token together.
+
+    Models whose step functions compare equal and whose parameters have the same shapes, such as
+    the seeds of a run, are stacked into one. All else is that of the first.
+
+    Args:
+        models: of one tokenizer and the same labels.
+        weights: one for each; None: all the same.
+        mode: "average" of the distributions, or their "product" to the power of the weights, of
+            which negative ones make a model an anti-expert.
+
+    Raises:
+        UserError: there are none, their tokenizers or labels differ, or the weights are out of
+            their range.
+    """
+    if not models:
+        raise UserError("`models` must hold at least one model, got none")
+    first = models[0]
+    for model in models[1:]:
+        _check_alike(first, model)
+    weights = row_weights(weights, 1, len(models), mode)[0]
+    members = tuple(model.params for model in models)
+    functions = [(model.step_fn, model.initial_carry) for model in models]
+    alike = all(own == functions[0] for own in functions) and same_shapes(members)
+    join: Callable[[list[Any]], Any] = (
+        (lambda functions: ensemble(functions[0], mode))
+        if alike
+        else (lambda functions: ensemble_of(functions, mode))
+    )
+    readers = [model.prefill_fn for model in models]
+    prefill_fn: PrefillFn | None = None
+    if all(reader is not None for reader in readers):
+        prefill_fn = JoinedStep(join(readers))
+    starts = tuple(model.initial_carry for model in models)
+    return replace(
+        first,
+        params=JoinedParams(stacked(members) if alike else members, weights),
+        step_fn=JoinedStep(join([model.step_fn for model in models])),
+        prefill_fn=prefill_fn,
+        initial_carry=JoinedInitialCarry(starts[:1] if alike else starts, mode, alike),
+    )
+
+
+def _check_alike(first: TextModel, other: TextModel) -> None:
+    """UserError where two models cannot choose tokens together."""
+    mine, own = first.tokenizer, other.tokenizer
+    same = mine is own or getattr(mine, "fingerprint", mine) == getattr(own, "fingerprint", own)
+    if not same:
+        raise UserError(
+            "the models of an ensemble must have one vocabulary, got the tokenizers "
+            f"{mine!r} and {own!r}"
+            + (", whose tokens differ" if repr(mine) == repr(own) else "")
+            + "; train one with the tokenizer of the other"
+        )
+    labels = [(model.num_labels, getattr(model, "labels", ())) for model in (first, other)]
+    if labels[0] != labels[1]:
+        shown = [", ".join(names) or f"{count} labels" for count, names in labels]
+        raise UserError(
+            "the models of an ensemble must have the same labels, got "
+            f"{' and '.join(shown)}; leave one of them out"
+        )
