@@ -1,5 +1,6 @@
 """A conditional language model from settings to text: trained, resumed, measured, exported."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxgen.cli import main
 from jaxgen.config import ConditionalExperiment
 from jaxgen.config.toml import parse_toml
 from jaxgen.data.tokenizers import Tokenizer
@@ -69,6 +71,19 @@ def test_a_run_writes_under_its_labels(run: Path) -> None:
         texts = lm.generate([""] * 20, label=name, guidance=3.0, key=1, max_new_tokens=12)
         assert sum(text.endswith(word) for text in texts) >= 18
         assert all(text == text.strip() for text in texts)
+
+
+def test_the_command_writes_under_labels(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["generate", str(run), "--max-new-tokens", "12", "--label"]
+    assert main([*command, "all", "--guidance", "3", "--n", "10", "--json"]) == 0
+    outputs = json.loads(capsys.readouterr().out)["outputs"]
+    assert [(x["label"], x["guidance"]) for x in outputs] == [("bad", 3)] * 10 + [("good", 3)] * 10
+    hits = sum(output["text"].endswith(WORDS[output["label"]]) for output in outputs)
+    assert hits >= 18
+    assert main([*command, "god", "--stream"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "must be one of bad, good, got 'god', did you mean `good`?" in printed.err
 
 
 def test_a_run_is_measured_and_described(run: Path) -> None:
