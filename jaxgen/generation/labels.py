@@ -117,7 +117,8 @@ def read_steering(
     label, guidance, after = (options.get(name) for name in ("label", "guidance", "after"))
     for name, value in (("label", label), ("guidance", guidance)):
         if value is not None and not num_labels:
-            raise UserError(f"`{name}` must be left out: this model has no labels, got {value}")
+            first = value[0] if isinstance(value, list | tuple) and value else value
+            raise UserError(f"`{name}` must be left out: this model has no labels, got {first}")
         if value is not None and after is not None:
             raise UserError(
                 f"`{name}` is part of the state that `after` gives; leave one of the two out"
