@@ -26,9 +26,7 @@ def wider_carry(params, batch_size, condition):
     return lstm_carry(batch_size, 5)
 
 
-WIDER = replace(
-    FIRST, params=lstm_params(jax.random.key(7), SIZE, 5), initial_carry=wider_carry
-)
+WIDER = replace(FIRST, params=lstm_params(jax.random.key(7), SIZE, 5), initial_carry=wider_carry)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +77,7 @@ def test_seeds_are_stacked_and_other_weights_compile_nothing():
 def test_models_that_do_not_fit_together_are_refused():
     with pytest.raises(UserError, match=r"one vocabulary, got the tokenizers .*5.* and .*2"):
         ensemble_model([FIRST, make_model("char", "a")])
-    with pytest.raises(UserError, match="one vocabulary, got .*, whose tokens differ"):
+    with pytest.raises(UserError, match=r"one vocabulary, got .*, whose tokens differ"):
         ensemble_model([FIRST, make_model("char", "abd ")])
     with pytest.raises(UserError, match="the same labels, got 0 labels and 3 labels"):
         ensemble_model([FIRST, replace(MODELS[1], num_labels=3)])
