@@ -84,10 +84,11 @@ class Evaluate:
             **options,
         )
         show = task_of(settings_of(self.run)).show
-        if show is None or self.json:
+        shown = None if show is None or self.json else show(figures)
+        if shown is None:
             print_facts(figures, as_json=self.json)
         else:
-            print(show(figures))
+            print(shown)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgen.data.cleaning import make_cleaner
 from jaxgen.data.labelled import LabelledCorpus
 from jaxgen.data.labels import LabelSet
 from jaxgen.data.progress import Progress
@@ -24,6 +23,7 @@ from jaxgen.evaluation.control import (
     unguided_perplexity,
 )
 from jaxgen.evaluation.control_plots import plot_control
+from jaxgen.evaluation.control_tables import control_tables
 from jaxgen.evaluation.pictures import can_draw
 from jaxgen.generation.lines import Sample
 from jaxgen.generation.sampling import SamplingParams
@@ -47,7 +47,7 @@ _SCORED = 32
 
 
 def evaluate_control(
-    lm: TextModel, data: LabelledCorpus, options: Mapping[str, Any], *, max_new_tokens: int
+    lm: TextModel, data: LabelledCorpus, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Measure control as `jaxgen evaluate RUN --control CLASSIFIER_RUN --judge LM_RUN` asks.
 
@@ -56,7 +56,6 @@ def evaluate_control(
         data: its corpus.
         options: `split`, and those in `CONTROL_OPTIONS` that are given; `control` and `judge` as
             loaded models; `curve`, a PNG to draw; the others as in `control`.
-        max_new_tokens: as in `control`.
 
     Returns:
         The figures of `control`; `curve`, the picture's path, or None where the disk is full.
@@ -74,7 +73,7 @@ def evaluate_control(
         options["judge"],
         data,
         options["split"],
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=lm.config.data.max_length + 1,  # and the end
         progress=Progress("measuring control").say,
         **given,
     )
@@ -82,6 +81,11 @@ def evaluate_control(
         drawn = plot_control(Path(options["curve"]), figures)
         figures["curve"] = None if drawn is None else str(drawn)
     return figures
+
+
+def show(figures: Mapping[str, Any]) -> str | None:
+    """The figures as tables, for `Task.show`; None for those of an evaluation without control."""
+    return control_tables(figures) if "strengths" in figures else None
 
 
 def check_control(data: LabelledCorpus, options: Mapping[str, Any]) -> None:
@@ -180,12 +184,11 @@ def control(
     """
     names = lm.labels
     check_labels(names, classifier)
-    clean = make_cleaner(lm.config.data)
     parts = [part for part in (data.train, data.validation, data.test) if part is not None]
-    corpus = [clean(text) for part in parts for text in part.texts]
-    part, training = getattr(data, split), TrainingWords([clean(x) for x in data.train.texts])
+    corpus = [text for part in parts for text in as_written(part.texts, lm)]
+    part, training = getattr(data, split), TrainingWords(as_written(data.train.texts, lm))
     known = LabelSet(names, multi_label=False).encode(part.labels, part.name)
-    real = judged([clean(text) for text in part.texts], known, names, classifier, judge)
+    real = judged(as_written(part.texts, lm), known, names, classifier, judge)
     count = min(samples * len(names), len(corpus))
     write = _writer(lm, samples, max_new_tokens, temperature, top_p, seed)
     rows: list[dict[str, Any]] = []
@@ -261,6 +264,12 @@ def _writer(
         return found[:samples]
 
     return write
+
+
+def as_written(texts: Sequence[str], lm: TextModel) -> list[str]:
+    """Texts in the form in which a model writes: in small letters, say; of words, without lines."""
+    apart = lm.tokenizer.kind == "word"
+    return [lm.tokenizer.normalize(" ".join(x.split()) if apart else x) for x in texts]
 
 
 def judged(

@@ -107,5 +107,5 @@ class Task:
     """(experiment): the backend asked for and what it has to run, for `info --backend`."""
     card: str = "# {name}\n\nA model made with jaxgen, of {parameters} parameters.\n"
     """The model card of an export; {name}, {parameters} and the names of `facts` are filled in."""
-    show: Callable[[dict[str, Any]], str] | None = None
+    show: Callable[[dict[str, Any]], str | None] | None = None
     """(figures): what `jaxgen evaluate` prints of figures from `evaluate`; None: each by name."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny_classifier import bag_of_words, table_of, with_function
 
-from jaxgen.config import LabelledData, TokenizerConfig
+from jaxgen.config import TokenizerConfig
 from jaxgen.data.labelled import LabelledCorpus, LabelledTexts
 from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.errors import UserError
@@ -20,13 +20,13 @@ from jaxgen.evaluation.pictures import can_draw
 from jaxgen.generation.lines import Sample
 from jaxgen.generation.text import TextModel
 from jaxgen.tasks import conditional_control
-from jaxgen.tasks.conditional_control import control, evaluate_control, token_logprobs
+from jaxgen.tasks.conditional_control import control, evaluate_control, show, token_logprobs
 
 NAMES = ("positive", "negative")
 WORDS = {"positive": "good", "negative": "bad"}
 CORPUS = LabelledCorpus(
     train=LabelledTexts(
-        ["One two three four five six seven eight GOOD", "bad film"],
+        ["One two three four\nfive six seven eight GOOD", "bad film"],
         [("positive",), ("negative",)],
         "the training texts",
     ),
@@ -56,9 +56,9 @@ class Writer(TextModel):
         return [Sample(text, [1], None, finished=text != " ") for text in texts]
 
 
-def writer(**data: Any) -> Writer:
-    config = SimpleNamespace(data=LabelledData(lowercase=True, **data))
-    tokenizer = build_tokenizer(TokenizerConfig(kind="char"), ["abc"])
+def writer() -> Writer:
+    config = SimpleNamespace(data=SimpleNamespace(max_length=6))
+    tokenizer = build_tokenizer(TokenizerConfig(kind="word"), ["abc"], lowercase=True)
     return Writer({}, config, tokenizer, letters_alike, None, no_carry)
 
 
@@ -76,8 +76,7 @@ def judge() -> TextModel:
     tokenizer = build_tokenizer(TokenizerConfig(kind="char"), ["badgo onetwhrfuivsxl"])
     params = np.full(tokenizer.vocab_size, 0.25 / (tokenizer.vocab_size - 3), np.float32)
     params[tokenizer.encode("bad")] = 0.25
-    config = SimpleNamespace(data=LabelledData())
-    return TextModel(np.log(params), config, tokenizer, letters_alike, None, no_carry)
+    return TextModel(np.log(params), None, tokenizer, letters_alike, None, no_carry)
 
 
 def classifier(names: tuple[str, ...] = ("negative", "positive"), **other: Any) -> Any:
@@ -174,10 +173,13 @@ def options_with(**options: Any) -> dict[str, Any]:
 @pytest.mark.skipif(not can_draw(), reason="needs matplotlib")
 def test_the_curve_is_drawn(tmp_path: Path) -> None:
     given = options_with(samples=2, strengths=(2.0,), curve=tmp_path / "control.png")
-    figures = evaluate_control(writer(), CORPUS, given, max_new_tokens=5)
+    figures = evaluate_control(writer(), CORPUS, given)
     assert figures["curve"] == str(tmp_path / "control.png")
     assert (tmp_path / "control.png").stat().st_size > 1000
     assert (figures["samples"], figures["temperature"], figures["top_p"]) == (2, 1.0, 1.0)
+    assert figures["max_new_tokens"] == 7  # six tokens of a text, and its end
+    assert "real text" in (show(figures) or "")
+    assert show({"perplexity": 3.0}) is None
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_the_curve_is_drawn(tmp_path: Path) -> None:
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     lm = writer()
     with pytest.raises(UserError, match=message):
-        evaluate_control(lm, CORPUS, options_with(**options), max_new_tokens=5)
+        evaluate_control(lm, CORPUS, options_with(**options))
     assert lm.calls == []
 
 
@@ -224,4 +226,4 @@ def test_without_matplotlib_no_curve(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("jaxgen.evaluation.pictures.find_spec", lambda name: None)
     given = options_with(curve=tmp_path / "a.png")
     with pytest.raises(UserError, match=r"`curve` needs matplotlib, .*install jaxgen\[plot\]"):
-        evaluate_control(writer(), CORPUS, given, max_new_tokens=5)
+        evaluate_control(writer(), CORPUS, given)
