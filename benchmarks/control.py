@@ -5,8 +5,8 @@
 For each seed the labelled texts are divided into two halves, each label in both by its share. The
 labelled language model trains on one half, the classifier on the other, and the judging language
 model on the judge's files; then `jaxgen evaluate --control` measures at each strength, beside
-texts of the first half that were held out of its training. What follows `--` are options of `jaxgen train` for
-the labelled language model. `--dry-run` goes through all of it with models and texts of no size.
+texts of the first half that were held out of its training. What follows `--` are options of
+`jaxgen train` for the labelled language model. `--dry-run` goes through all of it with models and texts of no size.
 """
 
 import argparse
