@@ -6,7 +6,8 @@ For each seed the labelled texts are divided into two halves, each label in both
 labelled language model trains on one half, the classifier on the other, and the judging language
 model on the judge's files; then `jaxgen evaluate --control` measures at each strength, beside
 texts of the first half that were held out of its training. What follows `--` are options of
-`jaxgen train` for the labelled language model. `--dry-run` goes through all of it with models and texts of no size.
+`jaxgen train` for the labelled language model. `--dry-run` goes through all of it with models and
+texts of no size.
 """
 
 import argparse
@@ -59,6 +60,9 @@ def tiny(experiment: Any) -> Any:
     }
     if experiment.tokenizer.kind == "bpe":
         sections["tokenizer"] = {"vocab_size": 300}
+    if hasattr(experiment, "samples"):
+        shown_at = ("guidance", "temperatures")
+        sections["samples"] = {x: () for x in shown_at if hasattr(experiment.samples, x)}
     return experiment.updated(**sections)
 
 

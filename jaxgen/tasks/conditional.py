@@ -234,10 +234,9 @@ def evaluate(lm: TextModel, data: LabelledCorpus, options: Mapping[str, Any]) ->
             `jaxgen.tasks.conditional_control.evaluate_control`.
 
     Returns:
-        Without control
-        `texts`; `tokens` counted, each text's end too; `nll` in nats per token under each text's
-        own label, its `perplexity` (and `bpc`, bits per token, where tokens are characters or
-        bytes); and the same with `_null`, under the null label.
+        Without control: `texts`; `tokens` counted, each text's end too; `nll` in nats per token
+        under each text's own label, its `perplexity` (and `bpc`, bits per token, where tokens are
+        characters or bytes); and the same with `_null`, under the null label.
     """
     if options.keys() & set(CONTROL_OPTIONS):
         return evaluate_control(lm, data, options)
