@@ -291,9 +291,9 @@ class TextModel:
         return found if several else found[0]
 
     def _request(self, prompt: Any, options: dict[str, Any], n: int | None = None) -> Request:
-        token, held = self.end_token, self.constraint is not None
-        if held and self.constraint.end_token is not None:
-            token = self.constraint.end_token
+        end = self.end_token
+        if self.constraint is not None and self.constraint.end_token is not None:
+            end = self.constraint.end_token
         return make_request(
             self.tokenizer,
             prompt,
@@ -301,7 +301,7 @@ class TextModel:
             n=n,
             num_labels=self.num_labels,
             labels=self.labels,
-            ending=Ending(token, whole=held),
+            ending=Ending(end, whole=self.constraint is not None),
             whole_texts=self.end_token is not None,
         )
 

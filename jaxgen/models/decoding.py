@@ -25,8 +25,8 @@ class DecodingParams(NamedTuple):
     """A layer's kernel and bias; the kernel holds the input part above the recurrent one."""
     output_kernel: Float[Array, "H V"]
     output_bias: Float[Array, "V"]
-    label_table: Float[Array, "N D"] | None
-    """What a label does at each step, see `LanguageModel.condition`."""
+    label_table: Any
+    """Float[N, D]: what a label does at each step, see `LanguageModel.condition`; or None."""
 
 
 @dataclass(frozen=True)

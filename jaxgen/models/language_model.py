@@ -101,8 +101,8 @@ class LanguageModel(nn.Module):
                 "film": 2 * self.hidden_sizes[-1],
             }[self.condition]
             name = "label_gates" if self.condition == "input" else f"label_{self.condition}"
-            init = nn.initializers.normal(0.1)
-            self.label_table = self.param(name, init, (self.num_labels, width))
+            table_init = nn.initializers.normal(0.1)
+            self.label_table = self.param(name, table_init, (self.num_labels, width))
 
     def __call__(
         self,

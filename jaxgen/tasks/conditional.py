@@ -24,6 +24,12 @@ from jaxgen.generation.text import TextModel
 from jaxgen.models.conditional import conditional_loss
 from jaxgen.models.language_model import LanguageModel
 from jaxgen.ops.backends import RecurrenceSpec
+from jaxgen.tasks.conditional_control import (
+    CONTROL_MODELS,
+    CONTROL_OPTIONS,
+    evaluate_control,
+    show,
+)
 from jaxgen.tasks.labelled import (
     EVALUATION_ROWS,
     Classes,
@@ -222,13 +228,16 @@ def evaluate(lm: TextModel, data: LabelledCorpus, options: Mapping[str, Any]) ->
     Args:
         lm: From `load`.
         data: The corpus.
-        options: `split`, the part.
+        options: `split`, the part; with any of `CONTROL_OPTIONS` control is measured, see
+            `jaxgen.tasks.conditional_control.evaluate_control`.
 
     Returns:
-        `texts`; `tokens` counted, each text's end too; `nll` in nats per token under each text's
-        own label, its `perplexity` (and `bpc`, bits per token, where tokens are characters or
-        bytes); and the same with `_null`, under the null label.
+        Without control: `texts`; `tokens` counted, each text's end too; `nll` in nats per token
+        under each text's own label, its `perplexity` (and `bpc`, bits per token, where tokens are
+        characters or bytes); and the same with `_null`, under the null label.
     """
+    if options.keys() & set(CONTROL_OPTIONS):
+        return evaluate_control(lm, data, options)
     texts, config = getattr(data, options["split"]), lm.config
     rows = encode(lm.tokenizer, config.data.max_length, texts.texts)
     labels = LabelSet(lm.labels).encode(texts.labels, texts.name)
@@ -286,6 +295,9 @@ CONDITIONAL = Task(
     objective=objective,
     command="generate",
     open_files=open_files,
+    evaluate_options=CONTROL_OPTIONS,
+    evaluates_with=CONTROL_MODELS,
     recurrence=recurrence,
     card=CARD,
+    show=show,
 )

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxgen.config import (
+    EXPERIMENTS,
     Experiment,
     LanguageModelConfig,
     LanguageModelData,
@@ -41,6 +42,11 @@ def test_written_is_read_back(
         samples=SamplesConfig(prompt=prompt, temperatures=tuple(temperatures)),
     )
     assert parse_toml(to_toml(experiment)) == experiment
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_defaults_of_every_task_are_read_back(name: str) -> None:
+    assert parse_toml(to_toml(EXPERIMENTS[name]())) == EXPERIMENTS[name]()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
