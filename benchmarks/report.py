@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import classifier_sections, plots, results, sections, seeds, tpu_compiled
+from benchmarks import classifier_sections, control, plots, results, sections, seeds, tpu_compiled
 from benchmarks.timing import Spread
 from jaxgen.errors import UserError
 
@@ -206,6 +206,7 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
     "classifiers": classifier_sections.classifiers,
     "trainings": classifier_sections.trainings,
     "keras_reference": classifier_sections.keras_reference,
+    "control": control.section,
     "seeds": seeds.section,
     "keras_recipe": sections.recipe,
     "session": sections.session,

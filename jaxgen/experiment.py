@@ -160,15 +160,19 @@ def _pretrained(experiment: Experiment, resumed: Path | None) -> Saved | None:
         return None
     if resumed is not None and Run.open(first_run_of(resumed)).checkpoint("last") is not None:
         return None
+    return _read_named("`model.pretrained`", path, task_of(experiment).begins_from)
+
+
+def _read_named(name: str, path: str | Path, tasks: Sequence[str]) -> Saved:
+    """The model that a setting or an option names; UserError where it is of another task."""
     try:
         saved = read_saved(path)
     except UserError as error:
-        raise UserError(f"`model.pretrained` cannot be read: {error}") from error
-    tasks = task_of(experiment).begins_from
+        raise UserError(f"{name} cannot be read: {error}") from error
     if saved.experiment.task not in tasks:
         raise UserError(
-            f"`model.pretrained` must be a run or an export of task {' or '.join(tasks)}, and "
-            f"{path} is of task {saved.experiment.task}; name another"
+            f"{name} must be a run or an export of task {' or '.join(tasks)}, and {path} is of "
+            f"task {saved.experiment.task}; name another"
         )
     return saved
 
@@ -269,7 +273,9 @@ def evaluate(
         ensemble: Measure the runs of a directory of seeds as one model, see `load_ensemble`.
         **options: Of the model's task: for a language model `protocol`, see
             `jaxgen.tasks.language_model.evaluate`; for a classifier `threshold`, `temperature`,
-            `plots` and `baselines`, see `jaxgen.tasks.classifier_evaluation.evaluate`.
+            `plots` and `baselines`, see `jaxgen.tasks.classifier_evaluation.evaluate`; for a
+            labelled language model `control` and `judge`, runs or exports of a classifier and of a
+            language model, see `jaxgen.tasks.conditional_control.evaluate_control`.
 
     Returns:
         What was measured, and the figures of the task: of a language model `tokens` counted, `nll`
@@ -277,8 +283,8 @@ def evaluate(
         classifier `accuracy`, `f1_macro`, `nll`, `ece` and more, also of each class.
 
     Raises:
-        UserError: The model, its corpus or that part of it is not there, or the task does not know
-            an option.
+        UserError: The model, its corpus or that part of it is not there, the task does not know an
+            option, or an option names a model of another task.
     """
     if files and split is not None:
         raise UserError(
@@ -292,6 +298,9 @@ def evaluate(
     split = split or ("validation" if data.test is None else "test")
     if getattr(data, split) is None:
         raise UserError(f"the corpus of {path} holds out no {split} text; choose another --split")
+    for name, tasks in task.evaluates_with.items():
+        if (other := options.get(name)) is not None:
+            options[name] = load_saved(_read_named(f"`{name}`", other, tasks), str(other))
     model = load_ensemble(path, which=which) if ensemble else load_saved(saved, str(path))
     figures = task.evaluate(model, data, {"split": split, **options})
     return {"path": str(path), "split": None if files else split, **figures}

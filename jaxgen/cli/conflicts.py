@@ -14,6 +14,11 @@ SHAPES = (
 )
 """Settings that shape the choice of a token, and are of no use to a search."""
 
+ONE_TEXT = (
+    "--stream and --interactive write one text at a time: give one prompt, one --temperature and "
+    "one --top-p, at most one --label and one --guidance, and no --n"
+)
+
 
 def check_options_together(command: "Generate") -> None:
     """UserError for the first option that is out of its range, or useless beside another."""
@@ -32,6 +37,8 @@ def _conflicts(command: "Generate") -> Iterator[str]:
         yield "--escapes is for --prompt and --stop: leave it out, or give one of them"
     if command.force and command.out is None:
         yield "--force is for --out: leave it out, or give --out"
+    if command.guidance and not command.label:
+        yield "--guidance strengthens a label: leave it out, or give --label"
     if command.stream or command.interactive:
         yield from _of_streams(command, "--interactive" if command.interactive else "--stream")
     if command.interactive and command.stream:
@@ -50,12 +57,9 @@ def _conflicts(command: "Generate") -> Iterator[str]:
 
 
 def _of_streams(command: "Generate", mode: str) -> Iterator[str]:
-    counts = (command.prompt, command.temperature, command.top_p)
-    if command.n != 1 or any(len(values) != 1 for values in counts):
-        yield (
-            "--stream and --interactive write one text at a time: give one prompt, one "
-            "--temperature and one --top-p, and no --n"
-        )
+    counts = (command.prompt, command.temperature, command.top_p, command.label, command.guidance)
+    if command.n != 1 or any(len(values) > 1 for values in counts):
+        yield ONE_TEXT
     if command.beam_size is not None:
         yield f"--beam-size finds whole texts: leave out {mode}"
     for name in given(command, "report", "json", "out"):

@@ -3,16 +3,17 @@
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import DisallowNone, arg
 
-from jaxgen.cli.conflicts import SHAPES, check_options_together
+from jaxgen.cli.conflicts import ONE_TEXT, SHAPES, check_options_together
 from jaxgen.cli.conversation import converse
 from jaxgen.cli.joined import Joined
+from jaxgen.cli.labels import typed_labels
 from jaxgen.cli.options import (
     Checkpoint,
     Flag,
@@ -22,9 +23,11 @@ from jaxgen.cli.options import (
 )
 from jaxgen.cli.prompts import read_prompt, unescape
 from jaxgen.cli.tables import check_table, write_table
+from jaxgen.errors import UserError
 
 Number = Annotated[float | None, DisallowNone, said]
 Whole = Annotated[int | None, DisallowNone, said]
+Grid = list[dict[str, Any]]
 Outputs = tuple[list[dict[str, Any]], list[list[int]]]
 
 
@@ -32,7 +35,8 @@ Outputs = tuple[list[dict[str, Any]], list[list[int]]]
 class Generate:
     """Print text from a trained model.
 
-    Several prompts, temperatures or values of top-p give one text for each combination.
+    Several prompts, labels, temperatures or values of guidance or top-p give one text for each
+    combination.
     """
 
     run: RunArgument
@@ -74,8 +78,11 @@ class Generate:
     """Texts for each combination."""
     seed: Whole = None
     """One seed, one text. (default: 0)"""
-    label: Whole = None
-    """What a conditioned model writes about."""
+    label: Annotated[tuple[str, ...], said] = ()
+    """What a conditioned model writes about: a name or a number, joy=0.7,fear=0.3 for several,
+    not:anger to steer away, or all for each in turn."""
+    guidance: Annotated[tuple[float, ...], said] = ()
+    """How strongly: 0 as without a label, 1 as trained, more exaggerates. (default: 1)"""
     allow_special: Flag = False
     """Generate the tokens <unk>, <pad> and <bos> as well."""
     beam_size: Whole = None
@@ -124,10 +131,12 @@ class Generate:
 
     def _run(self, lm: Any) -> None:
         if self.interactive:
+            self._stream(lm, "", 0)  # what is wrong is said once, not after every line
             converse(lambda text, seed: self._stream(lm, text, seed), self.seed or 0)
         elif self.stream:
+            pieces = self._stream(lm, self.prompt[0], self.seed or 0)  # checked here
             print(self.prompt[0], end="", flush=True)
-            for piece in self._stream(lm, self.prompt[0], self.seed or 0):
+            for piece in pieces:
                 print(piece, end="", flush=True)
             print()
         else:
@@ -135,22 +144,42 @@ class Generate:
 
     def _options(self) -> dict[str, Any]:
         """What every way of generating takes; what is not asked for is left out."""
-        names = ("label", "no_repeat_ngram")
-        values = {name: getattr(self, name) for name in names}
-        values |= {"stop": self.stop or None, "allow_special": self.allow_special or None}
+        values = {
+            "no_repeat_ngram": self.no_repeat_ngram,
+            "stop": self.stop or None,
+            "allow_special": self.allow_special or None,
+        }
         known = {name: value for name, value in values.items() if value is not None}
         return {"max_new_tokens": self.max_new_tokens, **known}
 
-    def _settings(self, top_p: Iterable[float]) -> dict[str, Any]:
-        """Settings of the sampler besides the temperature; what is not asked for is left out."""
+    def _settings(self) -> dict[str, Any]:
+        """Settings of the sampler that are the same for all texts, where they are asked for."""
         values = {name: getattr(self, name) for name in SHAPES}
-        values["top_p"] = None if set(self.top_p) == {1.0} else list(top_p)
         return {name: value for name, value in values.items() if value is not None}
+
+    def _grid(self, lm: Any) -> Grid:
+        """Each combination of what may have several values; what is not asked for is left out."""
+        axes: dict[str, Sequence[Any]] = {"prompt": self.prompt}
+        if self.label:
+            axes["label"] = typed_labels(self.label, lm.labels)
+        if self.guidance:
+            axes["guidance"] = self.guidance
+        if self.beam_size is None:
+            axes |= {"temperature": self.temperature, "top_p": self.top_p}
+        return [dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values())]
+
+    def _values(self, grid: Grid) -> dict[str, list[Any]]:
+        """The values of each option, the prompt aside; a `top_p` that cuts nothing is left out."""
+        unused = {"prompt", "top_p"} if set(self.top_p) == {1.0} else {"prompt"}
+        return {name: [row[name] for row in grid] for name in grid[0] if name not in unused}
 
     def _stream(self, lm: Any, prompt: str, seed: int) -> Iterator[str]:
         """The continuation of a prompt while it is made."""
-        settings = {"temperature": self.temperature[0], **self._settings(self.top_p)}
-        return lm.stream(prompt, key=seed, **self._options(), **settings)
+        grid = self._grid(lm)
+        if len(grid) > 1:  # `--label all`
+            raise UserError(ONE_TEXT)
+        values = self._values(grid)
+        return lm.stream(prompt, key=seed, **self._options(), **self._settings(), **values)
 
     def _print_all(self, lm: Any) -> None:
         """Generate all combinations in one batch, and print or write them."""
@@ -173,69 +202,71 @@ class Generate:
             print_facts(result["report"], as_json=False)
 
     def _sample(self, lm: Any) -> Outputs:
-        grid = list(itertools.product(self.prompt, self.temperature, self.top_p))
-        prompts, temperatures, top_p = map(list, zip(*grid, strict=True))
+        grid = self._grid(lm)
         texts = lm.sample(
-            prompts,
+            [row["prompt"] for row in grid],
             n=self.n,
             key=self.seed or 0,
-            temperature=temperatures,
             **self._options(),
-            **self._settings(top_p),
+            **self._settings(),
+            **self._values(grid),
         )
         flat = [
-            (settings, number, sample)
-            for settings, samples in zip(grid, texts, strict=True)
+            (row, number, sample)
+            for row, samples in zip(grid, texts, strict=True)
             for number, sample in enumerate(samples)
         ]
         outputs = [
             {
-                "prompt": prompt,
-                "temperature": temperature,
-                "top_p": p,
+                **row,
                 "sample": number,
                 "text": sample.text,
                 "tokens": len(sample.tokens),
                 "nll": _mean_nll(sum(sample.logprobs), len(sample.logprobs)),
                 "finished": sample.finished,
             }
-            for (prompt, temperature, p), number, sample in flat
+            for row, number, sample in flat
         ]
         return outputs, [sample.tokens for _, _, sample in flat]
 
     def _search(self, lm: Any) -> Outputs:
-        """The `n` best texts of a beam for each prompt."""
+        """The `n` best texts of a beam for each combination."""
+        grid = self._grid(lm)
         found = lm.beam_search(
-            list(self.prompt),
+            [row["prompt"] for row in grid],
             num_beams=self.beam_size,
             n=self.n,
             **self._options(),
+            **self._values(grid),
         )
         flat = [
-            (prompt, place, beam)
-            for prompt, beams in zip(self.prompt, found, strict=True)
+            (row, place, beam)
+            for row, beams in zip(grid, found, strict=True)
             for place, beam in enumerate(beams)
         ]
         outputs = [
             {
-                "prompt": prompt,
+                **row,
                 "sample": place,
                 "text": beam.text,
                 "tokens": len(beam.tokens),
                 "nll": _mean_nll(beam.logprob, len(beam.tokens)),
             }
-            for prompt, place, beam in flat
+            for row, place, beam in flat
         ]
         return outputs, [beam.tokens for _, _, beam in flat]
 
     def _title(self, output: dict[str, Any]) -> str:
         """What sets one text apart from the others."""
+        parts = [f"label {output['label']}"] if self.label else []
+        if self.guidance:
+            parts.append(f"guidance {output['guidance']:g}")
         if self.beam_size:
             nll = output["nll"]
-            return f"{output['sample'] + 1}, " + (
-                "no tokens" if nll is None else f"{nll:.4f} nats a token"
-            )
-        parts = [f"temperature {output['temperature']:g}"]
+            place = "no tokens" if nll is None else f"{nll:.4f} nats a token"
+            return ", ".join([*parts, str(output["sample"] + 1), place])
+        if len(self.temperature) > 1 or not parts:
+            parts.append(f"temperature {output['temperature']:g}")
         if len(self.top_p) > 1:
             parts.append(f"top-p {output['top_p']:g}")
         if self.n > 1:

@@ -28,12 +28,29 @@ class Evaluate:
     """Of a classifier: probability from which the second of two classes, or each of several labels,
     is predicted (default: `prediction.threshold` of the run)."""
     temperature: Annotated[float | None, DisallowNone, said] = None
-    """Of a classifier: divides the logits (default: `prediction.temperature` of the run)."""
+    """Of a classifier: divides the logits (default: `prediction.temperature` of the run). With
+    --control: of the samples (default: 1)."""
     baselines: Flag = False
     """Of a classifier: beside it, how good are the likeliest class, and TF-IDF with logistic
     regression."""
     plots: Annotated[Path | None, DisallowNone, arg(metavar="DIR", help_behavior_hint="")] = None
     """Of a classifier: write confusion.png, roc.png and calibration.png into this directory."""
+    control: Annotated[Path | None, DisallowNone, arg(metavar="RUN", help_behavior_hint="")] = None
+    """Of a labelled language model: how well its texts keep to their labels, judged by this
+    classifier, which was trained on other texts; needs --judge."""
+    judge: Annotated[Path | None, DisallowNone, arg(metavar="RUN", help_behavior_hint="")] = None
+    """With --control: the language model, trained on yet other texts, that gives perplexities."""
+    curve: Annotated[Path | None, DisallowNone, arg(metavar="PNG", help_behavior_hint="")] = None
+    """With --control: draw accuracy and perplexity over the strength into this file."""
+    samples: Annotated[int | None, DisallowNone, said] = None
+    """With --control: texts written of each label at each strength (default: 1000)."""
+    strengths: Annotated[tuple[float, ...], said] = ()
+    """With --control: strengths of guidance; 0 (no label) and 1 (plain conditioning) are always
+    among them (default: 0 1 2 3)."""
+    top_p: Annotated[float | None, DisallowNone, said] = None
+    """With --control: of the samples (default: 1)."""
+    seed: Annotated[int | None, DisallowNone, said] = None
+    """With --control: of the samples (default: 0)."""
     files: Annotated[tuple[Path, ...], said] = ()
     """Measure on these files instead."""
     ensemble: Flag = False
@@ -50,8 +67,12 @@ class Evaluate:
         from jaxgen.saved import settings_of
         from jaxgen.tasks import task_of
 
-        names = ("protocol", "threshold", "temperature", "plots")
-        options = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        names = (
+            *("protocol", "threshold", "temperature", "plots", "control", "judge", "curve"),
+            *("samples", "strengths", "top_p", "seed"),
+        )
+        options = {name: getattr(self, name) for name in names}
+        options = {name: value for name, value in options.items() if value not in (None, ())}
         if self.baselines:
             options["baselines"] = True
         figures = evaluate(
@@ -63,10 +84,11 @@ class Evaluate:
             **options,
         )
         show = task_of(settings_of(self.run)).show
-        if show is None or self.json:
+        shown = None if show is None or self.json else show(figures)
+        if shown is None:
             print_facts(figures, as_json=self.json)
         else:
-            print(show(figures))
+            print(shown)
 
 
 @dataclass(frozen=True)

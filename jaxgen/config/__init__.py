@@ -11,9 +11,15 @@ from jaxgen.config.classifier import (
     ClassifierTraining,
     PredictionConfig,
 )
+from jaxgen.config.conditional import (
+    ConditionalConfig,
+    ConditionalData,
+    ConditionalExperiment,
+    ConditionalTraining,
+)
 from jaxgen.config.data import CorpusConfig, DataConfig, SourceConfig
 from jaxgen.config.experiment import Experiment, changes
-from jaxgen.config.labelled import LabelledData
+from jaxgen.config.labelled import LabelledData, LabelledSource
 from jaxgen.config.language_model import (
     LanguageModelConfig,
     LanguageModelData,
@@ -28,6 +34,7 @@ from jaxgen.config.training import TrainingConfig
 EXPERIMENTS: dict[str, type[Experiment]] = {
     "language_model": LanguageModelExperiment,
     "classifier": ClassifierExperiment,
+    "conditional_language_model": ConditionalExperiment,
 }
 """The settings of each task by the name that `task = "..."` gives in a TOML file."""
 
@@ -36,11 +43,16 @@ __all__ = [
     "ClassifierConfig",
     "ClassifierExperiment",
     "ClassifierTraining",
+    "ConditionalConfig",
+    "ConditionalData",
+    "ConditionalExperiment",
+    "ConditionalTraining",
     "Config",
     "CorpusConfig",
     "DataConfig",
     "Experiment",
     "LabelledData",
+    "LabelledSource",
     "LanguageModelConfig",
     "LanguageModelData",
     "LanguageModelExperiment",

@@ -9,7 +9,7 @@ from jaxgen.config.base import Fraction, Positive, Seed
 from jaxgen.config.data import SourceConfig
 
 
-class LabelledData(SourceConfig):
+class LabelledSource(SourceConfig):
     """Where labelled texts come from; with neither `dataset` nor `files`: embedded sentences."""
 
     seed: Seed = 0
@@ -36,18 +36,8 @@ class LabelledData(SourceConfig):
     """Share of each class drawn for validation where no split or file is given."""
     test_fraction: Fraction = 0.1
     """Share of each class drawn for testing where no split or file is given."""
-    strip_html: bool = False
-    """Take out HTML tags and turn entities such as &amp; into their characters."""
-    letters_only: bool = False
-    """Turn everything but letters into spaces."""
-    separate_punctuation: bool = False
-    """Put spaces around punctuation, so that it makes words of its own."""
-    drop_stop_words: bool = False
-    """Take out English function words such as `the`, `is` and `not`."""
     max_length: Positive | Literal["mean"] = 512
     """Tokens that are kept of a text; "mean" is the mean length of the training texts."""
-    keep: Literal["start", "end", "both"] = "start"
-    """Which tokens of a longer text are kept; both: half from its start, half from its end."""
     buckets: Positive = 6
     """Most lengths that batches are padded to: each is a program of its own."""
 
@@ -75,3 +65,18 @@ class LabelledData(SourceConfig):
                 f"`data.column` and `data.label_column` must differ, got {self.column!r} for both"
             )
         return self
+
+
+class LabelledData(LabelledSource):
+    """Labelled texts to classify: where they come from, and what is made of each."""
+
+    strip_html: bool = False
+    """Take out HTML tags and turn entities such as &amp; into their characters."""
+    letters_only: bool = False
+    """Turn everything but letters into spaces."""
+    separate_punctuation: bool = False
+    """Put spaces around punctuation, so that it makes words of its own."""
+    drop_stop_words: bool = False
+    """Take out English function words such as `the`, `is` and `not`."""
+    keep: Literal["start", "end", "both"] = "start"
+    """Which tokens of a longer text are kept; both: half from its start, half from its end."""

@@ -1,10 +1,10 @@
 """Settings of a language model."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from jaxgen.config.base import Config, NonNegative, Positive, Rate, Size
+from jaxgen.config.base import Config, Positive, Rate, Size
 from jaxgen.config.data import CorpusConfig
 from jaxgen.config.experiment import Experiment
 from jaxgen.config.tokenizer import TokenizerConfig
@@ -18,8 +18,8 @@ class LanguageModelData(CorpusConfig):
     """Start each document (dataset row) from a zero carry."""
 
 
-class LanguageModelConfig(Config):
-    """An LSTM language model."""
+class RecurrentConfig(Config):
+    """The layers of an LSTM that predicts the next token."""
 
     hidden_size: Size = 128
     """Units of each LSTM layer."""
@@ -47,8 +47,6 @@ class LanguageModelConfig(Config):
     """One dropout mask a sequence rather than one a step."""
     forget_bias: float = 1.0
     """Initial bias of the forget gate."""
-    num_labels: NonNegative = 0
-    """Number of condition labels (0: unconditioned)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type; parameters and the cell state stay float32."""
     backend: Literal["auto", "scan", "cudnn", "pallas"] = "auto"
@@ -62,6 +60,18 @@ class LanguageModelConfig(Config):
                 "`model.embedding_size` of at least 1"
             )
         return self
+
+
+class LanguageModelConfig(RecurrentConfig):
+    """An LSTM language model."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_labels(cls, values: Any) -> Any:
+        """Earlier files say `num_labels = 0`."""
+        if isinstance(values, dict) and values.get("num_labels") == 0:
+            return {name: value for name, value in values.items() if name != "num_labels"}
+        return values
 
 
 class LanguageModelTraining(TrainingConfig):

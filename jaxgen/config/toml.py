@@ -95,7 +95,7 @@ def to_toml(experiment: Experiment) -> str:
             if value is None and info.default is not None:
                 value = "none"  # TOML has no null
             setting = f"# {name} =" if value is None else f"{name} = {_toml_value(value)}"
-            lines += [f"# {info.description}", setting]
+            lines += [f"# {' '.join((info.description or '').split())}", setting]
         lines.append("")
     return "\n".join(lines)
 

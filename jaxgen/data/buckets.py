@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxgen.data.ragged import LabelledBatch, Labels, Ragged
 from jaxgen.errors import UserError
-from jaxgen.types import Int
+from jaxgen.types import Bool, Int
 
 MOST_CANDIDATES = 2048
 
@@ -171,6 +171,20 @@ class _Epoch(NamedTuple):
     lengths: Int[np.ndarray, " K"]
 
 
+class LabelDropout(NamedTuple):
+    """Labels that are replaced while training, of other rows in each epoch."""
+
+    rate: float
+    """Share of the rows, below 1."""
+    null: int
+    """The label in their place."""
+
+    def dropped(self, seed: int, epoch: int, rows: int) -> Bool[np.ndarray, " N"]:
+        """Which of so many rows lose their label: a pure function of its arguments."""
+        random = np.random.Philox(np.random.SeedSequence((seed, epoch, 1)))  # 1: not the order's
+        return random.random_raw(rows) < np.uint64(self.rate * 2**64)
+
+
 class BucketedRows:
     """Training batches of labelled rows: a `BatchSource` of as many shapes as padded lengths.
 
@@ -188,16 +202,19 @@ class BucketedRows:
         block: int = 1,
         *,
         accumulate_steps: int = 1,
+        label_dropout: LabelDropout | None = None,
     ) -> None:
         """Divide rows into batches; the arguments are those of `BucketOrder`.
 
-        Labels are Int[N] classes, or Float[N, C] of 0 and 1; without any they are 0.
+        Labels are Int[N] classes, or Float[N, C] of 0 and 1; without any they are 0. Label dropout
+        is for classes.
 
         Raises:
             UserError: There are no rows, or one is longer than the last padded length.
         """
         self._rows, self._labels = rows, _as_labels(rows, labels)
         self._batch_size = batch_size
+        self._seed, self._label_dropout = seed, label_dropout
         self._order = BucketOrder(
             rows.lengths,
             batch_size,
@@ -229,7 +246,11 @@ class BucketedRows:
     def read(self, epoch: int, first: int, count: int, rows: slice = slice(None)) -> LabelledBatch:
         """Consecutive batches of one shape, leaves [count, rows, ...]."""
         indexes, length = self._order.read(epoch, first, count)
-        return _labelled_batch(self._rows, self._labels, indexes[:, rows], length)
+        labels, dropout = self._labels, self._label_dropout
+        if dropout is not None:
+            dropped = dropout.dropped(self._seed, epoch, len(labels))
+            labels = np.where(dropped, np.int32(dropout.null), labels)
+        return _labelled_batch(self._rows, labels, indexes[:, rows], length)
 
 
 def batches_by_length(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jaxgen.config import LabelledData
+from jaxgen.config import LabelledSource
 from jaxgen.data.rows import Row
 from jaxgen.data.tables import is_table, open_table
 from jaxgen.data.text_files import changed, check_files, is_gzip, open_text, stamp
@@ -37,7 +37,7 @@ class LabelledFiles:
     """
 
     format: str
-    config: LabelledData
+    config: LabelledSource
     separator: str = ""
     label_first: bool = False
     class_name: Callable[[Path], str] | None = None
@@ -82,7 +82,7 @@ class LabelledFiles:
         return text == self.config.column.lower() or label == self.config.label_column.lower()
 
 
-def recognise(config: LabelledData) -> LabelledFiles:
+def recognise(config: LabelledSource) -> LabelledFiles:
     """Find out how `data.files` are written, from their names and their first lines; say it.
 
     Raises:
@@ -108,7 +108,7 @@ def recognise(config: LabelledData) -> LabelledFiles:
     return found
 
 
-def _recognise_text(config: LabelledData) -> LabelledFiles:
+def _recognise_text(config: LabelledSource) -> LabelledFiles:
     files = LabelledFiles(config.format, config)
     heads = [_head(path, config.errors) for path in config.files]
     auto = config.format == "auto"

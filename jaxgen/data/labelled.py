@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.config import LabelledData
+from jaxgen.config import LabelledSource
 from jaxgen.data.corpora import check_files_are_used
 from jaxgen.data.hub import HubTable, hub_tables
 from jaxgen.data.label_formats import recognise
@@ -57,7 +57,7 @@ class LabelledCorpus:
     test: LabelledTexts | None = None
 
 
-def load_labelled(config: LabelledData) -> LabelledCorpus:
+def load_labelled(config: LabelledSource) -> LabelledCorpus:
     """Read the labelled texts that the settings name into memory.
 
     Held-out texts are files or splits of their own where the settings name such (or a hub dataset
@@ -86,7 +86,7 @@ def load_labelled(config: LabelledData) -> LabelledCorpus:
     return LabelledCorpus(**parts)
 
 
-def read_labelled(config: LabelledData, paths: Sequence[Path]) -> LabelledTexts:
+def read_labelled(config: LabelledSource, paths: Sequence[Path]) -> LabelledTexts:
     """Read files other than those of the settings, with the columns and the format set there.
 
     Raises:
@@ -97,7 +97,7 @@ def read_labelled(config: LabelledData, paths: Sequence[Path]) -> LabelledTexts:
     return _read(recognise(settings).rows(paths), ", ".join(map(str, paths)), settings)
 
 
-def _sources(config: LabelledData) -> Iterator[tuple[str, str, Iterator[Row]]]:
+def _sources(config: LabelledSource) -> Iterator[tuple[str, str, Iterator[Row]]]:
     """The name and the rows of each part that the data have of their own."""
     if config.dataset:
         tables = hub_tables(config, [config.column, config.label_column])
@@ -151,7 +151,7 @@ def _named_classes(table: HubTable) -> Iterator[Row]:
         yield row._replace(values=(text, named if isinstance(label, list) else named[0]))
 
 
-def _read(rows: Iterator[Row], name: str, config: LabelledData) -> LabelledTexts:
+def _read(rows: Iterator[Row], name: str, config: LabelledSource) -> LabelledTexts:
     """The rows of one part, checked."""
     texts: list[str] = []
     labels: list[tuple[str, ...]] = []
@@ -182,7 +182,7 @@ def _read(rows: Iterator[Row], name: str, config: LabelledData) -> LabelledTexts
     return LabelledTexts(texts, labels, name)
 
 
-def _labels(value: Any, row: Row, config: LabelledData, kinds: dict[str, Row]) -> tuple[str, ...]:
+def _labels(value: Any, row: Row, config: LabelledSource, kinds: dict[str, Row]) -> tuple[str, ...]:
     """The label names in a field. `kinds` has the first row of each type of label seen so far."""
     multi = config.multi_label
     if multi and value is None:
@@ -234,7 +234,7 @@ def _name(value: Any, row: Row, kinds: dict[str, Row], *, integers: bool = False
     return name
 
 
-def _check_first_row(rows: LabelledTexts, config: LabelledData) -> None:
+def _check_first_row(rows: LabelledTexts, config: LabelledSource) -> None:
     """UserError for a header that was read as a text: its label is that of no other text."""
     named = not config.files or (is_table(config.files[0]) and not config.label_column.isdecimal())
     if named or config.multi_label or len(rows) < 3:
@@ -249,7 +249,7 @@ def _check_first_row(rows: LabelledTexts, config: LabelledData) -> None:
 
 
 def _draw(
-    rows: LabelledTexts, shares: dict[str, float], config: LabelledData
+    rows: LabelledTexts, shares: dict[str, float], config: LabelledSource
 ) -> dict[str, LabelledTexts]:
     """Held-out parts of the training rows, and the training rows that are left."""
     classes = [None] * len(rows) if config.multi_label else [names[0] for names in rows.labels]

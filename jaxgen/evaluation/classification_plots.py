@@ -1,8 +1,6 @@
 """confusion.png, roc.png and calibration.png of a classifier, where matplotlib is installed."""
 
-import warnings
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,20 @@ from jaxgen.evaluation.classification import (
     roc_curves,
 )
 from jaxgen.evaluation.classification_tables import shorten
-from jaxgen.files import reason, replacing
+from jaxgen.evaluation.pictures import (
+    BLUE,
+    GREY,
+    PALE,
+    RED,
+    can_draw,
+    new_figure,
+    plain_names,
+    save_figure,
+)
 from jaxgen.types import Float
 
-_BLUE, _PALE, _RED, _GREY = "#2f5d8c", "#9db7d5", "#c0392b", "#8a8f98"
 _NAMED = 12
 """With more classes than this curves have no names; with twice as many cells have no counts."""
-# Fonts with Korean, Japanese and Chinese letters; of these, those that are there.
-_FONTS = (
-    *("Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo"),
-    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Microsoft YaHei", "PingFang SC", "Arial Unicode MS"),
-)
 
 
 def plot_classification(
@@ -57,10 +58,8 @@ def plot_classification(
         UserError: The labels do not go with the logits.
     """
     check_labels(labels, logits)
-    if find_spec("matplotlib") is None:
+    if not can_draw():
         return []
-    from matplotlib import font_manager, rc_context
-
     multi_label = labels.ndim == 2
 
     def probabilities_at(temperature: float) -> np.ndarray:
@@ -77,32 +76,9 @@ def plot_classification(
         "roc": lambda: _roc(labels, probabilities, shown, threshold),
         "calibration": lambda: _calibration(before, after, temperature),
     }
-    installed = set(font_manager.get_font_names())
-    fonts = ["DejaVu Sans", *(font for font in _FONTS if font in installed)]
-    # A label is no formula, even with dollar signs in it.
-    with rc_context({"font.family": fonts, "text.parse_math": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # drawn as a box
-        paths = [_save(directory / f"{name}.png", draw()) for name, draw in drawings.items()]
+    with plain_names():
+        paths = [save_figure(directory / f"{name}.png", draw()) for name, draw in drawings.items()]
     return [path for path in paths if path is not None]
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(path: Path, figure: Any) -> Path | None:
-    try:
-        with replacing(path) as file:
-            figure.savefig(file, format="png")
-    except OSError as error:  # the figures themselves are printed
-        warnings.warn(f"could not draw {path}: {reason(error)}", stacklevel=2)
-        return None
-    return path
 
 
 def _confusion(counts: np.ndarray, names: Sequence[str]) -> Any:
@@ -121,7 +97,7 @@ def _confusion(counts: np.ndarray, names: Sequence[str]) -> Any:
     rows, wide = shares.shape
     most = max(rows, wide)
     size = 0.85 if most <= _NAMED else min(0.4, 24 / most)  # inches a cell
-    figure = _figure(max(4.8, size * wide + 2.6), max(3.9, size * rows + 1.9))
+    figure = new_figure(max(4.8, size * wide + 2.6), max(3.9, size * rows + 1.9))
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
     if most <= 100:
@@ -159,13 +135,13 @@ def _roc(labels: Labels, probabilities: np.ndarray, names: Sequence[str], thresh
     binary = labels.ndim == 1 and len(names) == 2
     shown = [(name, curve) for name, curve in zip(names, curves, strict=True) if curve is not None]
     shown = shown[1:] if binary else shown
-    figure = _figure(5.4, 5.2)
+    figure = new_figure(5.4, 5.2)
     axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.9, linestyle=(0, (4, 4)))
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, linestyle=(0, (4, 4)))
     named = len(shown) <= _NAMED
     colors = matplotlib.color_sequences["tab10" if len(shown) <= 10 else "tab20"]
     for index, (name, curve) in enumerate(shown):
-        color = _BLUE if binary else colors[index % len(colors)] if named else _PALE
+        color = BLUE if binary else colors[index % len(colors)] if named else PALE
         axes.plot(
             curve.false_positive_rate,
             curve.true_positive_rate,
@@ -175,12 +151,12 @@ def _roc(labels: Labels, probabilities: np.ndarray, names: Sequence[str], thresh
         )
     if binary and shown:
         false, true, thresholds = shown[0][1]
-        axes.fill_between(false, true, color=_PALE, alpha=0.25, linewidth=0)
+        axes.fill_between(false, true, color=PALE, alpha=0.25, linewidth=0)
         at = np.flatnonzero(thresholds >= threshold)[-1]
         axes.plot(
             false[at],
             true[at],
-            **{"marker": "o", "color": _RED, "linestyle": "none", "markersize": 6},
+            **{"marker": "o", "color": RED, "linestyle": "none", "markersize": 6},
             label=f"threshold {threshold:.4g}",
         )
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
@@ -197,12 +173,12 @@ def _roc(labels: Labels, probabilities: np.ndarray, names: Sequence[str], thresh
 
 def _calibration(before: Reliability, after: Reliability | None, temperature: float) -> Any:
     """Accuracy over confidence, and below how many examples each bin holds."""
-    figure = _figure(5.4, 6.2)
+    figure = new_figure(5.4, 6.2)
     axes, bars = figure.subplots(2, sharex=True, height_ratios=[4, 1])
-    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.9, linestyle=(0, (4, 4)), label="ideal")
-    series = [(before, "temperature 1", _RED if after is None else _PALE)]
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, linestyle=(0, (4, 4)), label="ideal")
+    series = [(before, "temperature 1", RED if after is None else PALE)]
     if after is not None:
-        series.append((after, f"temperature {temperature:.3g}", _RED))
+        series.append((after, f"temperature {temperature:.3g}", RED))
     centres = (before.edges[1:] + before.edges[:-1]) / 2
     width = float(before.edges[1] - before.edges[0]) / (len(series) + 0.3)
     for index, (found, name, color) in enumerate(series):

@@ -13,6 +13,9 @@ from jaxgen.generation.carry import PromptState, take
 from jaxgen.generation.decoding import Prepared
 from jaxgen.generation.lines import Beam, text_before_stop
 from jaxgen.generation.requests import (
+    Label,
+    LabelOrEach,
+    Labels,
     OneOrEach,
     Options,
     Request,
@@ -28,7 +31,7 @@ from jaxgen.generation.stop_strings import StopStrings
 from jaxgen.types import PyTree
 
 
-class BeamOptions(SharedOptions[Value], Generic[Value], total=False):
+class BeamOptions(SharedOptions[Value, Labels], Generic[Value, Labels], total=False):
     """What `TextModel.beam_search` takes."""
 
     num_beams: int
@@ -41,11 +44,11 @@ class BeamOptions(SharedOptions[Value], Generic[Value], total=False):
     diversity_penalty: float
 
 
-class BeamOne(BeamOptions[float], total=False):
+class BeamOne(BeamOptions[float, Label], total=False):
     """One value an option."""
 
 
-class BeamEach(BeamOptions[OneOrEach], total=False):
+class BeamEach(BeamOptions[OneOrEach, LabelOrEach], total=False):
     """One value an option, or one a prompt."""
 
 
@@ -93,7 +96,7 @@ def search(
             if length == 0:
                 break
             ids = tokens[row, place, :length].tolist()
-            text, count = text_before_stop(tokenizer, context, ids, stops, runner.constraint)
+            text, count = text_before_stop(tokenizer, context, ids, stops, request.ending)
             if count < length:
                 cut.append((row, place, ids[:count]))
             logprob, rank = float(logprobs[row, place]), float(ranks[row, place])

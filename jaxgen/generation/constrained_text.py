@@ -1,6 +1,5 @@
 """Text models whose new text a finite automaton accepts."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -8,7 +7,6 @@ import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.generation.automata import Automaton
-from jaxgen.generation.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from jaxgen.generation.text import TextModel
@@ -21,19 +19,6 @@ class TextAutomaton(NamedTuple):
     """Over the tokens of the model."""
     end_token: int | None
     """Ends a text without being part of it. None: a text ends where no token may follow."""
-
-    def add_stop(self, sampling: SamplingParams) -> SamplingParams:
-        """The settings with the end token as a stop token."""
-        if self.end_token is None:
-            return sampling
-        stops, end = sampling.stop_tokens, np.array([self.end_token], np.int32)
-        if stops is not None:
-            end = np.concatenate([stops, np.broadcast_to(end, (*stops.shape[:-1], 1))], axis=-1)
-        return replace(sampling, stop_tokens=end)
-
-    def without_end(self, tokens: Sequence[int]) -> Sequence[int]:
-        """The tokens of a text, without the end token."""
-        return tokens[:-1] if tokens and tokens[-1] == self.end_token else tokens
 
     @property
     def comes_to_ends(self) -> bool:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxgen.errors import UserError
-from jaxgen.generation.constrained_text import TextAutomaton
 from jaxgen.generation.programs import DecodedChunk
 from jaxgen.generation.stop_strings import StopStrings
 
@@ -40,6 +39,22 @@ class Beam(NamedTuple):
     over the length penalty, or, sampled, with its Gumbel noise."""
 
 
+class Ending(NamedTuple):
+    """How a text ends where no stop string ends it."""
+
+    token: int | None = None
+    """Ends a text without being part of it."""
+    whole: bool = False
+    """Half a character at the end is left out."""
+
+    def spoken(self, tokens: Sequence[int]) -> Sequence[int]:
+        """The tokens of a text, without the one that ends it."""
+        return tokens[:-1] if tokens and tokens[-1] == self.token else tokens
+
+
+GOES_ON = Ending()
+
+
 class Line:
     """A text that grows by chunks of tokens."""
 
@@ -48,10 +63,10 @@ class Line:
         tokenizer: Any,
         context: np.ndarray,
         stop: str | Sequence[str] | None,
-        constraint: TextAutomaton | None = None,
+        ending: Ending = GOES_ON,
     ):
         """A text that follows the tokens of a context; UserError for a bad stop string."""
-        self._tokenizer, self._context, self._constraint = tokenizer, context, constraint
+        self._tokenizer, self._context, self._ending = tokenizer, context, ending
         self._decoder, self._stops = tokenizer.decoder(), StopStrings(stop)
         self._decoder.push(context)
         self._length = 0
@@ -78,7 +93,7 @@ class Line:
         self._length += length
         if chunk.logprobs is not None:
             self._logprobs += chunk.logprobs[row, :length].tolist()
-        spoken = tokens if self._constraint is None else self._constraint.without_end(tokens)
+        spoken = self._ending.spoken(tokens)
         self._texts.append(self._stops.push(self._decoder.push(spoken)))
         if not self._stops.found and chunk.tokens[row, length : length + 1].tolist() == [-1]:
             raise UserError(
@@ -90,7 +105,7 @@ class Line:
 
     def close(self) -> str:
         """What was held back for half a character or half a stop string."""
-        rest = self._stops.push(_finish(self._decoder, self._constraint))
+        rest = self._stops.push(_finish(self._decoder, self._ending))
         return rest + self._stops.finish()
 
     def sample(self, logprobs: bool) -> Sample:
@@ -120,23 +135,23 @@ def text_before_stop(
     context: np.ndarray,
     tokens: Sequence[int],
     stop: Sequence[str],
-    constraint: TextAutomaton | None = None,
+    ending: Ending = GOES_ON,
 ) -> tuple[str, int]:
     """What tokens add to the text of a context before the first stop string, and by how many."""
     decoder, stops = tokenizer.decoder(), StopStrings(stop)
     decoder.push(context)
-    spoken = tokens if constraint is None else constraint.without_end(tokens)
+    spoken = ending.spoken(tokens)
     text = stops.push(decoder.push(spoken))
-    text += stops.push(_finish(decoder, constraint)) + stops.finish()
+    text += stops.push(_finish(decoder, ending)) + stops.finish()
     if not stops.found:
         return text, len(tokens)
     return text, tokens_of_text(tokenizer, context, tokens, text)
 
 
-def _finish(decoder: Any, constraint: TextAutomaton | None) -> str:
+def _finish(decoder: Any, ending: Ending) -> str:
     """What a decoder holds back: half a character, which a constrained text goes without."""
     rest: str = decoder.finish()
-    return rest if constraint is None else ""
+    return "" if ending.whole else rest
 
 
 def texts_of(samples: Any) -> Any:

@@ -1,7 +1,7 @@
 """What is asked of a text model: options checked, prompts and settings aligned to rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypedDict, TypeVar
 
 import jax
@@ -9,6 +9,9 @@ import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.generation.carry import PromptState
+from jaxgen.generation.guidance import Guidance, GuidedCarry
+from jaxgen.generation.labels import read_steering
+from jaxgen.generation.lines import GOES_ON, Ending
 from jaxgen.generation.sampling import TOKEN_LISTS, SamplingParams
 from jaxgen.types import PyTree
 
@@ -18,11 +21,14 @@ Prompts = list[str] | tuple[str, ...] | list[list[int]]
 """Several of them."""
 Tokens = Sequence[int] | Sequence[Sequence[int]] | np.ndarray | None
 """Token ids for all rows, or a list of them a row."""
+Label = str | int
+"""A label's name or id, or several as `joy=0.7,fear=0.3` or `not:anger`."""
 Value = TypeVar("Value")
+Labels = TypeVar("Labels")
 
 
-class SharedOptions(TypedDict, Generic[Value], total=False):
-    """What every way of continuing a prompt takes. `Value`: a number, or also one a row."""
+class SharedOptions(TypedDict, Generic[Value, Labels], total=False):
+    """What every way of continuing a prompt takes. `Value` and `Labels`: one, or also one a row."""
 
     max_new_tokens: int
     """Tokens to generate at most."""
@@ -31,8 +37,13 @@ class SharedOptions(TypedDict, Generic[Value], total=False):
     from it by the place in the list."""
     stop: str | Sequence[str] | None
     """End a text before the first of these strings."""
-    label: Value | None
-    """What a conditioned model writes about; one, or one a prompt."""
+    label: Labels | None
+    """What a conditioned model writes about; one, or one a prompt: a name, an id, several with
+    their weights (`"joy=0.7,fear=0.3"`), or one to steer away from (`"not:anger"`). None is the
+    null label."""
+    guidance: Value | None
+    """How strongly: 0 is the null label, 1 plain conditioning, more exaggerates. It multiplies the
+    weights of the labels; see `jaxgen.generation.guidance`."""
     after: PromptState | None
     """Continue from a state (see `TextModel.prefill`), one row for all prompts or one each.
     Penalties know only the text from there on."""
@@ -45,7 +56,7 @@ class SharedOptions(TypedDict, Generic[Value], total=False):
     stop_tokens: Tokens
 
 
-class Options(SharedOptions[Value], Generic[Value], total=False):
+class Options(SharedOptions[Value, Labels], Generic[Value, Labels], total=False):
     """What `TextModel.generate` and `stream` take; all besides the above is `SamplingParams`."""
 
     temperature: Value
@@ -60,7 +71,7 @@ class Options(SharedOptions[Value], Generic[Value], total=False):
     max_top_k: int | None
 
 
-class SampleOptions(Options[Value], Generic[Value], total=False):
+class SampleOptions(Options[Value, Labels], Generic[Value, Labels], total=False):
     """What `TextModel.sample` takes."""
 
     logprobs: bool
@@ -68,21 +79,38 @@ class SampleOptions(Options[Value], Generic[Value], total=False):
 
 
 OneOrEach = float | Sequence[float] | np.ndarray
+LabelOrEach = Label | Sequence[Label] | np.ndarray
 
 
-class One(Options[float], total=False):
+class One(Options[float, Label], total=False):
     """One value a setting."""
 
 
-class Each(Options[OneOrEach], total=False):
+class Each(Options[OneOrEach, LabelOrEach], total=False):
     """One value a setting, or one a row."""
 
 
-class SampleOne(SampleOptions[float], total=False):
+class ReadOne(TypedDict, total=False):
+    """What reading a prompt takes, one value an option."""
+
+    label: Label | None
+    guidance: float | None
+    after: PromptState | None
+
+
+class ReadEach(TypedDict, total=False):
+    """The same, one value an option or one a row."""
+
+    label: LabelOrEach | None
+    guidance: OneOrEach | None
+    after: PromptState | None
+
+
+class SampleOne(SampleOptions[float, Label], total=False):
     """One value a setting."""
 
 
-class SampleEach(SampleOptions[OneOrEach], total=False):
+class SampleEach(SampleOptions[OneOrEach, LabelOrEach], total=False):
     """One value a setting, or one a row."""
 
 
@@ -103,10 +131,15 @@ class Request:
     """Settings of each row."""
     condition: PyTree
     """What the model is conditioned on, one row a prompt; None where it is not."""
+    guided: bool
+    """Whether the model runs under guidance: the condition is a `Guidance`, or the state that is
+    continued is a guided one."""
     after: PromptState | None
     """One row a prompt."""
     single: bool
     """One prompt and one value a setting: the answer is not in a list."""
+    ending: Ending
+    """How its texts end."""
 
 
 def make_request(
@@ -116,35 +149,38 @@ def make_request(
     *,
     n: int | None = None,
     num_labels: int = 0,
+    labels: Sequence[str] = (),
+    ending: Ending = GOES_ON,
+    whole_texts: bool = False,
 ) -> Request:
     """Check and align what was asked; UserError where it does not fit together.
 
     Args:
         tokenizer: see `TextModel`.
         prompt: one or several.
-        options: of the request: `label`, `after`, `allow_special` and settings; others are not
-            looked at.
+        options: of the request: `label`, `guidance`, `after`, `allow_special` and settings; others
+            are not looked at.
         n: texts a prompt, or None.
         num_labels: labels of the model.
+        labels: their names.
+        ending: how texts of the model end.
+        whole_texts: whether a prompt is the beginning of a text, and so stands after what an empty
+            one starts from.
     """
     if n is not None and n < 1:
         raise UserError(f"`n` must be at least 1, got {n}")
     special = () if options.get("allow_special") else getattr(tokenizer, "special_ids", ())
     settings = {name: options[name] for name in SETTINGS if name in options}
-    sampling = _sampling(settings, tuple(special))
-    label, after = options.get("label"), options.get("after")
-    if label is not None and after is not None:
-        raise UserError("`label` is part of the state that `after` gives; leave one of the two out")
-    labels = None if label is None else _checked_labels(label, num_labels)
+    sampling = _ending_with(ending.token, _sampling(settings, tuple(special)))
+    after, steering = options.get("after"), read_steering(options, labels, num_labels)
     single = is_one(prompt)
     prompts: list[Any] = [prompt] if single else list(prompt)
     if not prompts:
         raise UserError("`prompt` must hold at least one text, got an empty list")
-    several = {
-        "label": labels.shape[0] if labels is not None and labels.ndim else 1,
-        "after": 1 if after is None else after.token.shape[0],
-        **{name: _values(name, value) for name, value in sampling.items()},
-    }
+    several = {} if steering is None else steering.sizes
+    several["after"] = 1 if after is None else after.token.shape[0]
+    shared = len(prompts) == 1 and max(several.values()) == 1
+    several |= {name: _values(name, value) for name, value in sampling.items()}
     count = len(prompts)
     for name, size in several.items():
         if count == 1 and size > 1:
@@ -153,27 +189,30 @@ def make_request(
             raise UserError(
                 f"`{name}` must hold one value or one for each of the {count} texts, got {size}"
             )
-    shared = len(prompts) == 1 and max(several["label"], several["after"]) == 1
     if len(prompts) == 1 and not shared:
         prompts = prompts * count
     sampling.check(count, tokenizer.vocab_size)
     encoded = [tokenizer.encode(prompt) for prompt in prompts]
     if after is None:
-        encoded = [x if len(x) else np.array([tokenizer.start_id], np.int32) for x in encoded]
+        start = np.array([tokenizer.start_id], np.int32)
+        encoded = [np.append(start, x) if whole_texts or not len(x) else x for x in encoded]
         context = encoded
     else:
         last = np.broadcast_to(np.asarray(after.token), (len(prompts),))
         context = [np.append(token, x) for token, x in zip(last, encoded, strict=True)]
         times = len(prompts) // after.token.shape[0]
         after = jax.tree.map(lambda x: np.repeat(x, times, axis=0) if np.ndim(x) else x, after)
-    if labels is not None:
-        labels = np.broadcast_to(labels, (len(prompts),))
+    condition = None if steering is None else steering.condition(len(prompts))
+    guided = isinstance(condition, Guidance) or (
+        num_labels > 0 and after is not None and isinstance(after.carry, GuidedCarry)
+    )
     rows = np.zeros(count, np.int32) if shared else np.arange(count, dtype=np.int32)
     repeats = n or 1
     sampling = sampling.map(
         lambda name, value: np.repeat(value, repeats, axis=0) if _values(name, value) > 1 else value
     )
-    return Request(encoded, context, np.repeat(rows, repeats), sampling, labels, after, single)
+    rows = np.repeat(rows, repeats)
+    return Request(encoded, context, rows, sampling, condition, guided, after, single, ending)
 
 
 def is_one(prompt: Prompt | Sequence[Prompt]) -> bool:
@@ -206,15 +245,14 @@ def _sampling(settings: Mapping[str, Any], special: tuple[int, ...]) -> Sampling
     return SamplingParams(**{**settings, "banned_tokens": banned})
 
 
-def _checked_labels(label: Any, num_labels: int) -> np.ndarray:
-    """Labels as int32; UserError where the model has no such label."""
-    labels = np.asarray(label)
-    if not num_labels:
-        raise UserError(f"`label` must be left out: this model has no labels, got {label}")
-    whole = labels.size > 0 and labels.dtype.kind in "iu" and labels.ndim <= 1
-    if not whole or not ((labels >= 0) & (labels < num_labels)).all():
-        raise UserError(f"`label` must be in [0, {num_labels}), one or one a prompt, got {label}")
-    return labels.astype(np.int32)
+def _ending_with(token: int | None, sampling: SamplingParams) -> SamplingParams:
+    """The settings with one more stop token."""
+    if token is None:
+        return sampling
+    stops, end = sampling.stop_tokens, np.array([token], np.int32)
+    if stops is not None:
+        end = np.concatenate([stops, np.broadcast_to(end, (*stops.shape[:-1], 1))], axis=-1)
+    return replace(sampling, stop_tokens=end)
 
 
 def _values(name: str, value: np.ndarray) -> int:

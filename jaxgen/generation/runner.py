@@ -17,6 +17,7 @@ from jaxgen.generation.checks import check_key
 from jaxgen.generation.constrained import ConstrainedParams
 from jaxgen.generation.constrained_text import TextAutomaton
 from jaxgen.generation.decoding import DecodeState, prepared
+from jaxgen.generation.guidance import GuidedInitialCarry, guided
 from jaxgen.generation.requests import Request
 from jaxgen.types import PyTree
 
@@ -29,15 +30,30 @@ class Runner:
         model: its functions.
         params: its parameters.
         constraint: what new texts are held to, if anything.
+        plain: of the model itself, where this one guides it; None where this is it.
     """
 
     model: programs.Model
     params: PyTree
     constraint: TextAutomaton | None = None
+    plain: "Runner | None" = None
+
+    @cached_property
+    def guided(self) -> "Runner":
+        """The same under guidance: the condition is a `Guidance`."""
+        step_fn, prefill_fn = self.model.step_fn, self.model.prefill_fn
+        model = programs.Model(
+            guided(step_fn),
+            None if prefill_fn is None else guided(prefill_fn),
+            GuidedInitialCarry(self.model.initial_carry),
+        )
+        return Runner(model, self.params, self.constraint, plain=self)
 
     @cached_property
     def prepared(self) -> PyTree:
         """The parameters as the loop that chooses tokens wants them, rearranged once."""
+        if self.plain is not None:
+            return self.plain.prepared
         params = self.params
         if hasattr(self.model.step_fn, "prepare"):
             params = jax.jit(prepared, static_argnums=0)(self.model.step_fn, params)

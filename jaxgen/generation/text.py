@@ -1,7 +1,7 @@
 """`TextModel`: a trained language model with strings in and strings out."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Unpack, overload
 
@@ -13,13 +13,15 @@ from jaxgen.generation.beam_text import BeamEach, BeamOne, check_beam_options, s
 from jaxgen.generation.carry import PromptState
 from jaxgen.generation.constrained_text import TextAutomaton
 from jaxgen.generation.decoding import PrefillFn, StepFn
-from jaxgen.generation.lines import Beam, Line, Sample, texts_of
+from jaxgen.generation.lines import Beam, Ending, Line, Sample, texts_of
 from jaxgen.generation.requests import (
     Each,
     One,
     Options,
     Prompt,
     Prompts,
+    ReadEach,
+    ReadOne,
     Request,
     SampleEach,
     SampleOne,
@@ -52,7 +54,10 @@ class TextModel:
         prefill_fn: as in `jaxgen.generate`; None reads prompts step by step.
         initial_carry: `initial_carry(params, batch_size, condition)`; the condition is the labels
             [B], or None. Every leaf has the batch first, or is a scalar that all rows share.
-        num_labels: labels that the model is conditioned on; 0 is none.
+        num_labels: labels that the model is conditioned on, the null label as the last; 0 is none.
+        labels: their names by id; the null label has none. Without names, labels are integers.
+        end_token: of a model of whole texts: ends a text by itself, without being part of it. A
+            prompt is then the beginning of a text. None: a prompt and its text are parts of one.
         constraint: what new texts are held to; see `constrained_model`.
     """
 
@@ -63,6 +68,8 @@ class TextModel:
     prefill_fn: PrefillFn | None
     initial_carry: programs.InitialCarry
     num_labels: int = 0
+    labels: tuple[str, ...] = ()
+    end_token: int | None = None
     constraint: TextAutomaton | None = None
 
     @overload
@@ -85,7 +92,7 @@ class TextModel:
         Args:
             prompt: a text (or the integers of an integer tokenizer), or a list of them.
             n: texts a prompt; None is one, not in a list.
-            **options: `max_new_tokens=200`, `key=0`, `stop`, `label`, `after` and
+            **options: `max_new_tokens=200`, `key=0`, `stop`, `label`, `guidance`, `after` and
                 `allow_special=False`, described at `jaxgen.generation.requests.SharedOptions`; and
                 the fields of `SamplingParams`: `temperature=0.5`, `top_p=0.9`, ...; a list holds
                 one value a prompt, or, beside a single prompt, makes one text a value.
@@ -125,10 +132,10 @@ class TextModel:
         request = self._request(prompt, options, n)
         stop, key = options.get("stop"), options.get("key", 0)
         contexts = [request.context[row] for row in request.rows]
-        lines = [Line(self.tokenizer, context, stop, self.constraint) for context in contexts]
+        lines = [Line(self.tokenizer, context, stop, request.ending) for context in contexts]
         chunk = _CHUNK if stop else None
         length = options.get("max_new_tokens", 200)
-        for decoded in self._runner.decode(request, key, length, chunk, logprobs):
+        for decoded in self._runner_of(request).decode(request, key, length, chunk, logprobs):
             for row, line in enumerate(lines):
                 line.push(decoded, row)
             if all(line.finished for line in lines):
@@ -161,9 +168,10 @@ class TextModel:
         if not request.single:
             raise UserError("`stream` takes one prompt and one value a setting; use `generate`")
         stop = options.get("stop")
-        line = Line(self.tokenizer, request.context[0], stop, self.constraint)
+        line = Line(self.tokenizer, request.context[0], stop, request.ending)
         key = options.get("key", 0)
-        return _stream(self._runner.decode(request, key, max_new_tokens, chunk, False), line)
+        runner = self._runner_of(request)
+        return _stream(runner.decode(request, key, max_new_tokens, chunk, False), line)
 
     def prefill(self, prompt: Any = "", **options: Any) -> PromptState:
         """Read a prompt (or several, one a row) and keep what the model knows then.
@@ -173,10 +181,12 @@ class TextModel:
 
         Args:
             prompt: one or several.
-            **options: `label` and `after`, as in `generate`.
+            **options: `label`, `guidance` and `after`, as in `generate`. What continues from the
+                state keeps its labels and their weights.
         """
-        check_options(options, ("label", "after"))
-        return self._runner.prompt_state(self._request(prompt, options))
+        check_options(options, ReadEach.__annotations__)
+        request = self._request(prompt, options)
+        return self._runner_of(request).prompt_state(request)
 
     @overload
     def beam_search(
@@ -194,6 +204,10 @@ class TextModel:
     def beam_search(
         self, prompt: Prompts, *, n: int, **options: Unpack[BeamEach]
     ) -> list[list[Beam]]: ...
+    @overload
+    def beam_search(
+        self, prompt: Prompt = "", *, n: None = None, **options: Unpack[BeamEach]
+    ) -> list[Beam]: ...
     def beam_search(self, prompt: Any = "", *, n: int | None = None, **options: Any) -> Any:
         """The best continuations that a beam search finds, or with `sampled` different random ones.
 
@@ -201,12 +215,12 @@ class TextModel:
             prompt: a text, or a list of them.
             n: texts a prompt, at most `num_beams`, and fewer where the search finds fewer; None is
                 the best alone, not in a list.
-            **options: `num_beams=4` and `max_new_tokens=100`; `stop`, `label`, `after` and
-                `allow_special` as in `generate`; `stop_tokens`, `min_new_tokens`, `banned_tokens`,
-                `no_repeat_ngram`, `length_penalty`, `num_groups` and `diversity_penalty` of
-                `jaxgen.generation.beam.beam_search`; `sampled=True` with a `key` draws texts
-                without replacement (`stochastic_beam_search`). With `stop` a text ends, in the
-                search too, with the token that completes a stop string.
+            **options: `num_beams=4` and `max_new_tokens=100`; `stop`, `label`, `guidance`, `after`
+                and `allow_special` as in `generate`; `stop_tokens`, `min_new_tokens`,
+                `banned_tokens`, `no_repeat_ngram`, `length_penalty`, `num_groups` and
+                `diversity_penalty` of `jaxgen.generation.beam.beam_search`; `sampled=True` with a
+                `key` draws texts without replacement (`stochastic_beam_search`). With `stop` a text
+                ends, in the search too, with the token that completes a stop string.
 
         Returns:
             A `Beam` for a prompt; with `n` a list of them; for a list of prompts a list of those.
@@ -216,51 +230,83 @@ class TextModel:
         """
         check_beam_options(options, n)
         request = self._request(prompt, options)
-        rows = search(self._runner, self.tokenizer, request, options, n or 1)
+        rows = search(self._runner_of(request), self.tokenizer, request, options, n or 1)
         found: list[Any] = rows if n is not None else [beams[0] for beams in rows]
         return found[0] if request.single else found
 
     @overload
-    def score(self, text: Prompt, *, prompt: Prompt = "", **options: Any) -> Scores: ...
+    def score(self, text: Prompt, *, prompt: Prompt = "", **options: Unpack[ReadOne]) -> Scores: ...
     @overload
-    def score(self, text: Prompts, *, prompt: Prompt = "", **options: Any) -> list[Scores]: ...
+    def score(
+        self, text: Prompts, *, prompt: Prompt = "", **options: Unpack[ReadEach]
+    ) -> list[Scores]: ...
+    @overload
+    def score(
+        self, text: Prompt, *, prompt: Prompt = "", **options: Unpack[ReadEach]
+    ) -> list[Scores]: ...
     def score(self, text: Any, *, prompt: Prompt = "", **options: Any) -> Any:
         """Log-probability in nats of each token of a text, float32 [N]; a list for a list.
 
         Args:
             text: what to score.
             prompt: what stands before it; without one, what an empty prompt starts from.
-            **options: `label` and `after`, as in `generate`.
+            **options: `label`, `guidance` and `after`, as in `generate`; several of them beside
+                one text give one answer each.
         """
         single = is_one(text)
         if not single and not len(text):
             raise UserError("`text` must hold at least one text, got an empty list")
+        check_options(options, ReadEach.__annotations__)
         texts = [self.tokenizer.encode(x) for x in ([text] if single else text)]
-        prompts = [prompt] * len(texts) if len(texts) > 1 else prompt
-        found = score_rows(self._runner, self.prefill(prompts, **options), texts)
-        return found[0] if single else found
+        request = self._request([prompt] * len(texts) if len(texts) > 1 else prompt, options)
+        if len(texts) == 1:
+            texts *= len(request.rows)
+        runner = self._runner_of(request)
+        found = score_rows(runner, runner.prompt_state(request), texts)
+        return found[0] if single and request.single else found
 
     @overload
-    def perplexity(self, text: Prompt, **options: Any) -> float: ...
+    def perplexity(
+        self, text: Prompt, *, prompt: Prompt = "", **options: Unpack[ReadOne]
+    ) -> float: ...
     @overload
-    def perplexity(self, text: Prompts, **options: Any) -> list[float]: ...
+    def perplexity(
+        self, text: Prompts, *, prompt: Prompt = "", **options: Unpack[ReadEach]
+    ) -> list[float]: ...
+    @overload
+    def perplexity(
+        self, text: Prompt, *, prompt: Prompt = "", **options: Unpack[ReadEach]
+    ) -> list[float]: ...
     def perplexity(self, text: Any, **options: Any) -> Any:
         """`exp` of the mean negative log-probability of a text's tokens; a list for a list.
 
         Takes what `score` takes. UserError for a text without tokens.
         """
-        single = is_one(text)
-        scores = self.score([text] if single else text, **options)
-        if not all(len(x) for x in scores):
+        scores = self.score(text, **options)
+        several = isinstance(scores, list)
+        rows = scores if several else [scores]
+        if not all(len(x) for x in rows):
             raise UserError("`text` must hold at least one token to have a perplexity")
-        found = [float(np.exp(-np.mean(x, dtype=np.float64))) for x in scores]
-        return found[0] if single else found
+        found = [float(np.exp(-np.mean(x, dtype=np.float64))) for x in rows]
+        return found if several else found[0]
 
     def _request(self, prompt: Any, options: dict[str, Any], n: int | None = None) -> Request:
-        request = make_request(self.tokenizer, prompt, options, n=n, num_labels=self.num_labels)
-        if self.constraint is None:
-            return request
-        return replace(request, sampling=self.constraint.add_stop(request.sampling))
+        end = self.end_token
+        if self.constraint is not None and self.constraint.end_token is not None:
+            end = self.constraint.end_token
+        return make_request(
+            self.tokenizer,
+            prompt,
+            options,
+            n=n,
+            num_labels=self.num_labels,
+            labels=self.labels,
+            ending=Ending(end, whole=self.constraint is not None),
+            whole_texts=self.end_token is not None,
+        )
+
+    def _runner_of(self, request: Request) -> Runner:
+        return self._runner.guided if request.guided else self._runner
 
     @cached_property
     def _runner(self) -> Runner:

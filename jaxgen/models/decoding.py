@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxgen.models.language_model import LanguageModel, LanguageModelCarry
+from jaxgen.models.language_model import LanguageModel, LanguageModelCarry, modulated
 from jaxgen.nn.inputs import project
 from jaxgen.ops.lookup import lookup
 from jaxgen.ops.lstm import LSTMCarry, lstm_step
@@ -25,7 +25,8 @@ class DecodingParams(NamedTuple):
     """A layer's kernel and bias; the kernel holds the input part above the recurrent one."""
     output_kernel: Float[Array, "H V"]
     output_bias: Float[Array, "V"]
-    label_gates: Float[Array, "N G"] | None
+    label_table: Any
+    """Float[N, D]: what a label does at each step, see `LanguageModel.condition`; or None."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class LanguageModelStep:
         if not isinstance(params, DecodingParams):
             params = self.prepare(params)
         dtype = self.model.dtype
+        condition = self.model.condition if self.model.num_labels else None
         x = lookup(params.table, tokens)
         layers: list[LSTMCarry] = []
         for index, (kernel, bias) in enumerate(params.cells):
@@ -61,12 +63,14 @@ class LanguageModelStep:
             a = jnp.matmul(inputs, kernel, preferred_element_type=jnp.float32) + bias
             if folded:
                 a += x.astype(jnp.float32)
-            if index == 0 and params.label_gates is not None:
-                a += params.label_gates[carry.labels]
+            if index == 0 and condition == "input":
+                a += params.label_table[carry.labels]
             c, h = lstm_step(a, c)
             h = h.astype(dtype)
             layers.append(LSTMCarry(c, h))
             x = h + x if self.model.residual and index > 0 and x.shape == h.shape else h
+        if condition == "film":
+            x = modulated(x, params.label_table[carry.labels])
         logits = jnp.matmul(x, params.output_kernel, preferred_element_type=jnp.float32)
         return LanguageModelCarry(tuple(layers), carry.labels), logits + params.output_bias
 
@@ -97,7 +101,7 @@ class LanguageModelStep:
             tuple((kernel.astype(dtype), bias) for kernel, bias in cells),
             output_kernel.astype(dtype),
             params["output_bias"],
-            params.get("label_gates"),
+            params.get("label_gates", params.get("label_film")),
         )
 
 
@@ -111,7 +115,12 @@ class LanguageModelInitialCarry:
         self, params: PyTree, batch_size: int, condition: Int[Array, "B"] | None = None
     ) -> LanguageModelCarry:
         """The carry before the first token; the condition is a label a row, or None."""
-        return self.model.initial_carry(batch_size, condition)
+        model = self.model
+        if not model.num_labels or model.condition != "carry":
+            return model.initial_carry(batch_size, condition)
+        variables: Any = {"params": params}
+        carry: Any = model.apply(variables, batch_size, condition, method="first_carry")
+        return carry
 
 
 def initial_carry_of(model: LanguageModel) -> LanguageModelInitialCarry:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from itertools import accumulate
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from jaxgen.ops.bias import add_bias
 from jaxgen.ops.cross_entropy import cross_entropy
 from jaxgen.ops.lstm import LSTMCarry, zero_carry
 from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Sum
+
+Condition = Literal["input", "carry", "film"]
 
 
 class LanguageModelCarry(NamedTuple):
@@ -29,7 +32,8 @@ class LanguageModel(nn.Module):
     """Tokens in, logits of the next token out.
 
     Parameters: `embedding` [V, E] (absent with one-hot inputs), `lstm`, `output_kernel` [H, V]
-    (absent where tied), `output_bias` [V], `label_gates` [num_labels, 4H] where conditioned.
+    (absent where tied), `output_bias` [V]; and what a label does, a row for each of N labels:
+    `label_gates` [N, 4H], `label_carry` [N, 2 * units of all layers], or `label_film` [N, 2H].
     """
 
     vocab_size: int
@@ -51,6 +55,11 @@ class LanguageModel(nn.Module):
     weight_drop: float = 0.0
     variational: bool = True
     num_labels: int = 0
+    """Labels, the null label included: it is the last, and stands for no label."""
+    condition: Condition = "input"
+    """Where the label enters. "input": added to the first layer's pre-activations, as an embedded
+    label that is joined to each input is; "carry": the first carry is the label's own; "film": the
+    last layer's output is scaled and shifted (FiLM: Perez et al. 2018)."""
     dtype: Any = jnp.float32
     backend: str = "auto"
     """What runs the recurrence, see `jaxgen.ops.backends`."""
@@ -86,8 +95,14 @@ class LanguageModel(nn.Module):
             )
         self.output_bias = self.param("output_bias", nn.initializers.zeros, (self.vocab_size,))
         if self.num_labels:
-            shape = (self.num_labels, 4 * self.hidden_sizes[0])
-            self.label_gates = self.param("label_gates", nn.initializers.normal(0.1), shape)
+            width = {
+                "input": 4 * self.hidden_sizes[0],
+                "carry": 2 * sum(self.hidden_sizes),
+                "film": 2 * self.hidden_sizes[-1],
+            }[self.condition]
+            name = "label_gates" if self.condition == "input" else f"label_{self.condition}"
+            table_init = nn.initializers.normal(0.1)
+            self.label_table = self.param(name, table_init, (self.num_labels, width))
 
     def __call__(
         self,
@@ -110,7 +125,7 @@ class LanguageModel(nn.Module):
         Returns:
             The carry after the last real token, and float32 logits.
         """
-        carry = self.initial_carry(tokens.shape[0]) if carry is None else carry
+        carry = self.first_carry(tokens.shape[0]) if carry is None else carry
         carry, hidden = self.hidden_states(
             tokens.T,
             carry,
@@ -123,11 +138,26 @@ class LanguageModel(nn.Module):
     def initial_carry(
         self, batch_size: int, labels: Int[Array, "B"] | None = None
     ) -> LanguageModelCarry:
-        """The carry before the first token; needs no parameters."""
+        """A zero carry, which needs no parameters; labels are by default the null label."""
         layers = tuple(zero_carry(batch_size, size, self.dtype) for size in self.hidden_sizes)
         if labels is None and self.num_labels:
-            labels = jnp.zeros((batch_size,), jnp.int32)
+            labels = jnp.full((batch_size,), self.num_labels - 1, jnp.int32)
         return LanguageModelCarry(layers, labels)
+
+    def first_carry(
+        self, batch_size: int, labels: Int[Array, "B"] | None = None
+    ) -> LanguageModelCarry:
+        """The carry before the first token: that of the label, where it enters there."""
+        carry = self.initial_carry(batch_size, labels)
+        if not self.num_labels or self.condition != "carry":
+            return carry
+        ends = list(accumulate(size for size in self.hidden_sizes for _ in range(2)))
+        parts = jnp.split(self.label_table[carry.labels], ends[:-1], axis=-1)
+        layers = tuple(
+            LSTMCarry(c, jnp.tanh(h).astype(self.dtype))
+            for c, h in zip(parts[::2], parts[1::2], strict=True)
+        )
+        return carry._replace(layers=layers)
 
     def hidden_states(
         self,
@@ -139,7 +169,8 @@ class LanguageModel(nn.Module):
     ) -> tuple[LanguageModelCarry, Float[Array, "T B H"]]:
         """Outputs of the last layer, time-major, before the output dropout."""
         inputs = self._inputs(tokens, deterministic)
-        rows = self.label_gates[carry.labels] if self.num_labels else None
+        condition = self.condition if self.num_labels else None
+        rows = self.label_table[carry.labels] if condition == "input" else None
         layers, hidden = self.lstm(
             inputs,
             carry.layers,
@@ -148,6 +179,8 @@ class LanguageModel(nn.Module):
             gate_bias_rows=rows,
             deterministic=deterministic,
         )
+        if condition == "film":
+            hidden = modulated(hidden, self.label_table[carry.labels])
         return LanguageModelCarry(layers, carry.labels), hidden
 
     def _inputs(self, tokens: Array, deterministic: bool) -> TokenInputs | Array:
@@ -176,6 +209,12 @@ class LanguageModel(nn.Module):
         scores = jnp.matmul(rows, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
         scores = add_bias(scores, self.output_bias)
         return scores.reshape(*hidden.shape[:-1], self.vocab_size)
+
+
+def modulated(hidden: Float[Array, "*T B H"], rows: Float[Array, "B D"]) -> Array:
+    """`hidden * (1 + scale) + shift`, in its type; the rows hold scale and shift (D = 2H)."""
+    scale, shift = jnp.split(rows.astype(hidden.dtype), 2, axis=-1)
+    return hidden * (1 + scale) + shift
 
 
 def language_model_loss(

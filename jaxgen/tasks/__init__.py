@@ -9,12 +9,17 @@ from collections.abc import Iterable
 from jaxgen.config import Experiment
 from jaxgen.errors import UserError
 from jaxgen.tasks.classifier import CLASSIFIER
+from jaxgen.tasks.conditional import CONDITIONAL
 from jaxgen.tasks.language_model import LANGUAGE_MODEL
 from jaxgen.tasks.task import Saved, Task
 
 __all__ = ["TASKS", "Saved", "Task", "check_evaluate_options", "task_of"]
 
-TASKS: dict[str, Task] = {"language_model": LANGUAGE_MODEL, "classifier": CLASSIFIER}
+TASKS: dict[str, Task] = {
+    "language_model": LANGUAGE_MODEL,
+    "classifier": CLASSIFIER,
+    "conditional_language_model": CONDITIONAL,
+}
 
 
 def task_of(experiment: Experiment) -> Task:

@@ -1,27 +1,23 @@
 """The classifier's task: labelled texts to batches of similar length, batches to a classifier."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.config import ClassifierExperiment
-from jaxgen.data.buckets import BucketedRows, batches_by_length, bucket_lengths
 from jaxgen.data.cleaning import make_cleaner
-from jaxgen.data.labelled import LabelledCorpus, LabelledTexts, load_labelled, read_labelled
-from jaxgen.data.labels import LabelSet
-from jaxgen.data.ragged import Labels, Ragged, rows_digest
+from jaxgen.data.labelled import LabelledCorpus, load_labelled, read_labelled
+from jaxgen.data.ragged import rows_digest
 from jaxgen.data.reading import TextReader
 from jaxgen.data.tokenizers import PAD, Tokenizer
 from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.errors import UserError
 from jaxgen.evaluation.classification import figures_from_confusion
-from jaxgen.evaluation.sums import make_sums
 from jaxgen.models.classifier import (
     TextClassifier,
     classifier_loss,
@@ -32,16 +28,19 @@ from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.prediction.classifier import Classifier, apply_of
 from jaxgen.tasks.classifier_ensemble import ensemble_classifier
 from jaxgen.tasks.classifier_evaluation import evaluate, show
+from jaxgen.tasks.labelled import (
+    Classes,
+    evaluation_by_length,
+    labelled_parts,
+    training_batches,
+)
 from jaxgen.tasks.task import Files, Saved, Task, tokenizer_of
 from jaxgen.training.from_settings import optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
-from jaxgen.training.seeds import SeedLayout, backend_of_seeds, over_seeds
+from jaxgen.training.seeds import SeedLayout, backend_of_seeds
 from jaxgen.training.step import TrainState, init_state, make_train_step
-from jaxgen.training.trainable import Evaluation, Objective, Trainable
-from jaxgen.types import Array, Int, PyTree, Sum
-
-EVALUATION_ROWS = 64
-"""Texts that are evaluated side by side."""
+from jaxgen.training.trainable import Objective, Trainable
+from jaxgen.types import Array, PyTree, Sum
 
 CARD = """---
 library_name: jaxgen
@@ -59,39 +58,6 @@ classifier = jaxgen.load("path/to/this/directory")
 print(classifier.predict("your text"))
 ```
 """
-
-
-class Classes(NamedTuple):
-    """What a classifier keeps beside its tokenizer and parameters, in `classes.json`."""
-
-    labels: LabelSet
-    max_length: int
-    """Most tokens of a text."""
-    counts: tuple[int, ...]
-    """Training texts of each label."""
-
-    @classmethod
-    def of(cls, files: Files) -> "Classes":
-        """Read them."""
-        kept = json.loads(files["classes.json"])
-        return cls(LabelSet.from_dict(kept), kept["max_length"], tuple(kept["counts"]))
-
-    def to_text(self) -> str:
-        """Write them."""
-        kept = {**self.labels.to_dict(), "max_length": self.max_length, "counts": self.counts}
-        return json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
-
-
-class LabelledRows(NamedTuple):
-    """A part of the corpus as the model reads it."""
-
-    rows: Ragged
-    labels: Labels
-
-    def take(self, indexes: Int[np.ndarray, " K"]) -> "LabelledRows":
-        """Some of them."""
-        labels = None if self.labels is None else self.labels[indexes]
-        return LabelledRows(self.rows.take(indexes), labels)
 
 
 def open_data(experiment: ClassifierExperiment) -> LabelledCorpus:
@@ -120,10 +86,7 @@ def fit_files(
         max_length = max(1, round(lengths.mean()))
     else:
         max_length = config.max_length
-    labels = LabelSet.fit(data.train.labels, config.multi_label)
-    encoded = labels.encode(data.train.labels, data.train.name)
-    counts = encoded.sum(0) if config.multi_label else np.bincount(encoded)
-    classes = Classes(labels, max_length, tuple(counts.astype(int).tolist()))
+    classes = Classes.fit(data.train, max_length, multi_label=config.multi_label)
     return {
         "tokenizer.json": tokenizer.backend.to_str(pretty=True) + "\n",
         "classes.json": classes.to_text(),
@@ -192,21 +155,8 @@ def build(
     reader, model = reader_of(experiment, files), build_model(experiment, files)
     if seeds is not None:
         model = model.clone(backend=backend_of_seeds(model.backend))
-    parts = {
-        name: labelled_rows(reader, classes.labels, part)
-        for name in ("train", "validation", "test")
-        if (part := getattr(data, name)) is not None
-    }
-    rows, labels = parts["train"]
-    batches = BucketedRows(
-        rows,
-        labels,
-        config.batch_size,
-        bucket_lengths(rows.lengths, experiment.data.buckets),
-        experiment.data.seed,
-        block=config.accumulate_steps * config.steps_per_dispatch,
-        accumulate_steps=config.accumulate_steps,
-    )
+    parts = labelled_parts(data, classes.labels, lambda texts: reader.read(texts)[0])
+    batches = training_batches(experiment, parts["train"])
     tx, rate = optimizer_of(experiment.optimizer, StepSchedule(batches, config), depth_of=depths_of)
     loss_fn = partial(
         classifier_loss,
@@ -233,15 +183,14 @@ def build(
         rates={"learning_rate": jax.jit(rate)},
         figures=figures_of,
         objective=objective(experiment, files),
-        evaluation=_evaluation(model, parts.get("validation"), seeds),
+        evaluation=evaluation_by_length(
+            partial(classifier_loss, model if seeds else model.clone(backend="auto")),
+            parts.get("validation"),
+            seeds,
+        ),
         digests={name: rows_digest(*part) for name, part in parts.items()},
         pretrained={} if pretrained is None else language_model_part(pretrained.params),
     )
-
-
-def labelled_rows(reader: TextReader, labels: LabelSet, part: LabelledTexts) -> LabelledRows:
-    """A part of the corpus, encoded."""
-    return LabelledRows(reader.read(part.texts)[0], labels.encode(part.labels, part.name))
 
 
 def class_weights(experiment: ClassifierExperiment, classes: Classes) -> Array | None:
@@ -269,29 +218,6 @@ def objective(experiment: ClassifierExperiment, files: Files) -> Objective:
     name = experiment.training.objective
     unit = "nats per example" if name == "nll" else ""
     return Objective(name, higher_is_better=name != "nll", unit=unit, counts="examples")
-
-
-def _evaluation(
-    model: TextClassifier, held_out: LabelledRows | None, seeds: SeedLayout | None
-) -> Evaluation | None:
-    """The figures of the validation texts."""
-    if held_out is None:
-        return None
-    model = model if seeds else model.clone(backend="auto")
-    sums = make_sums(
-        partial(classifier_loss, model),
-        batches_per_dispatch=8,
-        over_runs=None if seeds is None else partial(over_seeds, layout=seeds),
-    )
-    lengths = bucket_lengths(held_out.rows.lengths, 4)
-    # One row of each padded length is enough to compile for all.
-    few = np.unique(np.searchsorted(lengths, held_out.rows.lengths), return_index=True)[1]
-
-    def measure(part: LabelledRows, params: PyTree) -> dict[str, Sum]:
-        batches = batches_by_length(*part, EVALUATION_ROWS, lengths)
-        return sums(params, (), (batch for _, batch in batches))
-
-    return Evaluation(partial(measure, held_out.take(few)), partial(measure, held_out))
 
 
 def load(experiment: ClassifierExperiment, files: Files, params: PyTree) -> Classifier:
@@ -327,11 +253,9 @@ def recurrence(experiment: ClassifierExperiment) -> tuple[str, RecurrenceSpec]:
 
 def facts(experiment: ClassifierExperiment, files: Files) -> dict[str, Any]:
     """The labels and the vocabulary."""
-    classes, tokenizer = Classes.of(files), tokenizer_of(files)
+    tokenizer = tokenizer_of(files)
     return {
-        "labels": ", ".join(classes.labels.names),
-        "training_texts": dict(zip(classes.labels.names, classes.counts, strict=True)),
-        "max_length": classes.max_length,
+        **Classes.of(files).facts(),
         "tokenizer": tokenizer.kind,
         "vocab_size": tokenizer.vocab_size,
     }

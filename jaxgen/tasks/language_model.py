@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxgen.config import LanguageModelConfig, LanguageModelExperiment
+from jaxgen.config import Experiment, LanguageModelConfig, LanguageModelExperiment
 from jaxgen.data.corpora import Corpus, fit_tokenizer, load_corpus
 from jaxgen.data.streams import TokenArray, Tokens, TokenStream, evaluation_batches
 from jaxgen.data.tokenizers import Tokenizer, warn_unknown
@@ -140,7 +140,7 @@ def figures_of(sums: Mapping[str, Sum], unit: str) -> dict[str, float]:
     return {"nll": nll, unit: (bits if unit == "bpc" else perplexity)(nll)}
 
 
-def objective(experiment: LanguageModelExperiment, files: Files) -> Objective:
+def objective(experiment: Experiment, files: Files) -> Objective:
     """The lowest nll."""
     unit = unit_of(tokenizer_of(files))
     return Objective(
@@ -192,7 +192,7 @@ def _sampler(
     if prompt is None:
         source = splits.validation or splits.train
         prompt = tokenizer.decode(source.read(0, min(SAMPLE_PROMPT, len(source))))
-    lm = _text_model(experiment, model, tokenizer, {})
+    lm = text_model(experiment, model, tokenizer, {})
 
     def write(params: PyTree) -> list[Sample]:
         texts = replace(lm, params=params).generate(
@@ -210,17 +210,15 @@ def _sampler(
 def load(experiment: LanguageModelExperiment, files: Files, params: PyTree) -> TextModel:
     """The trained model."""
     tokenizer = tokenizer_of(files)
-    return _text_model(
+    return text_model(
         experiment, build_model(experiment.model, tokenizer.vocab_size), tokenizer, params
     )
 
 
-def _text_model(
-    experiment: LanguageModelExperiment,
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    params: PyTree,
+def text_model(
+    experiment: Experiment, model: LanguageModel, tokenizer: Tokenizer, params: PyTree
 ) -> TextModel:
+    """A language model with strings in and out; one of bytes writes whole characters only."""
     lm = TextModel(
         params=params,
         config=experiment,
@@ -232,7 +230,7 @@ def _text_model(
     )
     if tokenizer.kind != "byte":
         return lm
-    return constrained_model(lm, utf8_automaton(tokenizer.vocab_size))  # whole characters only
+    return constrained_model(lm, utf8_automaton(tokenizer.vocab_size))
 
 
 def init_shapes(experiment: LanguageModelExperiment, files: Files) -> PyTree:
@@ -317,7 +315,6 @@ def recurrence(experiment: LanguageModelExperiment) -> tuple[str, RecurrenceSpec
         H=model.hidden_size,
         dtype=model.dtype,
         resets=experiment.data.reset_documents,
-        conditioned=model.num_labels > 0,
         cell=model.cell,
     )
     return model.backend, spec

@@ -1,7 +1,7 @@
 """What a task is: functions that join settings, data, model, loss and figures."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -100,9 +100,12 @@ class Task:
     """Tasks whose runs `model.pretrained` may name, where the settings have that."""
     evaluate_options: tuple[str, ...] = ()
     """What `evaluate` takes besides `split`."""
+    evaluates_with: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Those of them that name the run or export of another model, and the tasks that it may be of;
+    `evaluate` is handed the loaded model."""
     recurrence: Callable[[Any], tuple[str, RecurrenceSpec]] | None = None
     """(experiment): the backend asked for and what it has to run, for `info --backend`."""
     card: str = "# {name}\n\nA model made with jaxgen, of {parameters} parameters.\n"
     """The model card of an export; {name}, {parameters} and the names of `facts` are filled in."""
-    show: Callable[[dict[str, Any]], str] | None = None
+    show: Callable[[dict[str, Any]], str | None] | None = None
     """(figures): what `jaxgen evaluate` prints of figures from `evaluate`; None: each by name."""

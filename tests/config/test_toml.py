@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxgen.config import (
+    EXPERIMENTS,
     Experiment,
     LanguageModelConfig,
     LanguageModelData,
@@ -41,6 +42,11 @@ def test_written_is_read_back(
         samples=SamplesConfig(prompt=prompt, temperatures=tuple(temperatures)),
     )
     assert parse_toml(to_toml(experiment)) == experiment
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_defaults_of_every_task_are_read_back(name: str) -> None:
+    assert parse_toml(to_toml(EXPERIMENTS[name]())) == EXPERIMENTS[name]()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -96,9 +102,14 @@ def test_configs_are_valid_and_say_how_to_run_them(path: Path) -> None:
         ("model", "x.toml is not TOML: Expected '=' after a key"),
         (
             'task = "poetry"',
-            "x.toml: `task` must be one of language_model, classifier, got 'poetry'; choose one",
+            "x.toml: `task` must be one of language_model, classifier, "
+            "conditional_language_model, got 'poetry'; choose one",
         ),
-        ("task = [1]", "x.toml: `task` must be one of language_model, classifier, got [1]"),
+        (
+            "task = [1]",
+            "x.toml: `task` must be one of language_model, classifier, "
+            "conditional_language_model, got [1]",
+        ),
         (
             "[training]\nseed = 99999999999999999999",
             "x.toml: `training.seed` must be less than 4294967296, got 99999999999999999999",

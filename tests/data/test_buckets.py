@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from jaxgen.config import TrainingConfig
 from jaxgen.data import buckets as module
-from jaxgen.data.buckets import BucketedRows, BucketOrder, batches_by_length, bucket_lengths
+from jaxgen.data.buckets import (
+    BucketedRows,
+    BucketOrder,
+    LabelDropout,
+    batches_by_length,
+    bucket_lengths,
+)
 from jaxgen.data.ragged import LabelledBatch, Ragged
 from jaxgen.errors import UserError
 from jaxgen.training.schedule import StepSchedule
@@ -287,3 +293,31 @@ def test_evaluation_reads_each_row_once_in_its_bucket(
             assert own == lengths[index]
             assert tokens.tolist() == rows.row(index).tolist() + [0] * (length - lengths[index])
     np.testing.assert_array_equal(found, labels)
+
+
+def test_dropped_labels_are_a_function_of_seed_epoch_and_row() -> None:
+    rows = Ragged.from_rows([[n] * (1 + n % 3) for n in range(400)])
+    labels = np.arange(400, dtype=np.int32) % 5
+
+    def read(seed: int, epoch: int, batch_size: int) -> dict[int, int]:
+        """The label that each row comes with, by the row's tokens."""
+        source = BucketedRows(
+            rows, labels, batch_size, [2, 3], seed=seed, label_dropout=LabelDropout(0.25, null=5)
+        )
+        batches = [source.read(epoch, place, 1) for place in range(source.batches_per_epoch)]
+        return {
+            int(tokens[0]): int(label)
+            for batch in batches
+            for tokens, label, weight in zip(
+                batch.tokens[0], batch.labels[0], batch.weights[0], strict=True
+            )
+            if weight
+        }
+
+    first = read(0, 0, 8)
+    dropped = {row for row, label in first.items() if label == 5}
+    assert all(label in (5, row % 5) for row, label in first.items())
+    assert 60 < len(dropped) < 140  # 100 +- 8.7: outside with probability 4e-6
+    assert read(0, 0, 16) == first
+    assert {row for row, label in read(0, 1, 8).items() if label == 5} != dropped
+    assert {row for row, label in read(1, 0, 8).items() if label == 5} != dropped

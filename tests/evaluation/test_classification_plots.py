@@ -49,7 +49,7 @@ def test_three_pictures(tmp_path, names, multi_label):
 
 
 def test_without_matplotlib_there_are_none(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxgen.evaluation.classification_plots.find_spec", lambda name: None)
+    monkeypatch.setattr("jaxgen.evaluation.pictures.find_spec", lambda name: None)
     assert plot_classification(tmp_path, *draw(2), ["a", "b"]) == []
     assert list(tmp_path.iterdir()) == []
 

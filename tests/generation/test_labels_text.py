@@ -1,9 +1,11 @@
 """Labels as people write them."""
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxgen.errors import UserError
-from jaxgen.generation.labels import LabelWeights, parse_labels, stack_labels
+from jaxgen.generation.labels import LabelWeights, parse_labels, read_steering, stack_labels
 
 NAMES = ["joy", "fear", "anger", "a=b", "not:bad"]
 
@@ -52,3 +54,29 @@ def test_rows_with_fewer_labels_are_filled_with_weight_0():
     labels, weights = stack_labels([parse_labels(x, NAMES) for x in ("fear", "joy=3,anger=1")])
     assert labels.tolist() == [[1, 0], [0, 2]]
     assert weights.tolist() == [[1, 0], [0.75, 0.25]]
+
+
+@pytest.mark.parametrize(
+    "label", [1, np.int64(1), np.array(1), jnp.array([1]), [np.int32(1)], (1,), "fear", "fear=2"]
+)
+def test_one_label_in_any_form_is_that_of_every_row(label):
+    condition = read_steering({"label": label}, NAMES, 6).condition(3)
+    assert condition.dtype == np.int32
+    assert condition.tolist() == [1, 1, 1]
+
+
+def test_strengths_multiply_weights():
+    options = {"label": ["joy=3,fear=1", "not:anger"], "guidance": [2, 0.5]}
+    steering = read_steering(options, NAMES, 6)
+    assert steering.sizes == {"label": 2, "guidance": 2}
+    labels, null, weights = steering.condition(2)
+    assert null == 5
+    assert labels.tolist() == [[0, 1], [2, 0]]
+    assert weights.tolist() == [[1.5, 0.5], [-0.5, 0]]
+    options = {"label": "fear", "guidance": jnp.array([0.0, 1.0])}
+    labels, _, weights = read_steering(options, NAMES, 6).condition(2)
+    assert labels.tolist() == [[1], [1]]
+    assert weights.tolist() == [[0], [1]]
+    assert read_steering({}, NAMES, 6).condition(2).tolist() == [5, 5]
+    assert read_steering({}, NAMES, 0) is None
+    assert read_steering({"after": object()}, NAMES, 6) is None

@@ -7,15 +7,17 @@ from pathlib import Path
 import pytest
 
 from jaxgen.generation.beam_text import BeamOptions
-from jaxgen.generation.requests import Options, SampleOptions, SharedOptions
+from jaxgen.generation.requests import Options, ReadEach, ReadOne, SampleOptions, SharedOptions
 from jaxgen.generation.sampling import SamplingParams
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_every_setting_of_the_sampler_is_an_option():
-    texts = {"max_new_tokens", "key", "stop", "label", "after", "allow_special"}
+    read = {"label", "guidance", "after"}
+    texts = {"max_new_tokens", "key", "stop", "allow_special"} | read
     assert set(Options.__annotations__) == texts | set(SamplingParams.__annotations__)
+    assert set(ReadOne.__annotations__) == set(ReadEach.__annotations__) == read
     assert set(SampleOptions.__annotations__) == {*Options.__annotations__, "logprobs"}
     assert set(SharedOptions.__annotations__) < set(BeamOptions.__annotations__)
 

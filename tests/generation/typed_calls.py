@@ -19,8 +19,12 @@ def calls(lm: TextModel) -> None:
     assert_type(lm.sample("a", logprobs=False), Sample)
     assert_type(lm.sample(["a"], label=[1, 2]), list[Sample])
     assert_type(lm.sample(["a"], n=2), list[list[Sample]])
+    assert_type(lm.generate("a", label="joy", guidance=2.0), str)
+    assert_type(lm.generate("a", label=["joy", "not:fear"], guidance=2), list[str])
     assert_type(lm.beam_search("a", stop="x"), Beam)
+    assert_type(lm.beam_search("a", label=["joy", 3]), list[Beam])
     assert_type(lm.beam_search(["a"], n=2), list[list[Beam]])
     assert_type(lm.perplexity("a"), float)
-    assert_type(lm.perplexity(["a"]), list[float])
+    assert_type(lm.perplexity(["a"], label="joy"), list[float])
+    assert_type(lm.perplexity("a", guidance=[1.0, 2.0], label="joy"), list[float])
     lm.generate("a", temprature=1)  # type: ignore[call-overload]
