@@ -176,8 +176,7 @@ def _search(
     mask = Constraints(constraints, batch, beams, vocab_size)
     stops = constraints.rows(batch).stop_tokens
     stop_bans: Any = make_bans(SamplingParams(banned_tokens=stops), vocab_size).banned
-    banned = constraints.no_repeat_ngram is not None or constraints.banned_tokens is not None
-    may_end = banned or getattr(step_fn, "restrict", None) is not None
+    may_end = mask.may_end_texts or getattr(step_fn, "restrict", None) is not None
 
     state = _first_state(start, (batch, *shape), pad_id)
 
@@ -319,6 +318,12 @@ class Constraints:
         spread = jnp.repeat(jnp.arange(batch), beams)
         self.sampling: SamplingParams = take_rows(sampling.rows(batch), spread)
         self.bans: Bans = make_bans(self.sampling, vocab_size)
+
+    @property
+    def may_end_texts(self) -> bool:
+        """Whether there may be a text that no token may continue."""
+        sampling = self.sampling
+        return sampling.no_repeat_ngram is not None or sampling.banned_tokens is not None
 
     def __call__(
         self, logprobs: Float[Array, "N V"], penalties: PenaltyState, step: Int[Array, ""]
