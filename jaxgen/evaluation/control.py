@@ -98,9 +98,10 @@ def text_figures(judged: Judged, names: Sequence[str], training: TrainingWords) 
 
     Returns:
         `texts`; `accuracy`, the mean of `per_label`, name -> share of the label's texts that are
-        predicted to have it (of real texts the recall); `perplexity` by the judging model;
-        `copied`, the share of texts with a span of more than 8 words out of a training text, and
-        `longest_copy` in words; `mean_words` of a text; `empty` texts, which have no prediction.
+        predicted to have it (of real texts the recall); `perplexity` by the judging model, the ends
+        of texts not counted; `copied`, the share of texts with a span of more than 8 words out of a
+        training text, and `longest_copy` in words; `mean_words` of a text; `empty` texts, which
+        have no prediction.
     """
     shares = label_shares(judged.labels, judged.predicted, len(names))
     copies = training.longest_copies(judged.texts)
