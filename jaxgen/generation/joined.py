@@ -129,7 +129,7 @@ def _check_alike(first: TextModel, other: TextModel) -> None:
             + (", whose tokens differ" if repr(mine) == repr(own) else "")
             + "; train one with the tokenizer of the other"
         )
-    labels = [(model.num_labels, getattr(model, "labels", ())) for model in (first, other)]
+    labels = [(model.num_labels, model.labels) for model in (first, other)]
     if labels[0] != labels[1]:
         shown = [", ".join(names) or f"{count} labels" for count, names in labels]
         raise UserError(

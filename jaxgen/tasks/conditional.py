@@ -20,6 +20,7 @@ from jaxgen.data.tokenizers import EOS, PAD, Tokenizer
 from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.evaluation.perplexity import perplexity
 from jaxgen.evaluation.sums import make_sums
+from jaxgen.generation.joined import JoinedStep, ensemble_model
 from jaxgen.generation.text import TextModel
 from jaxgen.models.conditional import conditional_loss
 from jaxgen.models.language_model import LanguageModel
@@ -30,6 +31,7 @@ from jaxgen.tasks.conditional_control import (
     evaluate_control,
     show,
 )
+from jaxgen.tasks.joined_evaluation import text_loss
 from jaxgen.tasks.labelled import (
     EVALUATION_ROWS,
     Classes,
@@ -242,7 +244,9 @@ def evaluate(lm: TextModel, data: LabelledCorpus, options: Mapping[str, Any]) ->
     rows = encode(lm.tokenizer, config.data.max_length, texts.texts)
     labels = LabelSet(lm.labels).encode(texts.labels, texts.name)
     model = build_model(config.model, lm.tokenizer, lm.labels).clone(backend="auto")
-    sums = make_sums(partial(conditional_loss, model), batches_per_dispatch=8)
+    joined = isinstance(lm.step_fn, JoinedStep)
+    loss_fn = partial(text_loss, lm) if joined else partial(conditional_loss, model)
+    sums = make_sums(loss_fn, batches_per_dispatch=8)
     lengths = bucket_lengths(rows.lengths, 4)
 
     def measured(labels: np.ndarray, suffix: str) -> dict[str, Any]:
@@ -294,6 +298,7 @@ CONDITIONAL = Task(
     facts=facts,
     objective=objective,
     command="generate",
+    ensemble=ensemble_model,
     open_files=open_files,
     evaluate_options=CONTROL_OPTIONS,
     evaluates_with=CONTROL_MODELS,

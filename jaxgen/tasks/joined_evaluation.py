@@ -11,6 +11,20 @@ from jaxgen.ops.cross_entropy import cross_entropy
 from jaxgen.types import Array, Float, LossAux, PyTree, Sum
 
 
+def text_loss(
+    lm: TextModel, params: PyTree, carry: PyTree, batch: Any, key: Array | None = None
+) -> tuple[Float[Array, ""], LossAux]:
+    """As `jaxgen.models.conditional.conditional_loss`, of anything with a step function.
+
+    Takes and gives what that does, and `lm` in the place of the module.
+    """
+    tokens = batch.tokens
+    first = lm.initial_carry(params, tokens.shape[0], batch.labels)
+    mask = jnp.arange(1, tokens.shape[1]) < batch.lengths[:, None]
+    loss, aux = step_loss(lm, params, first, {"tokens": tokens, "mask": mask})
+    return loss, aux._replace(carry=carry)
+
+
 def step_loss(
     lm: TextModel, params: PyTree, carry: PyTree, batch: Any, key: Array | None = None
 ) -> tuple[Float[Array, ""], LossAux]:

@@ -110,7 +110,7 @@ class Run:
             raise UserError(
                 f"{directory} holds the runs of several seeds: {', '.join(names)}; name one of "
                 f"them, such as {directory / names[0]} (`jaxgen info {directory}` says which is "
-                "the best)"
+                "the best), or use them as one model with --ensemble"
             )
         if not path.is_file():
             raise UserError(
