@@ -282,9 +282,10 @@ def _mean_nll(logprob: float, tokens: int) -> float | None:
 def _report(lm: Any, texts: list[list[int]]) -> dict[str, Any]:
     """Copied spans and variety of some texts, against the corpus of their model."""
     from jaxgen.evaluation.memorisation import memorisation
-    from jaxgen.tasks.language_model import training_tokens
+    from jaxgen.tasks import task_of
 
-    found = memorisation(texts, training_tokens(lm))
+    task: Any = task_of(lm.config)
+    found = memorisation(texts, task.training_tokens(lm))
     shares = {f"novel_{n}": share for n, share in found.novel.items()}
     shares |= {f"distinct_{n}": share for n, share in found.distinct.items()}
     known = {name: share for name, share in shares.items() if not math.isnan(share)}

@@ -264,6 +264,16 @@ def evaluate(lm: TextModel, data: LabelledCorpus, options: Mapping[str, Any]) ->
     return found | measured(null, "_null")
 
 
+def training_tokens(lm: TextModel) -> np.ndarray:
+    """Ids of the texts that a model was trained on, each with its ends.
+
+    Raises:
+        UserError: The corpus is not there any more.
+    """
+    texts = load_labelled(lm.config.data).train.texts
+    return encode(lm.tokenizer, lm.config.data.max_length, texts).ids
+
+
 def recurrence(experiment: ConditionalExperiment) -> tuple[str, RecurrenceSpec]:
     """The backend asked for, and the recurrence of the longest training step."""
     model = experiment.model
@@ -302,6 +312,7 @@ CONDITIONAL = Task(
     open_files=open_files,
     evaluate_options=CONTROL_OPTIONS,
     evaluates_with=CONTROL_MODELS,
+    training_tokens=training_tokens,
     recurrence=recurrence,
     card=CARD,
     show=show,

@@ -360,6 +360,7 @@ LANGUAGE_MODEL = Task(
     ensemble=ensemble_model,
     open_files=open_files,
     evaluate_options=("protocol",),
+    training_tokens=training_tokens,
     recurrence=recurrence,
     card=CARD,
 )

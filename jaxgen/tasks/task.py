@@ -6,12 +6,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+
 from jaxgen.config import Experiment
 from jaxgen.data.tokenizers import Tokenizer
 from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.training.seeds import SeedLayout
 from jaxgen.training.trainable import Objective, Trainable
-from jaxgen.types import PyTree
+from jaxgen.types import Int, PyTree
 
 Files = Mapping[str, str]
 """What a model needs beside its parameters, such as {"tokenizer.json": text}."""
@@ -103,6 +105,8 @@ class Task:
     evaluates_with: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Those of them that name the run or export of another model, and the tasks that it may be of;
     `evaluate` is handed the loaded model."""
+    training_tokens: Callable[[Any], Int[np.ndarray, " N"]] | None = None
+    """(model): ids of the text that it was trained on, for `generate --report`."""
     recurrence: Callable[[Any], tuple[str, RecurrenceSpec]] | None = None
     """(experiment): the backend asked for and what it has to run, for `info --backend`."""
     card: str = "# {name}\n\nA model made with jaxgen, of {parameters} parameters.\n"

@@ -75,8 +75,10 @@ def test_a_run_writes_under_its_labels(run: Path) -> None:
 
 def test_the_command_writes_under_labels(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["generate", str(run), "--max-new-tokens", "12", "--label"]
-    assert main([*command, "all", "--guidance", "3", "--n", "10", "--json"]) == 0
-    outputs = json.loads(capsys.readouterr().out)["outputs"]
+    assert main([*command, "all", "--guidance", "3", "--n", "10", "--json", "--report"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    outputs, copies = result["outputs"], result["report"]["longest_copies"]
+    assert max(copies) >= len("the film was fun".split())
     assert [(x["label"], x["guidance"]) for x in outputs] == [("bad", 3)] * 10 + [("good", 3)] * 10
     hits = sum(output["text"].endswith(WORDS[output["label"]]) for output in outputs)
     assert hits >= 18
