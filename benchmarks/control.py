@@ -193,7 +193,7 @@ def parsed(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--judge", type=Path, default=CONFIGS / "emotion_judge.toml")
     parser.add_argument("--seeds", type=int, default=5, help="from 0 on")
     parser.add_argument("--samples", type=int, default=1000, help="texts a label and strength")
-    strengths = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0)
+    strengths = (0.0, 1.0, 1.4, 2.0, 3.0)
     parser.add_argument("--strengths", type=float, nargs="+", default=strengths)
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-p", type=float, default=1.0)

@@ -40,8 +40,9 @@ class ConditionalTokenizer(TokenizerConfig):
 class ConditionalConfig(RecurrentConfig):
     """An LSTM language model that is told a label."""
 
-    condition: Literal["input", "carry", "film"] = "input"
-    """Where the label enters: at every input, in the first carry, or scaling the output (FiLM)."""
+    condition: Literal["film", "input", "carry"] = "film"
+    """Where the label enters: scaling and shifting the last layer's output (FiLM), at every input,
+    or in the first carry."""
 
 
 class ConditionalTraining(TrainingConfig):
