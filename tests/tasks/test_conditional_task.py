@@ -78,7 +78,7 @@ def test_the_command_writes_under_labels(run: Path, capsys: pytest.CaptureFixtur
     assert main([*command, "all", "--guidance", "3", "--n", "10", "--json", "--report"]) == 0
     result = json.loads(capsys.readouterr().out)
     outputs, copies = result["outputs"], result["report"]["longest_copies"]
-    assert max(copies) >= len("the film was fun".split())
+    assert max(copies) >= 4  # the film was fun
     assert [(x["label"], x["guidance"]) for x in outputs] == [("bad", 3)] * 10 + [("good", 3)] * 10
     hits = sum(output["text"].endswith(WORDS[output["label"]]) for output in outputs)
     assert hits >= 18
