@@ -12,7 +12,9 @@ ROWS = [(case, kind) for case in (BYTES, SMALL) for kind in kinds_of(case)]
 
 
 @pytest.mark.parametrize("batch", [1, 64], ids="B={}".format)
-@pytest.mark.parametrize(("case", "kind"), ROWS, ids=lambda x: x if isinstance(x, str) else x.name)
+@pytest.mark.parametrize(
+    ("case", "kind"), ROWS, ids=lambda x: x if isinstance(x, str) else f"H={x.H} V={x.V}"
+)
 def test_steering(case: Any, kind: str, batch: int, measure: Any) -> None:
     case = dataclasses.replace(case, B=batch)
     contestant = Sampling(case, kind)
