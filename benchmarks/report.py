@@ -7,7 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import classifier_sections, control, plots, results, sections, seeds, tpu_compiled
+from benchmarks import (
+    classifier_sections,
+    control,
+    plots,
+    results,
+    sections,
+    seeds,
+    steering,
+    tpu_compiled,
+)
 from benchmarks.timing import Spread
 from jaxgen.errors import UserError
 
@@ -207,6 +216,7 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
     "trainings": classifier_sections.trainings,
     "keras_reference": classifier_sections.keras_reference,
     "control": control.section,
+    "steering": steering.section,
     "seeds": seeds.section,
     "keras_recipe": sections.recipe,
     "session": sections.session,

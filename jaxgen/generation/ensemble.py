@@ -76,9 +76,8 @@ class EnsembleStep:
             self.function(params, jax.tree.map(partial(_member, index=index), carries), tokens)
             for index, params in enumerate(members)
         ]
-        after, logits = jax.tree.map(lambda *xs: jnp.stack(xs), *outputs)
-        after = EnsembleCarry(jax.tree.map(_rows_first, after), weights)
-        return after, _join(self.mode, jnp.swapaxes(logits, 0, 1), weights)
+        after, logits = jax.tree.map(_beside, *outputs)
+        return EnsembleCarry(after, weights), _join(self.mode, logits, weights)
 
     def prepare(self, params: PyTree) -> PyTree:
         """The parameters of each model as its own loop wants them.
@@ -212,6 +211,11 @@ def _join(mode: str, logits: Float[Array, "B M *T V"], weights: Float[Array, "B 
 def _member(x: Array, index: int) -> Array:
     """[B, M, ...] -> [B, ...] of one model; what all share stays."""
     return x[:, index] if jnp.ndim(x) else x
+
+
+def _beside(*members: Array) -> Array:
+    """[B, ...] of each model -> [B, M, ...]; of what all rows share, the first model's."""
+    return jnp.stack(members, axis=1) if jnp.ndim(members[0]) else members[0]
 
 
 def _rows_first(x: Array) -> Array:

@@ -1,4 +1,11 @@
-"""Several next-token distributions made into one: weighted products and weighted averages."""
+"""Several next-token distributions made into one: weighted products and weighted averages.
+
+The M distributions of a row are few. What joins them is written model by model, and not as a
+reduction over an axis: so it becomes a single pass over the logits, which nothing is stored for.
+"""
+
+from functools import reduce
+from operator import add
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +28,14 @@ def product(logits: Float[Array, "B M *T V"], weights: Float[Array, "B M"]) -> A
     Returns:
         Float32 [B, *T, V]; NaN where a logit with a weight is NaN or +inf.
     """
-    logits = logits.astype(jnp.float32)
     powers = weights.reshape(*weights.shape, *[1] * (logits.ndim - 2))
-    missing = jnp.where(logits == -jnp.inf, -jnp.inf, jnp.nan)
-    terms = jnp.where(jnp.isfinite(logits), powers * logits, missing)
-    return jnp.where(powers == 0, 0, terms).sum(axis=1)
+
+    def term(model: int) -> Array:
+        scores, power = logits[:, model].astype(jnp.float32), powers[:, model]
+        missing = jnp.where(scores == -jnp.inf, -jnp.inf, jnp.nan)
+        return jnp.where(power == 0, 0, jnp.where(jnp.isfinite(scores), power * scores, missing))
+
+    return reduce(add, map(term, range(logits.shape[1])))
 
 
 def average(logits: Float[Array, "B M *T V"], weights: Float[Array, "B M"]) -> Array:
@@ -42,4 +52,7 @@ def average(logits: Float[Array, "B M *T V"], weights: Float[Array, "B M"]) -> A
     powers = weights.reshape(*weights.shape, *[1] * (logits.ndim - 2))
     logprobs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     logprobs = jnp.where(powers == 0, -jnp.inf, logprobs + jnp.log(powers))
-    return jax.nn.logsumexp(logprobs, axis=1)
+    members = [logprobs[:, model] for model in range(logprobs.shape[1])]
+    largest = jax.lax.stop_gradient(reduce(jnp.maximum, members))
+    largest = jnp.where(jnp.isfinite(largest), largest, 0)
+    return jnp.log(reduce(add, (jnp.exp(x - largest) for x in members))) + largest

@@ -230,6 +230,29 @@ def test_products_and_averages_are_those_of_float64(seed):
     np.testing.assert_allclose(jax.jit(average)(logits, weights), wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("middle", [(), (4,)])
+def test_joining_model_by_model_is_the_reduction_over_them(middle):
+    """Logits without a softmax, and weights of 0, among them."""
+    rng, count = np.random.default_rng(0), 5
+    logits = jnp.asarray(rng.normal(size=(6, count, *middle, V), scale=30), jnp.float32)
+    logits = logits.at[1, 2, ..., 3].set(-jnp.inf).at[2, ..., 1].set(-jnp.inf)
+    logits = logits.at[3, 1].set(-jnp.inf).at[4, 0].set(jnp.nan).at[5, 4, ..., 2].set(jnp.inf)
+    weights = jnp.asarray(rng.uniform(0.1, 1, (6, count)), jnp.float32).at[0, 1:4].set(0)
+    powers = weights.reshape(6, count, *[1] * len(middle), 1)
+    terms = jnp.where(jnp.isfinite(logits), powers * logits, jnp.nan)
+    terms = jnp.where(powers == 0, 0, jnp.where(logits == -jnp.inf, -jnp.inf, terms))
+    np.testing.assert_allclose(
+        jax.jit(product)(logits, weights), terms.sum(axis=1), rtol=1e-5, atol=1e-5
+    )
+    logprobs = jnp.log(powers) + jax.nn.log_softmax(logits, axis=-1)
+    wanted = jax.nn.logsumexp(jnp.where(powers == 0, -jnp.inf, logprobs), axis=1)
+    found = jax.jit(average)(logits, weights)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    assert np.isnan(found[3:]).all()
+    assert (found[2, ..., 1] == -jnp.inf).all()
+    assert np.isfinite(found[:2]).all()
+
+
 def test_impossible_tokens_stay_impossible_and_broken_logits_show():
     inf, nan = np.inf, np.nan
     logits = jnp.array([[[1, -inf, 2, -inf], [3, 5, -inf, -inf]]], jnp.float32)
