@@ -34,7 +34,7 @@ KNOWN = (
 )
 UNSEEN = (
     *("{month} the {nth}, {y}", "the {nth} {mon} {y}", "{weekday}, the {nth} of {mon}, {y}"),
-    *("{y}, {month} {nth}", "{wkd} {d}.{m}.{y}", "{mon}-{dd}-{y}", "{y}/{m}/{d}"),
+    *("{y}, {month} {nth}", "{wkd} {d}.{m}.{y}", "{mon}-{dd}-{y}", "{d}. {m}. {y}"),
     *("{dd}. {month} {y}", "{d}/{mon}/{y}"),
 )
 

@@ -153,7 +153,7 @@ def test_each_pair_comes_once_an_epoch(
     assert {*named} == come
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(LENGTHS, TOKENS, st.integers(1, 4), st.data())
 def test_any_slice_agrees_with_the_whole(
     lengths: Lengths, batch_tokens: int, count: int, data: st.DataObject
@@ -251,7 +251,8 @@ def test_what_does_not_fit_is_named() -> None:
         source.read(0, 0, 2)
 
 
-@given(st.lists(st.lists(st.integers(3, 9), max_size=4)))
+@settings(max_examples=20)
+@given(st.lists(st.lists(st.integers(3, 9), max_size=4), max_size=8))
 def test_targets_get_their_ends(rows: list[list[int]]) -> None:
     ended = with_ends(Ragged.from_rows(rows), 1, 2)
     assert [ended.row(n).tolist() for n in range(len(rows))] == [[1, *row, 2] for row in rows]
