@@ -28,6 +28,7 @@ from jaxgen.config.language_model import (
     SamplesConfig,
 )
 from jaxgen.config.optimizer import OptimizerConfig
+from jaxgen.config.pairs import PairData
 from jaxgen.config.tokenizer import TokenizerConfig
 from jaxgen.config.training import TrainingConfig
 
@@ -58,6 +59,7 @@ __all__ = [
     "LanguageModelExperiment",
     "LanguageModelTraining",
     "OptimizerConfig",
+    "PairData",
     "PredictionConfig",
     "SamplesConfig",
     "SourceConfig",
