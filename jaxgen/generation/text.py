@@ -213,12 +213,13 @@ class TextModel:
 
         Args:
             prompt: a text, or a list of them.
-            n: texts a prompt, at most `num_beams`, and fewer where the search finds fewer; None is
-                the best alone, not in a list.
+            n: different texts a prompt, at most `num_beams`, and fewer where the search finds
+                fewer; None is the best alone, not in a list.
             **options: `num_beams=4` and `max_new_tokens=100`; `stop`, `label`, `guidance`, `after`
                 and `allow_special` as in `generate`; `stop_tokens`, `min_new_tokens`,
-                `banned_tokens`, `no_repeat_ngram`, `length_penalty`, `num_groups` and
-                `diversity_penalty` of `jaxgen.generation.beam.beam_search`; `sampled=True` with a
+                `banned_tokens`, `no_repeat_ngram`, `length_penalty`, `length_offset`,
+                `coverage_penalty`, `patience`, `num_groups` and `diversity_penalty` of
+                `jaxgen.generation.beam.beam_search`; `sampled=True` with a
                 `key` draws texts without replacement (`stochastic_beam_search`). With `stop` a text
                 ends, in the search too, with the token that completes a stop string.
 
