@@ -26,9 +26,8 @@ def logprobs_of(translator, source, tokens):
     model = translator.step_fn.model
     ids = translator.source_tokenizer.encode(source)
     line = np.append(translator.tokenizer.bos_id, tokens).astype(np.int32)
-    logits = model.apply(
-        {"params": translator.params}, ids[None], jnp.array([len(ids)]), jnp.asarray(line)[None]
-    )
+    batch = jnp.array(ids[None]), jnp.array([len(ids)]), jnp.array(line[None])
+    logits = model.apply({"params": translator.params}, *batch)
     found = jax.nn.log_softmax(logits[0])
     return np.asarray(found)[np.arange(len(tokens)), np.asarray(tokens)]
 
@@ -48,7 +47,7 @@ def test_a_wide_beam_finds_the_best_of_all_texts():
     ]
     texts = [[end], *([one, end] for one in words), *map(list, itertools.product(words, repeat=2))]
     pairs = np.array([(*text, *[0] * (2 - len(text))) for text in texts])
-    source = np.repeat(TRANSLATOR.source_tokenizer.encode("fed")[None], len(texts), axis=0)
+    source = jnp.repeat(TRANSLATOR.source_tokenizer.encode("fed")[None], len(texts), axis=0)
     line = np.concatenate([np.full((len(texts), 1), TRANSLATOR.tokenizer.bos_id), pairs], axis=1)
     model, lengths = TRANSLATOR.step_fn.model, jnp.full(len(texts), 3)
     logits = model.apply({"params": TRANSLATOR.params}, source, lengths, jnp.asarray(line))
