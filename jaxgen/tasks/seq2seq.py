@@ -98,14 +98,11 @@ def fit_files(experiment: Seq2SeqExperiment, data: PairCorpus, pretrained: Saved
 def _pretrained_tokenizer(experiment: Seq2SeqExperiment, pretrained: Saved, side: str) -> Tokenizer:
     """The tokenizer of the language model; UserError where the decoder cannot do with it."""
     tokenizer = tokenizer_of(pretrained.files)
-    missing = [
-        name for name, token in ((BOS, tokenizer.bos_id), (EOS, tokenizer.eos_id)) if token is None
-    ]
-    if side == "decoder" and missing:
+    if side == "decoder" and tokenizer.eos_id is None:
         raise UserError(
-            f"`model.pretrained` {experiment.model.pretrained} has a tokenizer without "
-            f"{' and '.join(missing)}, which targets begin and end with; begin the encoder with it "
-            "(`model.pretrained_side`), or train the language model on documents"
+            f"`model.pretrained` {experiment.model.pretrained} has a tokenizer without {EOS}, which "
+            "targets end with; begin the encoder with it (`model.pretrained_side`), or train the "
+            "language model on documents"
         )
     return tokenizer
 

@@ -36,13 +36,11 @@ def encode(config: PairData, source: Tokenizer, target: Tokenizer, pairs: Pairs)
     sources, targets = (
         Ragged.from_rows(tokenizer.encode_many(texts)[0]) for tokenizer, texts in sides
     )
-    if target.bos_id is None or target.eos_id is None:
-        raise ValueError("a tokenizer of targets has <bos> and <eos>")
     return encoded_pairs(
         sources,
         targets,
         config,
-        bos=target.bos_id,
+        bos=target.start_id,  # <eos> where a language model's has no <bos>
         eos=target.eos_id,
         name=pairs.name,
     )
