@@ -150,7 +150,7 @@ def beam_search(
     if coverage_penalty is not None:
         check_attends(step_fn, params, carry)
     ranking = Ranking(length_penalty, length_offset, coverage_penalty, diversity_penalty, patience)
-    _check_ranking(ranking)
+    check_ranking(ranking)
     return _search(
         params,
         carry,
@@ -165,7 +165,7 @@ def beam_search(
     )
 
 
-def _check_ranking(ranking: Ranking) -> None:
+def check_ranking(ranking: Ranking) -> None:
     """UserError for a number out of its range, unless it is traced."""
     for name, low in (("length_offset", 0), ("coverage_penalty", 0), ("patience", None)):
         value = getattr(ranking, name)

@@ -31,11 +31,10 @@ from jaxgen.generation.requests import (
     make_request,
 )
 from jaxgen.generation.runner import Runner
+from jaxgen.generation.sample_text import sample_texts
 from jaxgen.generation.score_text import score_rows
 from jaxgen.types import Float, PyTree
 
-_CHUNK = 64
-"""Steps between two looks at the text for a stop string."""
 Scores = Float[np.ndarray, "N"]
 
 
@@ -130,17 +129,15 @@ class TextModel:
 
     def _sample(self, prompt: Any, n: int | None, options: dict[str, Any], logprobs: bool) -> Any:
         request = self._request(prompt, options, n)
-        stop, key = options.get("stop"), options.get("key", 0)
-        contexts = [request.context[row] for row in request.rows]
-        lines = [Line(self.tokenizer, context, stop, request.ending) for context in contexts]
-        chunk = _CHUNK if stop else None
-        length = options.get("max_new_tokens", 200)
-        for decoded in self._runner_of(request).decode(request, key, length, chunk, logprobs):
-            for row, line in enumerate(lines):
-                line.push(decoded, row)
-            if all(line.finished for line in lines):
-                break
-        samples: list[Any] = [line.sample(logprobs) for line in lines]
+        samples: list[Any] = sample_texts(
+            self._runner_of(request),
+            self.tokenizer,
+            request,
+            options.get("key", 0),
+            options.get("max_new_tokens", 200),
+            stop=options.get("stop"),
+            logprobs=logprobs,
+        )
         if n is not None:
             samples = [samples[first : first + n] for first in range(0, len(samples), n)]
         return samples[0] if request.single else samples
