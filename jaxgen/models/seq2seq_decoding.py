@@ -24,7 +24,8 @@ class Seq2SeqDecodingParams(NamedTuple):
     table: Float[Array, "V D"]
     """A row a token: the first layer's pre-activations where folded, else the embedding."""
     cells: Cells
-    attention: dict[str, Array] | None
+    attention: Any
+    """Parameters of the attention by name, or None."""
     output_kernel: Float[Array, "A V"]
     output_bias: Float[Array, "V"]
 

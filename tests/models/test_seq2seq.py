@@ -112,7 +112,8 @@ def test_the_loss_by_hand():
     loss, aux, _ = loss_and_gradient(model, params, batch)
     np.testing.assert_allclose(loss, nll / 6, rtol=1e-6)
     np.testing.assert_allclose(aux.sums["nll"].total, nll, rtol=1e-6)
-    assert aux.sums["token_accuracy"].total == sum((row == V - 1).sum() for row in foretold)
+    right = sum(int((row == V - 1).sum()) for row in foretold)
+    assert float(aux.sums["token_accuracy"].total) == right
     assert {float(total.weight) for total in aux.sums.values()} == {float(aux.weight)} == {6.0}
     smoothed, aux, _ = loss_and_gradient(model, params, batch, label_smoothing=0.3)
     np.testing.assert_allclose(smoothed, 0.7 * nll / 6 - 0.3 * log_p.mean(), rtol=1e-6)
@@ -125,7 +126,7 @@ def test_token_accuracy_counts_what_argmax_finds():
     aux = loss_and_gradient(model, params, batch)[1]
     right = read(model, params, batch).argmax(-1) == batch.targets[:, 1:]
     expected = (right & (jnp.arange(T) < batch.target_lengths[:, None] - 1)).sum()
-    assert aux.sums["token_accuracy"].total == expected
+    assert float(aux.sums["token_accuracy"].total) == int(expected) > 0
 
 
 def test_a_batch_of_fillers_alone_is_no_loss():
@@ -316,7 +317,7 @@ def test_a_shared_embedding_comes_from_either_side():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"attention": "luong"}, "`attention` must be one of none, additive, .* got 'luong'"),
+        ({"attention": "luong"}, "`attention` must be none or one of additive, .* got 'luong'"),
         ({"attention": "dot"}, "encoder gives 8 numbers a step where the decoder has 4"),
         ({"attention": "none", "input_feeding": True}, "`input_feeding` feeds .* is none"),
         ({"tied": True}, "`tied` needs an embedding, and `embedding_size` is 0"),
