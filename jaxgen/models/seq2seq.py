@@ -36,8 +36,8 @@ class Seq2Seq(nn.Module):
     Parameters: `encoder` and `decoder`, as the `lstm` of a `LanguageModel`; `source_embedding`
     [V_source, E] and `embedding` [V, E] (one, `embedding`, where shared; none with one-hot
     inputs); `bridge` and `attention` where there are such; `output_kernel` [A, V] (absent where
-    tied) and `output_bias` [V]. A is H but E where tied, as is the size of the decoder's last
-    layer.
+    tied) and `output_bias` [V]. A is the size of the attentional vector, E where tied and else H;
+    without attention that of the decoder's last layer.
     """
 
     source_vocab_size: int
@@ -53,6 +53,8 @@ class Seq2Seq(nn.Module):
     """Units of each of the encoder's layers and directions; 0: `hidden_size`."""
     encoder_last_size: int = 0
     """Units of its last layer; 0: as the others. A tied language model's is `embedding_size`."""
+    decoder_last_size: int = 0
+    """The same of the decoder; tied and without attention it is `embedding_size` always."""
     attention: str = "general"
     """How the decoder finds its place in the source: "none", or see `jaxgen.nn.attention`."""
     input_feeding: bool = False
@@ -87,11 +89,15 @@ class Seq2Seq(nn.Module):
     @property
     def decoder_sizes(self) -> tuple[int, ...]:
         """Units of each of the decoder's layers."""
-        return (self.hidden_size,) * (self.num_layers - 1) + (self.output_size,)
+        attends = self.attention != "none"
+        last = self.embedding_size if self.tied and not attends else self.hidden_size
+        return (self.hidden_size,) * (self.num_layers - 1) + (self.decoder_last_size or last,)
 
     @property
     def output_size(self) -> int:
         """Size of what the output layer reads."""
+        if self.attention == "none":
+            return self.decoder_sizes[-1]
         return self.embedding_size if self.tied else self.hidden_size
 
     @property
@@ -123,7 +129,8 @@ class Seq2Seq(nn.Module):
         size = self.output_size
         if self.attention != "none":
             outputs = self.encoder_sizes[-1] * (2 if self.bidirectional else 1)
-            self.attend = Attention(self.attention, outputs, size, size, name="attention")
+            units = self.decoder_sizes[-1]
+            self.attend = Attention(self.attention, outputs, units, size, name="attention")
         if self.embedding_size:
             init = partial(jax.random.uniform, minval=-0.1, maxval=0.1)
             shape = (self.target_vocab_size, self.embedding_size)
@@ -271,6 +278,12 @@ def check_settings(model: Seq2Seq) -> None:
             raise UserError(
                 f"`{name}` needs an embedding, and `embedding_size` is 0; set it, or turn it off"
             )
+    if model.tied and model.output_size != model.embedding_size:
+        raise UserError(
+            "`decoder_last_size` must be 0 or `embedding_size`, "
+            f"{model.embedding_size}, where the output is tied and there is no attention, got "
+            f"{model.decoder_last_size}"
+        )
     if model.shared_embedding and model.source_vocab_size != model.target_vocab_size:
         raise UserError(
             "`shared_embedding` needs one vocabulary for both sides, got "

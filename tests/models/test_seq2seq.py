@@ -188,7 +188,7 @@ def test_what_each_dropout_drops_and_shares(monkeypatch):
     rates = {"embedding_dropout": 0.1, "input_dropout": 0.2, "weight_drop": 0.3}
     rates |= {"layer_dropout": 0.4, "dropout": 0.5}
     for feeding in (False, True):
-        model, params = made("fed", input_feeding=feeding, num_layers=2, tied=False)
+        model, params = made("fed", input_feeding=feeding)
         for variational in (True, False):
             axes = (0,) if variational else ()
             loss = partial(seq2seq_loss, model.clone(**rates, variational=variational))
@@ -226,7 +226,7 @@ def test_dropout_between_fed_layers_is_that_of_layers_run_at_once(variational, m
 
     for name in ("nn.lstm", "models.seq2seq", "models.input_feeding"):
         monkeypatch.setattr(f"jaxgen.{name}.drop", drop)
-    options = {"layer_dropout": 0.4, "variational": variational, "tied": False}
+    options = {"layer_dropout": 0.4, "variational": variational}
     fed, params = made("fed", **options)
     plain, _ = made("fed", **options, input_feeding=False)
     decoder = dict(params["decoder"])
@@ -333,6 +333,10 @@ def test_a_shared_embedding_comes_from_either_side():
         ({"attention": "dot"}, "encoder gives 8 numbers a step where the decoder has 4"),
         ({"attention": "none", "input_feeding": True}, "`input_feeding` feeds .* is none"),
         ({"tied": True}, "`tied` needs an embedding, and `embedding_size` is 0"),
+        (
+            {"attention": "none", "tied": True, "embedding_size": 3, "decoder_last_size": 4},
+            "`decoder_last_size` must be 0 or `embedding_size`, 3, .* got 4",
+        ),
         ({"shared_embedding": True}, "`shared_embedding` needs an embedding"),
         (
             {"shared_embedding": True, "embedding_size": 3},

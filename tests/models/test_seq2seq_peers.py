@@ -142,9 +142,7 @@ def torch_loss(torch, model, params, batch):
 def test_loss_and_gradient_equal_pytorch(name):
     import torch
 
-    # PyTorch's layers are of one size, which those of a tied model are only where there is one.
-    options = {} if name == "scaled" else {"tied": False, "num_layers": 2}
-    model, params = made(name, **options)
+    model, params = made(name, num_layers=2)
     batch = batch_of()
     loss, _, gradient = loss_and_gradient(model, params, batch)
     expected, expected_gradient = torch_loss(torch, model, params, batch)
