@@ -24,7 +24,8 @@ class Seq2SeqDecodingParams(NamedTuple):
     table: Float[Array, "V D"]
     """A row a token: the first layer's pre-activations where folded, else the embedding."""
     cells: Cells
-    attention: dict[str, Array] | None
+    attention: Any
+    """Parameters of the attention by name, or None."""
     output_kernel: Float[Array, "A V"]
     output_bias: Float[Array, "V"]
 
@@ -217,7 +218,7 @@ def _checked(
             f"{'none' if condition is None else type(condition).__name__}; give it the texts to "
             "translate"
         )
-    sources, lengths = condition
+    sources, lengths = (x if hasattr(x, "shape") else np.asarray(x) for x in condition)
     if jnp.ndim(sources) != 2 or len(sources) != batch_size or jnp.shape(lengths) != (batch_size,):
         raise UserError(
             f"sources must have shape [{batch_size}, S] and their lengths [{batch_size}], got "

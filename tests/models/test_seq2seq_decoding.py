@@ -157,7 +157,8 @@ def beam_by_hand(model, params, batch, width, count):
     return beams
 
 
-@pytest.mark.parametrize("name", GENERATED)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fed", "additive"])
 def test_beam_search_equals_a_python_loop(name):
     model, params = made(name)
     batch, width, count = batch_of(), 3, T - 2
@@ -175,6 +176,7 @@ def test_beam_search_equals_a_python_loop(name):
         check(out.logprobs[:, beam], logprobs)
 
 
+@pytest.mark.slow
 def test_a_source_alone_is_continued_as_in_a_batch():
     """Without the padding of the batch, and in a loop that may be one kernel."""
     model, params = made("fed")
@@ -197,6 +199,7 @@ def test_a_source_alone_is_continued_as_in_a_batch():
     check(one.logprobs[0], whole.logprobs[row])
 
 
+@pytest.mark.slow
 def test_a_score_is_the_loss():
     model, params = made("fed")
     batch = batch_of()

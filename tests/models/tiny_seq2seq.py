@@ -13,6 +13,7 @@ V_SOURCE, V, B, S, T, H = 9, 11, 4, 5, 6, 4
 SOURCE_LENGTHS = (5, 2, 3, 1)
 TARGET_LENGTHS = (7, 4, 2, 5)
 """<bos> and <eos> counted."""
+SMOOTHING = 0.2
 VARIANTS: dict[str, dict[str, Any]] = {
     "none": {"attention": "none", "bidirectional": False},
     "additive": {"attention": "additive", "embedding_size": 3, "num_layers": 2},
@@ -66,8 +67,11 @@ def read(model, params, batch):
     return model.apply({"params": params}, *batch[:3])
 
 
-@partial(jax.jit, static_argnums=0, static_argnames="label_smoothing")
-def loss_and_gradient(model, params, batch, **options):
-    loss = lambda params: seq2seq_loss(model, params, (), batch, **options)  # noqa: E731
+@partial(jax.jit, static_argnums=0)
+def loss_and_gradient(model, params, batch):
+    """The smoothed loss, its sums and its gradient: one program that many tests share."""
+    loss = lambda params: seq2seq_loss(  # noqa: E731
+        model, params, (), batch, label_smoothing=SMOOTHING
+    )
     (loss, aux), gradient = jax.value_and_grad(loss, has_aux=True)(params)
     return loss, aux, gradient

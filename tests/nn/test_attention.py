@@ -14,7 +14,10 @@ from jaxgen.ops.lstm import LSTMCarry
 
 S, T, B, O, H, A = 5, 3, 4, 6, 4, 7  # noqa: E741
 LENGTHS = jnp.asarray([5, 1, 3, 0], jnp.int32)
-SCORES = ("additive", "dot", "general", "scaled")
+SCORES = [
+    *("additive", "scaled"),
+    *(pytest.param(score, marks=pytest.mark.slow) for score in ("dot", "general")),
+]
 
 
 def numbers(seed, *shape):
