@@ -52,7 +52,8 @@ def plot_attention(
         figure = new_figure(max(width, 3.0), max(height, 2.4))
         axes = figure.subplots()
         image = axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        _name(axes.xaxis, source_tokens, width, rotation=90)
+        upright = max(map(len, source_tokens)) < 3
+        _name(axes.xaxis, source_tokens, width, rotation=0 if upright else 90)
         _name(axes.yaxis, target_tokens, height)
         axes.xaxis.tick_top()
         axes.tick_params(length=0)

@@ -15,7 +15,6 @@ from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.errors import UserError
 from jaxgen.generation import carry as carries
 from jaxgen.generation import programs
-from jaxgen.generation.beam import beam_search
 from jaxgen.generation.lines import text_before_stop
 from jaxgen.generation.requests import make_request
 from jaxgen.generation.stop_strings import StopStrings
@@ -313,13 +312,13 @@ def test_beams(lm):
     one = lm.beam_search("abc", num_beams=1, max_new_tokens=6)
     assert one.text == greedy
     np.testing.assert_allclose(one.logprob, lm.score(greedy, prompt="abc").sum(), rtol=1e-4)
-    four = lm.beam_search(["abc", "q"], n=2, max_new_tokens=6)
-    assert [len(row) for row in four] == [2, 2]
-    assert four[0][0].logprob >= one.logprob
-    many = [lm.beam_search("abc", n=n, num_beams=4, max_new_tokens=6) for n in range(1, 5)]
-    assert all(many[3][: len(fewer)] == fewer for fewer in many)
-    assert lm.beam_search("abc", max_new_tokens=6) == many[3][0]
-    for beam in many[3]:
+    many = [lm.beam_search(["abc", "q"], n=n, max_new_tokens=6) for n in range(1, 5)]
+    for row in range(2):
+        assert [len(beams[row]) for beams in many] == [1, 2, 3, 4]
+        assert all(many[3][row][: len(beams[row])] == beams[row] for beams in many)
+    assert lm.beam_search(["abc", "q"], max_new_tokens=6) == [beams[0] for beams in many[3]]
+    assert many[3][0][0].logprob >= one.logprob
+    for beam in many[3][0]:
         each = lm.score(beam.text, prompt="abc")
         np.testing.assert_allclose(beam.token_logprobs, each, rtol=1e-3, atol=1e-5)
     different = lm.beam_search("abc", num_beams=4, n=4, max_new_tokens=3, sampled=True, key=1)
@@ -331,17 +330,16 @@ def test_beams(lm):
 def test_beams_that_read_alike_are_one():
     """Bytes that are no UTF-8 all read as one character."""
     lm = make_model("byte")
-    prompt = [lm.tokenizer.encode("a")]
-    out = beam_search(lstm_step, lm.params, lstm_carry(1), prompt, num_beams=8, max_new_tokens=2)
-    texts = [lm.tokenizer.decode(tokens) for tokens in np.asarray(out.tokens[0])]
-    places = [place for place, text in enumerate(texts) if text not in texts[:place]]
-    assert 1 < len(places) < 8
-    found = lm.beam_search("a", num_beams=8, n=8, max_new_tokens=2)
-    assert [beam.text for beam in found] == [texts[place] for place in places]
-    wanted = [float(out.scores[0, place]) for place in places]
-    np.testing.assert_allclose([beam.score for beam in found], wanted, rtol=1e-5)
-    fewer = lm.beam_search("a", num_beams=8, n=len(places) - 1, max_new_tokens=2)
-    assert fewer == found[:-1]
+    _, logits = lstm_step(lm.params, lstm_carry(1), lm.tokenizer.encode("a"))
+    logprobs = log_softmax(logits[0])
+    best: dict[str, float] = {}
+    for token in np.argsort(-logprobs)[:8]:
+        best.setdefault(lm.tokenizer.decode([token]), logprobs[token])
+    assert 1 < len(best) < 8
+    found = lm.beam_search("a", num_beams=8, n=8, max_new_tokens=1)
+    assert [beam.text for beam in found] == list(best)
+    np.testing.assert_allclose([beam.score for beam in found], [*best.values()], rtol=1e-5)
+    assert lm.beam_search("a", num_beams=8, n=len(best) - 1, max_new_tokens=1) == found[:-1]
 
 
 def test_integers_and_words(lm):
