@@ -94,13 +94,15 @@ class JoinedAttention:
 
     functions: tuple[AttentionFn, ...]
     """One a model."""
+    is_stacked: bool
+    """Whether the parameters are."""
 
     def __call__(
         self, params: JoinedParams, sources: Any, lengths: Any, targets: Any
     ) -> Float[Array, "B T S"]:
         """One pass over given targets."""
         members = params.members
-        if not isinstance(members, tuple):  # stacked
+        if self.is_stacked:
             count = range(len(self.functions))
             members = tuple(jax.tree.map(itemgetter(index), members) for index in count)
         found = [
@@ -156,11 +158,14 @@ def ensemble_translator(
         _check_tokenizers(first.tokenizer, model.tokenizer)
     functions = tuple(model.attention_fn for model in models if model.attention_fn is not None)
     fields = _together(models, weights, mode)
+    attention_fn = None
+    if len(functions) == len(models):
+        attention_fn = JoinedAttention(functions, fields["initial_carry"].is_stacked)
     return replace(
         first,
         **fields,
         max_source_length=min(model.max_source_length for model in models),
-        attention_fn=JoinedAttention(functions) if len(functions) == len(models) else None,
+        attention_fn=attention_fn,
     )
 
 
