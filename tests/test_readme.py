@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from generation.text_models import make_labelled_model
 from tiny_classifier import tiny_classifier
 from tiny_run import write_config
 
@@ -11,7 +12,7 @@ import jaxgen
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-FIRST, CLASSIFY, SECOND = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+FIRST, CLASSIFY, STEER, SECOND = re.findall(r"```python\n(.*?)```", README, flags=re.S)
 
 
 def test_ten_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,6 +35,13 @@ def test_classifying(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it stands, with a tiny model in the place of the trained one."""
     monkeypatch.setattr(jaxgen, "load", lambda run: tiny_classifier())
     exec(CLASSIFY, {"jaxgen": jaxgen})
+
+
+def test_following_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands, with a tiny model in the place of the trained one."""
+    monkeypatch.setattr(jaxgen, "load", lambda run: make_labelled_model())
+    with pytest.warns(UserWarning, match="outside the vocabulary"):
+        exec(STEER, {"jaxgen": jaxgen})
 
 
 def test_a_model_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:

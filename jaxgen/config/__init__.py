@@ -29,6 +29,13 @@ from jaxgen.config.language_model import (
 )
 from jaxgen.config.optimizer import OptimizerConfig
 from jaxgen.config.pairs import PairData
+from jaxgen.config.seq2seq import (
+    Seq2SeqConfig,
+    Seq2SeqExperiment,
+    Seq2SeqTokenizer,
+    Seq2SeqTraining,
+    TranslationConfig,
+)
 from jaxgen.config.tokenizer import TokenizerConfig
 from jaxgen.config.training import TrainingConfig
 
@@ -36,6 +43,7 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "language_model": LanguageModelExperiment,
     "classifier": ClassifierExperiment,
     "conditional_language_model": ConditionalExperiment,
+    "seq2seq": Seq2SeqExperiment,
 }
 """The settings of each task by the name that `task = "..."` gives in a TOML file."""
 
@@ -62,8 +70,13 @@ __all__ = [
     "PairData",
     "PredictionConfig",
     "SamplesConfig",
+    "Seq2SeqConfig",
+    "Seq2SeqExperiment",
+    "Seq2SeqTokenizer",
+    "Seq2SeqTraining",
     "SourceConfig",
     "TokenizerConfig",
     "TrainingConfig",
+    "TranslationConfig",
     "changes",
 ]

@@ -9,7 +9,6 @@ import numpy as np
 from jaxgen.errors import UserError
 from jaxgen.evaluation.classification_tables import shorten
 from jaxgen.evaluation.pictures import can_draw, new_figure, plain_names, save_figure
-from jaxgen.types import Float
 
 _INCHES = 0.28
 """Side of a cell, until the picture is as large as it may be."""
@@ -20,7 +19,7 @@ def plot_attention(
     path: Path,
     source_tokens: Sequence[str],
     target_tokens: Sequence[str],
-    weights: Float[Any, "T S"],
+    weights: Any,
 ) -> Path | None:
     """Draw the attention of one pair: the source from left to right, the target downwards.
 
@@ -28,7 +27,7 @@ def plot_attention(
         path: a PNG file.
         source_tokens: S tokens as text.
         target_tokens: T tokens as text.
-        weights: of each target token over the source, from 0 to 1.
+        weights: [T, S], of each target token over the source, from 0 to 1.
 
     Returns:
         The path, or None with a warning where it cannot be written.
@@ -53,7 +52,8 @@ def plot_attention(
         figure = new_figure(max(width, 3.0), max(height, 2.4))
         axes = figure.subplots()
         image = axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        _name(axes.xaxis, source_tokens, width, rotation=90)
+        upright = max(map(len, source_tokens)) < 3
+        _name(axes.xaxis, source_tokens, width, rotation=0 if upright else 90)
         _name(axes.yaxis, target_tokens, height)
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
@@ -64,7 +64,7 @@ def plot_attention(
         return save_figure(path, figure)
 
 
-def _name(axis: Any, tokens: Sequence[str], inches: float, rotation: float = 0) -> None:
+def _name(axis: Any, tokens: Sequence[str], inches: float, rotation: int = 0) -> None:
     """One name a row or column, as large as there is room for."""
     points = min(9.0, 72 * 0.8 * inches / len(tokens))
     names = [shorten(token, 18).replace(" ", "␣") or "∅" for token in tokens]

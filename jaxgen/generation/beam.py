@@ -149,7 +149,7 @@ def beam_search(
     )
     constraints.check(tokens.shape[0], vocab_size)
     if coverage_penalty is not None:
-        check_attends(step_fn)
+        check_attends(step_fn, params, carry)
     ranking = Ranking(length_penalty, length_offset, coverage_penalty, diversity_penalty, patience)
     check_ranking(ranking)
     return _search(

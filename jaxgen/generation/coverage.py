@@ -65,16 +65,7 @@ class CoverageStep:
 
 def start_coverage(step_fn: StepFn, params: PyTree, carry: PyTree) -> CoverageCarry:
     """The carry of `CoverageStep` before anything was read."""
-
-    def shapes(params: PyTree, carry: PyTree) -> Any:
-        return attention(step_fn, prepared(step_fn, params), carry)
-
-    weights, mask = jax.eval_shape(shapes, params, carry)
-    if weights.ndim != 2 or weights.shape != mask.shape:
-        raise UserError(
-            "`attention` of the step function must return weights and a mask of one shape [B, S], "
-            f"got {list(weights.shape)} and {list(mask.shape)}"
-        )
+    weights, _ = _shapes(step_fn, params, carry)
     return CoverageCarry(carry, jnp.zeros(weights.shape, jnp.float32))
 
 
@@ -89,8 +80,8 @@ def log_coverage(step: CoverageStep, params: PyTree, carry: CoverageCarry) -> Fl
     return jnp.where(mask, jnp.log(share), 0.0).sum(axis=1)
 
 
-def check_attends(step_fn: StepFn) -> None:
-    """UserError for a step function that does not say what it attends to."""
+def check_attends(step_fn: StepFn, params: PyTree, carry: PyTree) -> None:
+    """UserError for a step function that does not say, or not rightly, what it attends to."""
     if getattr(step_fn, "attention", None) is None:
         name = getattr(step_fn, "__name__", type(step_fn).__name__)
         raise UserError(
@@ -98,3 +89,19 @@ def check_attends(step_fn: StepFn) -> None:
             f"`attention(params, carry) -> (weights, mask)`, got {name} without one; leave "
             "`coverage_penalty` out"
         )
+    weights, mask = _shapes(step_fn, params, carry)
+    if weights.ndim != 2 or weights.shape != mask.shape:
+        raise UserError(
+            "`attention` of the step function must return weights and a mask of one shape [B, S], "
+            f"got {list(weights.shape)} and {list(mask.shape)}"
+        )
+
+
+def _shapes(step_fn: Any, params: PyTree, carry: PyTree) -> tuple[Any, Any]:
+    """Shapes of the weights and of the mask."""
+
+    def shown(params: PyTree, carry: PyTree) -> Any:
+        return step_fn.attention(prepared(step_fn, params), carry)
+
+    weights, mask = jax.eval_shape(shown, params, carry)
+    return weights, mask

@@ -81,7 +81,6 @@ def one_step(
     least = jnp.full(logprobs.shape[:1], -jnp.inf)
     if ranking.patience is not None:
         least = after.logprob.min(axis=-1)
-
     of_group = partial(_end, stops=stops, step=step, ranking=ranking, may_end=may_end)
     ended, count = jax.vmap(of_group)(running, ended, logprobs, penalties, least)
     return after, parents, ended, count
@@ -139,7 +138,8 @@ def _end(
     `may_end` also the running texts that no token may continue, as they are.
     """
     width, kinds = running.logprob.shape[0], stops.shape[0]
-    said = jnp.where(stops < 0, -jnp.inf, logprobs[:, stops])
+    again = jnp.tril(stops[:, None] == stops, -1).any(axis=1)  # two texts alike would be kept
+    said = jnp.where((stops < 0) | again, -jnp.inf, logprobs[:, stops])
     logprob = (running.logprob[:, None] + said).reshape(-1)
     logprob = jnp.where(logprob >= least, logprob, -jnp.inf)
     tokens, token_logprobs = (

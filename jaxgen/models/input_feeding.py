@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxgen.models.stack_step import stack_step
-from jaxgen.nn.attention import Memory, Score, attend
+from jaxgen.nn.attention import Memory, attend
 from jaxgen.nn.dropout import drop
 from jaxgen.nn.inputs import TokenInputs, project
 from jaxgen.nn.lstm import LSTMParameters
@@ -28,7 +28,7 @@ class FedLSTM(nn.Module):
     """
 
     hidden_sizes: tuple[int, ...]
-    score: Score
+    score: str
     residual: bool = False
     dropout: float = 0.0
     """Dropout between layers."""

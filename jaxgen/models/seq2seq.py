@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from jaxgen.errors import UserError
 from jaxgen.models.input_feeding import FedLSTM
-from jaxgen.nn.attention import Attention, Memory
+from jaxgen.nn.attention import Attention
 from jaxgen.nn.bridge import Bridge
 from jaxgen.nn.dropout import drop
 from jaxgen.nn.inputs import TokenInputs, real_steps
@@ -19,17 +19,15 @@ from jaxgen.ops.cross_entropy import cross_entropies, cross_entropy
 from jaxgen.ops.lstm import LSTMCarry
 from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Shaped, Sum
 
-ATTENTIONS = ("none", "additive", "dot", "general", "scaled")
-
 
 class Seq2SeqCarry(NamedTuple):
     """The state of the decoder between two steps; all that it knows of the source."""
 
     layers: tuple[LSTMCarry, ...]
-    memory: Memory | None
-    """What attention reads; it rides along unchanged. None: no attention."""
-    attended: Float[Array, "B A"] | None
-    """The last attentional vector, with input feeding alone."""
+    memory: Any
+    """`jaxgen.nn.attention.Memory`, which rides along unchanged; None without attention."""
+    attended: Any
+    """Float[B, A], the last attentional vector; None without input feeding."""
 
 
 class Seq2Seq(nn.Module):
@@ -38,8 +36,8 @@ class Seq2Seq(nn.Module):
     Parameters: `encoder` and `decoder`, as the `lstm` of a `LanguageModel`; `source_embedding`
     [V_source, E] and `embedding` [V, E] (one, `embedding`, where shared; none with one-hot
     inputs); `bridge` and `attention` where there are such; `output_kernel` [A, V] (absent where
-    tied) and `output_bias` [V]. A is H but E where tied, as is the size of the decoder's last
-    layer.
+    tied) and `output_bias` [V]. A is the size of the attentional vector, E where tied and else H;
+    without attention that of the decoder's last layer.
     """
 
     source_vocab_size: int
@@ -55,8 +53,10 @@ class Seq2Seq(nn.Module):
     """Units of each of the encoder's layers and directions; 0: `hidden_size`."""
     encoder_last_size: int = 0
     """Units of its last layer; 0: as the others. A tied language model's is `embedding_size`."""
-    attention: Literal["none", "additive", "dot", "general", "scaled"] = "general"
-    """How the decoder finds its place in the source, see `jaxgen.nn.attention`."""
+    decoder_last_size: int = 0
+    """The same of the decoder; tied and without attention it is `embedding_size` always."""
+    attention: str = "general"
+    """How the decoder finds its place in the source: "none", or see `jaxgen.nn.attention`."""
     input_feeding: bool = False
     """The decoder's first layer also reads the attentional vector of the step before: its layers
     then run step by step."""
@@ -89,11 +89,15 @@ class Seq2Seq(nn.Module):
     @property
     def decoder_sizes(self) -> tuple[int, ...]:
         """Units of each of the decoder's layers."""
-        return (self.hidden_size,) * (self.num_layers - 1) + (self.output_size,)
+        attends = self.attention != "none"
+        last = self.embedding_size if self.tied and not attends else self.hidden_size
+        return (self.hidden_size,) * (self.num_layers - 1) + (self.decoder_last_size or last,)
 
     @property
     def output_size(self) -> int:
         """Size of what the output layer reads."""
+        if self.attention == "none":
+            return self.decoder_sizes[-1]
         return self.embedding_size if self.tied else self.hidden_size
 
     @property
@@ -116,16 +120,17 @@ class Seq2Seq(nn.Module):
         }
         self.encoder = LSTM(self.encoder_sizes, bidirectional=self.bidirectional, **options)
         self.bridge = Bridge(self.decoder_sizes, self.bidirectional, self.dtype)
+        self.decoder: Any
         if self.input_feeding:
-            for name in ("time_major", "backend"):
-                del options[name]
-            self.decoder = FedLSTM(self.decoder_sizes, self.attention, **options)
+            fed = {name: x for name, x in options.items() if name not in ("time_major", "backend")}
+            self.decoder = FedLSTM(self.decoder_sizes, self.attention, **fed)
         else:
             self.decoder = LSTM(self.decoder_sizes, **options)
         size = self.output_size
         if self.attention != "none":
             outputs = self.encoder_sizes[-1] * (2 if self.bidirectional else 1)
-            self.attend = Attention(self.attention, outputs, size, size, name="attention")
+            units = self.decoder_sizes[-1]
+            self.attend = Attention(self.attention, outputs, units, size, name="attention")
         if self.embedding_size:
             init = partial(jax.random.uniform, minval=-0.1, maxval=0.1)
             shape = (self.target_vocab_size, self.embedding_size)
@@ -212,7 +217,10 @@ class Seq2Seq(nn.Module):
         """The carry, outputs [B, T, H] of the last layer, and attentional vectors, if any."""
         table = self.embedding if self.embedding_size else None
         inputs = self._inputs(tokens.T, table, self.target_vocab_size, deterministic)
-        options = {"mask": None if mask is None else mask.T, "deterministic": deterministic}
+        options: dict[str, Any] = {
+            "mask": None if mask is None else mask.T,
+            "deterministic": deterministic,
+        }
         attended = None
         if self.input_feeding:
             state, (hidden, attended) = self.decoder(
@@ -260,10 +268,6 @@ class Seq2Seq(nn.Module):
 
 def check_settings(model: Seq2Seq) -> None:
     """UserError where settings of a model do not go together."""
-    if model.attention not in ATTENTIONS:
-        raise UserError(
-            f"`attention` must be one of {', '.join(ATTENTIONS)}, got {model.attention!r}"
-        )
     if model.input_feeding and model.attention == "none":
         raise UserError(
             "`input_feeding` feeds what attention found, and `attention` is none; "
@@ -274,6 +278,12 @@ def check_settings(model: Seq2Seq) -> None:
             raise UserError(
                 f"`{name}` needs an embedding, and `embedding_size` is 0; set it, or turn it off"
             )
+    if model.tied and model.output_size != model.embedding_size:
+        raise UserError(
+            "`decoder_last_size` must be 0 or `embedding_size`, "
+            f"{model.embedding_size}, where the output is tied and there is no attention, got "
+            f"{model.decoder_last_size}"
+        )
     if model.shared_embedding and model.source_vocab_size != model.target_vocab_size:
         raise UserError(
             "`shared_embedding` needs one vocabulary for both sides, got "
@@ -347,7 +357,6 @@ def seq2seq_loss(
     hits = (chosen >= logits.max(axis=-1)).astype(jnp.float32)  # XLA's argmax is slow on a CPU
     count = weights.sum()
     sums = {"nll": Sum(total(nll), count), "token_accuracy": Sum(total(hits), count)}
-    sums = jax.lax.stop_gradient(sums)
     return smoothed / jnp.where(count > 0, count, 1), LossAux(carry, sums, count)
 
 
@@ -365,7 +374,7 @@ def language_model_part(
     Returns:
         The part of a `Seq2Seq`'s parameters that it is.
     """
-    part = {side: params["lstm"]}
+    part: dict[str, Any] = {side: params["lstm"]}
     embedding = "embedding" if side == "decoder" or shared_embedding else "source_embedding"
     names = {"embedding": embedding}
     if side == "decoder":

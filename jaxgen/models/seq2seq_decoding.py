@@ -11,8 +11,9 @@ import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.models.seq2seq import Seq2Seq, Seq2SeqCarry, reversed_rows
-from jaxgen.models.stack_step import Cells, prepare_stack, stack_step
-from jaxgen.nn.attention import attend
+from jaxgen.models.stack_step import Cells, prepare_stack, stack_step, top_output
+from jaxgen.nn.attention import attend, attention_weights
+from jaxgen.nn.inputs import real_steps
 from jaxgen.ops.lookup import lookup
 from jaxgen.types import Array, Bool, Float, Int, PyTree
 
@@ -23,7 +24,8 @@ class Seq2SeqDecodingParams(NamedTuple):
     table: Float[Array, "V D"]
     """A row a token: the first layer's pre-activations where folded, else the embedding."""
     cells: Cells
-    attention: dict[str, Array] | None
+    attention: Any
+    """Parameters of the attention by name, or None."""
     output_kernel: Float[Array, "A V"]
     output_bias: Float[Array, "V"]
 
@@ -75,6 +77,27 @@ class Seq2SeqStep:
         return Seq2SeqDecodingParams(
             table, cells, attention, kernel.astype(dtype), params["output_bias"]
         )
+
+    @property
+    def attention(self) -> Callable | None:
+        """What the last step attended to, see `attended_places`; None without attention."""
+        return None if self.model.attention == "none" else partial(attended_places, self)
+
+
+def attended_places(
+    step_fn: Seq2SeqStep, params: PyTree | Seq2SeqDecodingParams, carry: Seq2SeqCarry
+) -> tuple[Float[Array, "B S"], Bool[Array, "B S"]]:
+    """Weights of the source that a step's logits came from, and which places are real.
+
+    It takes the carry that the step gave back, and computes nothing anew in the program of the
+    step. The places are in the order in which the encoder read them.
+    """
+    if not isinstance(params, Seq2SeqDecodingParams):
+        params = step_fn.prepare(params)
+    model, memory = step_fn.model, carry.memory
+    hidden = top_output([layer.h for layer in carry.layers], model.residual)[:, None]
+    weights = attention_weights(model.attention, params.attention, hidden, memory)[:, 0]
+    return weights, real_steps(weights.shape[1], memory.lengths).T
 
 
 @dataclass(frozen=True)
@@ -195,7 +218,7 @@ def _checked(
             f"{'none' if condition is None else type(condition).__name__}; give it the texts to "
             "translate"
         )
-    sources, lengths = condition
+    sources, lengths = (x if hasattr(x, "shape") else np.asarray(x) for x in condition)
     if jnp.ndim(sources) != 2 or len(sources) != batch_size or jnp.shape(lengths) != (batch_size,):
         raise UserError(
             f"sources must have shape [{batch_size}, S] and their lengths [{batch_size}], got "

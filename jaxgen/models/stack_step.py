@@ -98,3 +98,11 @@ def stack_step(
         if kept and index + 1 < len(cells):
             x = x * kept[index]
     return tuple(ends), x
+
+
+def top_output(hidden: Sequence[Float[Array, "B H"]], residual: bool) -> Float[Array, "B H"]:
+    """The output of the last layer, given the hidden states of all."""
+    x = hidden[0]
+    for h in hidden[1:]:
+        x = h + x if residual and x.shape == h.shape else h
+    return x

@@ -1,7 +1,7 @@
 """Attention of a decoder to the outputs of an encoder, and the attentional vector it makes."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxgen.errors import UserError
 from jaxgen.types import Array, Float, Int
 
-Score = Literal["additive", "dot", "general", "scaled"]
+SCORES = ("additive", "dot", "general", "scaled")
 
 
 class Memory(NamedTuple):
@@ -40,7 +40,7 @@ class Attention(nn.Module):
     [O, H]; for "additive" also `query_kernel` Q [H, H] and `vector` v [H].
     """
 
-    score: Score
+    score: str
     source_size: int
     """O, size of an encoder output."""
     hidden_size: int
@@ -50,6 +50,10 @@ class Attention(nn.Module):
 
     def setup(self) -> None:
         """Declare the parameters (Flax calls this)."""
+        if self.score not in SCORES:
+            raise UserError(
+                f"`attention` must be none or one of {', '.join(SCORES)}, got {self.score!r}"
+            )
         if self.score == "dot" and self.source_size != self.hidden_size:
             raise UserError(
                 "`attention` dot compares vectors of one size, and the encoder gives "
@@ -87,7 +91,7 @@ class Attention(nn.Module):
 
 
 def attend(
-    score: Score, parameters: Mapping[str, Any], hidden: Float[Array, "B T H"], memory: Memory
+    score: str, parameters: Mapping[str, Any], hidden: Float[Array, "B T H"], memory: Memory
 ) -> Float[Array, "B T A"]:
     """The attentional vectors of some steps, in the type of `hidden`.
 
@@ -104,7 +108,7 @@ def attend(
 
 
 def attention_weights(
-    score: Score, parameters: Mapping[str, Any], hidden: Float[Array, "B T H"], memory: Memory
+    score: str, parameters: Mapping[str, Any], hidden: Float[Array, "B T H"], memory: Memory
 ) -> Float[Array, "B T S"]:
     """The weight of each place of the source at each step, float32.
 
@@ -119,7 +123,7 @@ def attention_weights(
     return jnp.where(real, jax.nn.softmax(scores, axis=-1), 0)
 
 
-def _scores(score: Score, parameters: Mapping[str, Any], hidden: Array, keys: Array) -> Array:
+def _scores(score: str, parameters: Mapping[str, Any], hidden: Array, keys: Array) -> Array:
     if score != "additive":
         scores = jnp.matmul(hidden, keys.swapaxes(1, 2), preferred_element_type=jnp.float32)
         return scores / hidden.shape[-1] ** 0.5 if score == "scaled" else scores
