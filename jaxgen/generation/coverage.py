@@ -80,8 +80,8 @@ def log_coverage(step: CoverageStep, params: PyTree, carry: CoverageCarry) -> Fl
     return jnp.where(mask, jnp.log(share), 0.0).sum(axis=1)
 
 
-def check_attends(step_fn: StepFn, params: PyTree, carry: PyTree) -> None:
-    """UserError for a step function that does not say, or not rightly, what it attends to."""
+def check_has_attention(step_fn: StepFn) -> None:
+    """UserError for a step function that does not say what it attends to."""
     if getattr(step_fn, "attention", None) is None:
         name = getattr(step_fn, "__name__", type(step_fn).__name__)
         raise UserError(
@@ -89,6 +89,11 @@ def check_attends(step_fn: StepFn, params: PyTree, carry: PyTree) -> None:
             f"`attention(params, carry) -> (weights, mask)`, got {name} without one; leave "
             "`coverage_penalty` out"
         )
+
+
+def check_attends(step_fn: StepFn, params: PyTree, carry: PyTree) -> None:
+    """UserError for a step function that does not say, or not rightly, what it attends to."""
+    check_has_attention(step_fn)
     weights, mask = _shapes(step_fn, params, carry)
     if weights.ndim != 2 or weights.shape != mask.shape:
         raise UserError(

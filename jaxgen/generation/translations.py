@@ -13,7 +13,7 @@ from jaxgen.generation import programs
 from jaxgen.generation.beam import check_ranking
 from jaxgen.generation.beam_text import search
 from jaxgen.generation.checks import check_at_least_one, check_key
-from jaxgen.generation.coverage import check_attends
+from jaxgen.generation.coverage import check_has_attention
 from jaxgen.generation.hypotheses import Ranking
 from jaxgen.generation.mbr import minimum_bayes_risk
 from jaxgen.generation.requests import SETTINGS, Request, check_options
@@ -198,7 +198,7 @@ def read_options(
         )
     check_ranking(_ranking_of(options))
     if options.get("coverage_penalty") is not None:
-        check_attends(step_fn)
+        check_has_attention(step_fn)
     decoding = Decoding(options, kind, width, n_best)
     for name, value in decoding.settings.items():
         if np.ndim(value) > (name in TOKEN_LISTS):
