@@ -98,7 +98,7 @@ def _run(args: list[str]) -> None:
         else tyro.cli(
             Command,
             prog="jaxgen",
-            description="LSTM models that write, classify or translate text: trained, used, measured.",
+            description="LSTM models that write, classify or translate: trained, used, measured.",
             args=args,
         )
     )

@@ -176,9 +176,8 @@ class Translate:
             return options | {"beam_size": None}
         if defaults is not None:
             options.setdefault("length_penalty", defaults.length_penalty)
-        if self.beam_size is not None or defaults is not None:
-            options["beam_size"] = self.beam_size or defaults.beam_size
-        return options
+            options["beam_size"] = defaults.beam_size
+        return options if self.beam_size is None else options | {"beam_size": self.beam_size}
 
     def _print(
         self,

@@ -11,6 +11,7 @@ from jaxgen.errors import UserError
 from jaxgen.generation.beam_model import (
     Constraints,
     add_tokens,
+    continued,
     log_probabilities,
     parent_rows,
     prefill_beams,
@@ -222,7 +223,8 @@ def _search(
         last = jax.lax.dynamic_index_in_dim(running.tokens, state.step, 3, keepdims=False)
         last = last.reshape(-1)
         rows = parent_rows(parents.reshape(batch, beams))
-        carry, penalties = take_rows((carry, state.penalties), rows)
+        carry = continued(state.carry, carry, rows)
+        penalties = take_rows(state.penalties, rows)
         penalties = add_tokens(penalties, last)
         broken = broken.reshape(cost.shape) & (state.running.logprob > -jnp.inf)
         broken = state.broken | broken.any(axis=(1, 2))

@@ -82,3 +82,16 @@ def parent_rows(parents: Int[Array, "B K"]) -> Int[Array, "BK"]:
     """Rows of the B * K texts that the new beams continue."""
     batch, beams = parents.shape
     return (parents + jnp.arange(batch)[:, None] * beams).reshape(-1)
+
+
+def continued(before: PyTree, after: PyTree, rows: Int[Array, "BK"]) -> PyTree:
+    """The carry of the texts that the new beams continue.
+
+    What a step hands on as it got it, such as what it attends to, is not moved: the beams of a row
+    begin alike, so that it is the same for all of them.
+    """
+
+    def take(old: Array, new: Array) -> Array:
+        return new if new is old or jnp.ndim(new) == 0 else new[rows]
+
+    return jax.tree.map(take, before, after)

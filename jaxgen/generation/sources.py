@@ -13,7 +13,8 @@ from jaxgen.types import Int
 SHORTEST = 16
 MOST_PLACES = 1 << 14
 """Source tokens times texts that are decoded together, at most: what bounds the memory."""
-Ids = Int[np.ndarray, "N"]
+Ids = Int[np.ndarray, "_"]
+"""Token ids; as many as there are."""
 
 
 class SourceWarning(UserWarning):

@@ -37,7 +37,7 @@ class Translation(NamedTuple):
     length penalty, less that of the coverage; with `mbr` the mean utility against the samples."""
     tokens: list[int]
     """Those after the prefix; <eos> is the last, unless the text was cut."""
-    token_scores: list[float]
+    token_scores: Sequence[float]
     """Natural log-probability of each of these tokens under the model."""
     attention: Float[np.ndarray, "T S"] | None = None
     """The weights of the S source tokens where each of these tokens is chosen, if asked for."""
@@ -137,7 +137,10 @@ class Decoding:
             options |= {"num_beams": self.width, "max_new_tokens": max_new_tokens}
             found = search(runner, tokenizer, request, options, self.count)
             return [
-                [Translation(prefix + x.text, x.score, x.tokens, x.token_logprobs) for x in beams]
+                [
+                    Translation(prefix + x.text, x.score, x.tokens, x.token_logprobs or [])
+                    for x in beams
+                ]
                 for prefix, beams in zip(prefixes, found, strict=True)
             ]
         samples = sample_texts(
@@ -153,9 +156,9 @@ class Decoding:
 
     def _scores(self, logprobs: Sequence[Sequence[float]]) -> list[float]:
         """What a beam search would rank these texts by."""
-        totals = np.array([sum(text) for text in logprobs], np.float32)
-        lengths = np.array([len(text) for text in logprobs], np.int32)
-        return np.asarray(_ranking_of(self.options).score(totals, lengths)).tolist()
+        power, offset = (float(getattr(_ranking_of(self.options), name)) for name in _LENGTH)
+        lengths = [(offset + max(len(text), 1)) / (offset + 1) for text in logprobs]
+        return [sum(x) / length**power for x, length in zip(logprobs, lengths, strict=True)]
 
     def _best(self, drawn: list[Translation]) -> list[Translation]:
         """Different ones of those drawn for a source, best first."""
@@ -243,9 +246,14 @@ def _check_useful(options: Mapping[str, Any], kind: str) -> None:
 
 
 def _ranking_of(options: Mapping[str, Any]) -> Ranking:
-    names = {"length_penalty": 1.0, "length_offset": 0.0, "coverage_penalty": None}
-    given = {name: options.get(name, value) for name, value in names.items()}
-    return Ranking(**given, diversity_penalty=0.0, patience=options.get("patience"))
+    defaults: dict[str, Any] = {
+        "length_penalty": 1.0,
+        "length_offset": 0.0,
+        "coverage_penalty": None,
+        "diversity_penalty": 0.0,
+        "patience": None,
+    }
+    return Ranking(**{name: options.get(name, value) for name, value in defaults.items()})
 
 
 def attended(
@@ -268,10 +276,10 @@ def attended(
     sources, lengths = (programs.pad_rows(x, rows) for x in batch[1:])
     for rank in range(max(map(len, hypotheses))):
         chosen = [best[min(rank, len(best) - 1)] for best in hypotheses]
-        targets = [np.append(x, y.tokens) for x, y in zip(contexts, chosen, strict=True)]
+        lines = [np.append(x, y.tokens) for x, y in zip(contexts, chosen, strict=True)]
         # The last token is foretold, not read: a power of two is read.
-        width = 1 + (1 << (max(map(len, targets)) - 2).bit_length())
-        targets = programs.pad_rows(padded(targets, width), rows)
+        width = 1 + (1 << (max(map(len, lines)) - 2).bit_length())
+        targets = programs.pad_rows(padded(lines, width), rows)
         weights = np.asarray(weights_of(sources, lengths, targets))
         for place, (one, start) in enumerate(zip(chosen, starts, strict=True)):
             if rank < len(hypotheses[place]):

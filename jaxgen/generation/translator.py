@@ -30,14 +30,14 @@ from jaxgen.generation.translations import (
     attended,
     read_options,
 )
-from jaxgen.types import Array, Float, Int, PyTree
+from jaxgen.types import Array, Float, Int, PyTree, UInt32
 from jaxgen.windows import WINDOW, windows
 
 AttentionFn = Callable[[PyTree, Any, Any, Any], Float[Array, "B T S"]]
 """`attention_fn(params, sources[B, S], lengths[B], targets[B, T + 1])`: the weights of the source's
 tokens when each of the last T target tokens is foretold."""
 Prefix = str | Sequence[str] | None
-Scores = Float[np.ndarray, "N"]
+Scores = Float[np.ndarray, "_"]
 Several = Sequence[str]
 
 
@@ -226,7 +226,9 @@ class Translator:
         return padded(sources, source_bucket(int(lengths.max()), self.max_source_length)), lengths
 
     @overload
-    def score(self, sources: str, targets: str, *, batch_size: int = 64) -> Scores: ...
+    def score(  # type: ignore[overload-overlap]
+        self, sources: str, targets: str, *, batch_size: int = 64
+    ) -> Scores: ...
     @overload
     def score(
         self, sources: Several, targets: Several, *, batch_size: int = 64
@@ -273,7 +275,7 @@ class Translator:
     def _stream(
         self,
         texts: Iterable[str],
-        prefixes: Sequence[str],
+        prefixes: list[str],
         decoding: Decoding,
         window: int,
         max_wait: float | None,
@@ -305,7 +307,7 @@ class Translator:
                 keys = _keys_of(decoding.key(), numbers.reshape(-1).astype(np.uint32))
             most = options.get("max_new_tokens") or 2 * batch.tokens.shape[1] + 32
             hypotheses = decoding.hypotheses(self._runner, self.tokenizer, request, keys, most)
-            if options.get("attention"):
+            if options.get("attention") and self.attention_fn is not None:
                 weights_of = partial(self.attention_fn, self.params)
                 hypotheses = attended(weights_of, batch, request.context, hypotheses)
             for place, best in zip(batch.places.tolist(), hypotheses, strict=True):
@@ -329,11 +331,11 @@ class Translator:
         )
         return replace(request, condition=(batch.tokens, batch.lengths))
 
-    def _prefixes(self, prefix: Prefix, count: int | None) -> list[str]:
+    def _prefixes(self, prefix: Any, count: int | None) -> list[str]:
         """One for all texts, or one each; UserError where they cannot be."""
-        several = prefix is not None and not isinstance(prefix, str)
-        prefixes = list(prefix) if several and prefix is not None else [prefix or ""]
-        if several and len(prefixes) != count:
+        one = prefix is None or isinstance(prefix, str)
+        prefixes = [prefix or ""] if one else list(prefix)
+        if not one and len(prefixes) != count:
             raise UserError(
                 "`prefix` must be one text for all, or one for each of a list of texts, got "
                 f"{len(prefixes)} for {'a stream' if count is None else count}"
@@ -364,6 +366,6 @@ class Translator:
 
 
 @jax.jit
-def _keys_of(key: Array, numbers: Int[Array, "N"]) -> Array:
+def _keys_of(key: Array, numbers: UInt32[Array, "N"]) -> Array:
     """One key for each number."""
     return jax.vmap(partial(jax.random.fold_in, key))(numbers)

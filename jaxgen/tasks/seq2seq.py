@@ -16,6 +16,7 @@ from jaxgen.data.ragged import rows_digest
 from jaxgen.data.tokenizers import BOS, EOS, PAD, Tokenizer
 from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.errors import UserError
+from jaxgen.generation.joined import ensemble_translator
 from jaxgen.generation.translator import Translator
 from jaxgen.models.seq2seq import Seq2Seq, language_model_part, seq2seq_loss
 from jaxgen.models.seq2seq_decoding import (
@@ -266,6 +267,7 @@ SEQ2SEQ = Task(
     facts=facts,
     objective=objective,
     command="translate",
+    ensemble=ensemble_translator,
     open_files=open_files,
     begins_from=("language_model",),
     evaluate_options=EVALUATE_OPTIONS,

@@ -2,34 +2,39 @@
 
 import itertools
 import warnings
-from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from generation.translators import make_translator, tokenizer_of
+from generation.translators import make_translator
 from hypothesis import given, settings, strategies
 
 from jaxgen.errors import UserError
 from jaxgen.generation.joined import ensemble_translator
 from jaxgen.generation.sources import SourceWarning, source_batches
-from jaxgen.generation.translator import Translator
 
 TRANSLATOR = make_translator()
 TEXTS = ("abc", "fed cab", "a", "cab fade", "ffffff", "ab cd ef ab cd ef ab", "dad " * 6)
 SEARCH = {"beam_size": 4, "max_new_tokens": 12, "batch_size": 2}
 
 
+@partial(jax.jit, static_argnums=0)
+def read(model, params, source, length, line):
+    """Log-probabilities of the tokens after each of a line, by one call of the module."""
+    return jax.nn.log_softmax(model.apply({"params": params}, source, length, line)[0])
+
+
 def logprobs_of(translator, source, tokens):
-    """Log-probabilities of tokens after <bos>, by one call of the module."""
-    model = translator.step_fn.model
+    """Log-probabilities of at most 23 tokens after <bos>."""
     ids = translator.source_tokenizer.encode(source)
-    line = np.append(translator.tokenizer.bos_id, tokens).astype(np.int32)
-    logits = model.apply(
-        {"params": translator.params}, ids[None], jnp.array([len(ids)]), jnp.asarray(line)[None]
-    )
-    found = jax.nn.log_softmax(logits[0])
+    line = [translator.tokenizer.bos_id, *tokens]
+    rows = [
+        np.pad(np.array(x, np.int32), (0, n - len(x)))[None] for x, n in ((ids, 24), (line, 21))
+    ]
+    model, params = translator.step_fn.model, translator.params
+    found = read(model, params, jnp.array(rows[0]), jnp.array([len(ids)]), jnp.array(rows[1]))
     return np.asarray(found)[np.arange(len(tokens)), np.asarray(tokens)]
 
 
@@ -47,13 +52,7 @@ def test_a_wide_beam_finds_the_best_of_all_texts():
         token for token in allowed(TRANSLATOR) if token != (end := TRANSLATOR.tokenizer.eos_id)
     ]
     texts = [[end], *([one, end] for one in words), *map(list, itertools.product(words, repeat=2))]
-    pairs = np.array([(*text, *[0] * (2 - len(text))) for text in texts])
-    source = np.repeat(TRANSLATOR.source_tokenizer.encode("fed")[None], len(texts), axis=0)
-    line = np.concatenate([np.full((len(texts), 1), TRANSLATOR.tokenizer.bos_id), pairs], axis=1)
-    model, lengths = TRANSLATOR.step_fn.model, jnp.full(len(texts), 3)
-    logits = model.apply({"params": TRANSLATOR.params}, source, lengths, jnp.asarray(line))
-    each = np.asarray(jax.nn.log_softmax(logits))[np.arange(len(texts))[:, None], [0, 1], pairs]
-    sums = {tuple(text): row[: len(text)] for text, row in zip(texts, each, strict=True)}
+    sums = {tuple(text): logprobs_of(TRANSLATOR, "fed", text) for text in texts}
     ranked = sorted(texts, key=lambda text: -sums[tuple(text)].mean())
     found = TRANSLATOR.translate("fed", beam_size=64, n_best=5, max_new_tokens=2)
     assert [one.tokens for one in found] == ranked[:5]
@@ -95,10 +94,11 @@ def test_attention_is_that_of_each_pair_alone():
     for text, best in zip(TEXTS, found, strict=False):
         tokens, lengths = TRANSLATOR.encode([text])
         for one in best:
-            assert one.attention.shape == (len(one.tokens), lengths[0])
-            line = jnp.asarray([[*begin, *one.tokens]])
+            count = len(one.tokens)
+            assert one.attention.shape == (count, lengths[0])
+            line = jnp.array([[*begin, *one.tokens, *[0] * (12 - count)]])
             alone = TRANSLATOR.attention_fn(TRANSLATOR.params, tokens, lengths, line)
-            wanted = np.asarray(alone)[0, 1:, : lengths[0]]
+            wanted = np.asarray(alone)[0, 1 : count + 1, : lengths[0]]
             np.testing.assert_allclose(one.attention, wanted, rtol=0, atol=1e-6)
 
 
@@ -192,6 +192,14 @@ def test_length_penalties_reorder_and_max_new_tokens_cuts():
     assert len(long.tokens) > len(plain.tokens)
     (short,) = TRANSLATOR.translate("fed cab", n_best=1, beam_size=1, max_new_tokens=2)
     assert len(short.tokens) == 2
+
+
+def test_coverage_counts_against_places_that_were_not_attended_to():
+    options = {"coverage_penalty": 0.3, "length_penalty": 0.5, "attention": True, "n_best": 3}
+    for one in TRANSLATOR.translate("fed cab", **options, **SEARCH):
+        coverage = np.minimum(one.attention.sum(axis=0), 1)
+        wanted = sum(one.token_scores) / len(one.tokens) ** 0.5 + 0.3 * np.log(coverage).sum()
+        assert one.score == pytest.approx(wanted, abs=1e-4)
 
 
 def test_an_ensemble_is_the_mean_of_the_probabilities():
@@ -288,7 +296,5 @@ def test_texts_of_words_and_an_iterable_of_nothing():
     assert words.translate([]) == []
     (found,) = words.translate("a b c", n_best=1, prefix="u", **SEARCH)
     assert found.text.split()[0] == "u"
-    bare = replace(words, tokenizer=tokenizer_of("u v w x y z", "word"))
-    assert isinstance(bare, Translator)
     with pytest.raises(UserError, match=r"the prefix 'u bad' holds 'bad'"):
         words.translate("a", prefix="u bad")

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxgen.cli import main
 from jaxgen.config import LanguageModelExperiment, Seq2SeqExperiment
 from jaxgen.config.toml import parse_toml
 from jaxgen.errors import UserError
@@ -85,6 +86,19 @@ def _validation(run: Path) -> list[tuple[str, str]]:
     pairs = load_pairs(load(run).config.data).validation
     assert pairs is not None
     return list(zip(pairs.sources, pairs.targets, strict=True))
+
+
+def test_commands_translate_and_name_the_right_one(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(run, tmp_path / "export")
+    for ensemble in ([], ["--ensemble", str(tmp_path / "export")]):
+        capsys.readouterr()
+        assert main(["translate", str(run), "drei zwei eins", "eins", *ensemble]) == 0
+        assert capsys.readouterr().out == "three two one\none\n"
+    for command in ("predict", "generate"):
+        assert main([command, str(run), *["eins"] * (command == "predict")]) == 2
+        assert f"use `jaxgen translate {run}`" in capsys.readouterr().err
 
 
 @pytest.mark.slow
