@@ -174,12 +174,12 @@ def test_random_translations_are_a_function_of_the_key_and_the_place():
 def test_minimum_risk_chooses_among_the_random_translations():
     options = {"max_new_tokens": 12, "batch_size": 2, "temperature": 1.5, "key": 1}
     drawn = TRANSLATOR.translate("abc", beam_size=None, n_best=4, **options)
-    longest = max(drawn, key=lambda one: len(one.text))
+    longest = max(len(one.text) for one in drawn)
     found = TRANSLATOR.translate(
         "abc", mbr=4, n_best=4, utility=lambda text, other: float(len(text)), **options
     )
     assert {one.text for one in found} == {one.text for one in drawn}
-    assert (found[0].text, found[0].score) == (longest.text, len(longest.text))
+    assert found[0].score == len(found[0].text) == longest
     assert TRANSLATOR.translate("abc", mbr=4, **options) in {one.text for one in drawn}
 
 
@@ -202,22 +202,27 @@ def test_coverage_counts_against_places_that_were_not_attended_to():
         assert one.score == pytest.approx(wanted, abs=1e-4)
 
 
-def test_an_ensemble_is_the_mean_of_the_probabilities():
-    members = [make_translator(seed=seed) for seed in range(2)]
-    for models in (members, [members[0], make_translator(seed=1, hidden_size=6)]):
-        joined = ensemble_translator(models)
-        each = [np.exp(model.score("abc", "uvw")) for model in models]
-        wanted = np.log(np.mean(each, axis=0))
-        np.testing.assert_allclose(joined.score("abc", "uvw"), wanted, rtol=0, atol=1e-5)
-        (best,) = joined.translate("abc", n_best=1, attention=True, beam_size=1, max_new_tokens=4)
-        line = jnp.asarray([[joined.tokenizer.bos_id, *best.tokens]])
-        tokens, lengths = joined.encode(["abc"])
-        weights = [model.attention_fn(model.params, tokens, lengths, line) for model in models]
-        wanted = np.mean([np.asarray(one)[0, :, :3] for one in weights], axis=0)
-        np.testing.assert_allclose(best.attention, wanted, rtol=0, atol=1e-6)
-    assert ensemble_translator([members[0], make_translator("none")]).attention_fn is None
+@pytest.mark.parametrize("hidden_size", [8, pytest.param(6, marks=pytest.mark.slow)])
+def test_an_ensemble_is_the_mean_of_the_probabilities(hidden_size):
+    """The models are stacked where they have one size."""
+    models = [TRANSLATOR, make_translator(seed=1, hidden_size=hidden_size)]
+    joined = ensemble_translator(models)
+    options = {"n_best": 1, "attention": True, "beam_size": 1, "max_new_tokens": 4}
+    (best,) = joined.translate("abc", **options)
+    each = [np.exp(logprobs_of(model, "abc", best.tokens)) for model in models]
+    np.testing.assert_allclose(best.token_scores, np.log(np.mean(each, axis=0)), rtol=0, atol=1e-5)
+    line = jnp.array([[joined.tokenizer.bos_id, *best.tokens]])
+    sources = joined.encode(["abc"])
+    weights = [model.attention_fn(model.params, *sources, line)[0, :, :3] for model in models]
+    np.testing.assert_allclose(best.attention, np.mean(weights, axis=0), rtol=0, atol=1e-6)
+
+
+def test_translators_that_do_not_fit_together_are_refused():
+    assert ensemble_translator([TRANSLATOR, make_translator("none")]).attention_fn is None
     with pytest.raises(UserError, match="one vocabulary"):
-        ensemble_translator([members[0], make_translator(kind="word")])
+        ensemble_translator([TRANSLATOR, make_translator(kind="word")])
+    with pytest.raises(UserError, match="at least one model"):
+        ensemble_translator([])
 
 
 # What is cut, unknown, empty or wrong
