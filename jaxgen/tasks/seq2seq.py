@@ -101,9 +101,9 @@ def _pretrained_tokenizer(experiment: Seq2SeqExperiment, pretrained: Saved, side
     tokenizer = tokenizer_of(pretrained.files)
     if side == "decoder" and tokenizer.eos_id is None:
         raise UserError(
-            f"`model.pretrained` {experiment.model.pretrained} has a tokenizer without {EOS}, which "
-            "targets end with; begin the encoder with it (`model.pretrained_side`), or train the "
-            "language model on documents"
+            f"`model.pretrained` {experiment.model.pretrained} has a tokenizer without {EOS}, "
+            "which targets end with; begin the encoder with it (`model.pretrained_side`), or train "
+            "the language model on documents"
         )
     return tokenizer
 

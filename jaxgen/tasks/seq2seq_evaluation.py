@@ -36,6 +36,8 @@ def encode(config: PairData, source: Tokenizer, target: Tokenizer, pairs: Pairs)
     sources, targets = (
         Ragged.from_rows(tokenizer.encode_many(texts)[0]) for tokenizer, texts in sides
     )
+    if target.eos_id is None:
+        raise ValueError("a tokenizer of targets has <eos>")
     return encoded_pairs(
         sources,
         targets,

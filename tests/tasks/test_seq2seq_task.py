@@ -13,7 +13,7 @@ from jaxgen.config.toml import parse_toml
 from jaxgen.errors import UserError
 from jaxgen.experiment import describe, evaluate, export, load, train
 
-WORDS = {"eins": "one", "zwei": "two", "drei": "three"}
+WORDS = {"eins": "one", "zwei": "two", "drei": "three", "vier": "four", "acht": "eight"}
 
 
 def write_pairs(folder: Path) -> Path:
@@ -31,7 +31,7 @@ def settings(files: Path, **sections: dict[str, Any]) -> Seq2SeqExperiment:
     given: dict[str, Any] = {
         "data": {"files": (files,), "source_column": "0", "target_column": "1", "buckets": 2},
         "tokenizer": {"kind": "word"},
-        "model": {"hidden_size": 12, "embedding_size": 8, "dropout": 0.0},
+        "model": {"hidden_size": 16, "embedding_size": 8, "dropout": 0.0},
         "training": {"batch_tokens": 64, "epochs": 2, "devices": 1, "steps_per_dispatch": 2},
         "translation": {"samples": 0},
     }
@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     experiment = settings(
         write_pairs(folder),
         optimizer={"learning_rate": 0.03},
-        training={"epochs": 20},
+        training={"epochs": 12, "batch_tokens": 128},
         translation={"samples": 1},
     )
     train(experiment, out=folder / "run")
@@ -63,12 +63,12 @@ def test_a_run_translates(run: Path) -> None:
 
 def test_a_run_is_measured_and_described(run: Path) -> None:
     figures = evaluate(run, baselines=True)
-    assert (figures["pairs"], figures["split"]) == (4, "test")
+    assert (figures["pairs"], figures["split"]) == (16, "test")
     assert figures["token_accuracy"] > 0.9
     assert figures["exact_match"] > 0.7
     assert figures["nearest_pair"]["exact_match"] < figures["exact_match"]
     facts = describe(run)
-    assert (facts["source_vocab_size"], facts["vocab_size"]) == (7, 7)
+    assert (facts["source_vocab_size"], facts["vocab_size"]) == (9, 9)
     assert "one" in (run / "metrics.jsonl").read_text()  # a sample
 
 
@@ -128,7 +128,7 @@ def test_an_export_translates_alike(run: Path, tmp_path: Path) -> None:
     export(run, tmp_path / "export")
     first, second = (load(path).translate("eins zwei") for path in (run, tmp_path / "export"))
     assert first == second
-    assert "7 target tokens" in (tmp_path / "export" / "README.md").read_text()
+    assert "9 target tokens" in (tmp_path / "export" / "README.md").read_text()
 
 
 @pytest.mark.slow
@@ -139,7 +139,7 @@ def test_it_begins_with_a_language_model(tmp_path: Path, side: str) -> None:
     lm = LanguageModelExperiment(
         data={"files": (text,), "validation_fraction": 0.0, "test_fraction": 0.0},
         tokenizer={"kind": "word"},
-        model={"hidden_size": 12, "embedding_size": 8},
+        model={"hidden_size": 16, "embedding_size": 8},
         training={"batch_size": 2, "sequence_length": 4, "max_steps": 2, "devices": 1},
         samples={"temperatures": ()},
     )
