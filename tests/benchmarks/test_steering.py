@@ -14,6 +14,7 @@ from benchmarks.cases import Case
 BYTES, PIECES = (Case(**{**case.as_dict(), "B": 2}) for case in steering.TINY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mixture of 2", ours.PRODUCT])
 def test_closed_form_is_the_products_in_the_program(kind: str) -> None:
     run = ours.Sampling(PIECES, kind)
@@ -21,6 +22,7 @@ def test_closed_form_is_the_products_in_the_program(kind: str) -> None:
     assert step(run.params, run.steered.carry, run.prompt[:, 0]) == run.cost().flops
 
 
+@pytest.mark.slow
 def test_a_trial_is_recorded_and_shown(tmp_path: Path) -> None:
     content = steering.measure(BYTES, [ours.PLAIN, ours.UTF8], rounds=1, target=1e-4)
     results.write(tmp_path / "steering.json", "steering", **content)

@@ -288,7 +288,8 @@ def test_options_of_classifiers_mean_nothing_to_a_language_model(
     monkeypatch.undo()
     for option in (("--threshold", 0.5), ("--temperature", 2), ("--baselines",), ("--plots", "p")):
         message = fail("evaluate", run, *option)
-        assert f"({option[0]}) is for task classifier, and this model is of task" in message
+        assert f"({option[0]}) is for task classifier" in message
+        assert "and this model is of task language_model" in message
 
 
 def test_a_task_may_show_its_figures_itself(

@@ -102,13 +102,11 @@ def test_configs_are_valid_and_say_how_to_run_them(path: Path) -> None:
         ("model", "x.toml is not TOML: Expected '=' after a key"),
         (
             'task = "poetry"',
-            "x.toml: `task` must be one of language_model, classifier, "
-            "conditional_language_model, got 'poetry'; choose one",
+            f"x.toml: `task` must be one of {', '.join(EXPERIMENTS)}, got 'poetry'; choose one",
         ),
         (
             "task = [1]",
-            "x.toml: `task` must be one of language_model, classifier, "
-            "conditional_language_model, got [1]",
+            f"x.toml: `task` must be one of {', '.join(EXPERIMENTS)}, got [1]",
         ),
         (
             "[training]\nseed = 99999999999999999999",

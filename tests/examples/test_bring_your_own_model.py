@@ -7,6 +7,7 @@ from pathlib import Path
 EXAMPLE = Path(__file__).parents[2] / "examples" / "bring_your_own_model.py"
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_is_trained_and_writes(capsys):
     example = runpy.run_path(str(EXAMPLE))
     sizes = {"hidden_size": 8, "batch_size": 4, "window": 8}

@@ -6,6 +6,7 @@ from pathlib import Path
 EXAMPLE = Path(__file__).parents[2] / "examples" / "language_model.py"
 
 
+@pytest.mark.slow
 def test_it_learns_and_writes(capsys):
     example = runpy.run_path(str(EXAMPLE))
     nll, samples = example["main"](

@@ -97,6 +97,7 @@ def test_the_end_token_is_no_part_of_the_text():
     )
 
 
+@pytest.mark.slow
 def test_a_row_alone_is_the_same_row_in_any_batch_and_in_any_division_into_calls():
     texts = LM.generate(["a", "bc", "", "cab"], n=2, max_new_tokens=9)
     assert LM.generate("a", max_new_tokens=9, n=2) == texts[0]

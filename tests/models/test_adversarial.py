@@ -100,6 +100,7 @@ def moved(logits_of, embedded, change):
     return softmax_divergence(logits_of(embedded), logits_of(embedded + change))
 
 
+@pytest.mark.slow
 def test_the_virtual_change_is_the_first_eigenvector_of_the_hessian():
     """Of two classes the Hessian has rank 1, so one iteration finds it; here by differences.
 

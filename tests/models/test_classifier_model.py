@@ -91,6 +91,7 @@ def test_a_padded_batch_equals_each_row_alone(name):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), gradient, total)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(st.lists(st.integers(0, T), min_size=B, max_size=B), st.integers(0, 9))
 def test_what_stands_beyond_the_lengths_changes_nothing(lengths, seed):

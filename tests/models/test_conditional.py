@@ -40,7 +40,10 @@ def batch_of(rows: list[list[int]], labels: list[int], length: int) -> LabelledB
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
-@pytest.mark.parametrize("settings", [{}, {"cell": "layernorm_lstm", "num_layers": 1}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, pytest.param({"cell": "layernorm_lstm", "num_layers": 1}, marks=pytest.mark.slow)],
+)
 def test_the_loss_is_that_of_single_steps(condition: str, settings: dict[str, Any]) -> None:
     model, params = made(condition, **settings)
     rows, labels = [[1, 2, 3, 4, 5], [6, 0], [2, 2, 6]], [0, 2, 1]
@@ -57,6 +60,7 @@ def test_the_loss_is_that_of_single_steps(condition: str, settings: dict[str, An
     np.testing.assert_allclose(loss, total / 7, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_padding_and_other_labels_have_no_gradient(condition: str) -> None:
     model, params = made(condition)

@@ -18,7 +18,7 @@ from jaxgen.experiment import describe, evaluate, export, load, train
 from jaxgen.tasks.conditional import CONDITIONAL, encode
 from jaxgen.training.trainable import Trainable
 
-TINY_MODEL = {"hidden_size": 8, "embedding_size": 4}
+TINY_MODEL = {"hidden_size": 8, "embedding_size": 4, "condition": "input"}
 TINY_TRAINING = {"batch_size": 8, "epochs": 2, "devices": 1, "steps_per_dispatch": 2}
 WORDS = {"bad": "dull", "good": "fun"}
 
