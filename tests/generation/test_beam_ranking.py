@@ -145,6 +145,7 @@ def test_patience_changes_what_is_found():
     assert all(before != after for before, after in itertools.pairwise(found))
 
 
+@pytest.mark.slow
 def test_a_wide_beam_finds_the_best_of_all():
     ranking = RANKINGS[3]
     out = search(num_beams=150, **ranking)
@@ -157,6 +158,7 @@ def test_a_wide_beam_finds_the_best_of_all():
 EACH = st.floats(-1, 2, width=32)
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(
     prompts=st.lists(

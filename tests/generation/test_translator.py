@@ -47,6 +47,7 @@ def allowed(translator):
 # Against references
 
 
+@pytest.mark.slow
 def test_a_wide_beam_finds_the_best_of_all_texts():
     words = [
         token for token in allowed(TRANSLATOR) if token != (end := TRANSLATOR.tokenizer.eos_id)
@@ -88,6 +89,7 @@ def test_score_is_teacher_forced_with_the_end():
     np.testing.assert_allclose(TRANSLATOR.score("abc", "uvw"), found[0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_attention_is_that_of_each_pair_alone():
     found = TRANSLATOR.translate(TEXTS[:2], n_best=2, attention=True, prefix="u", **SEARCH)
     begin = [TRANSLATOR.tokenizer.bos_id, *TRANSLATOR.tokenizer.encode("u")]
