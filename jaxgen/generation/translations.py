@@ -184,7 +184,7 @@ def read_options(
         max_new_tokens=1 if (most := options.get("max_new_tokens")) is None else most
     )
     if kind == "random":
-        width = n_best or 1
+        width = 1 if n_best is None else n_best
         check_at_least_one(n_best=width)
     most_of = {"beam": "beam_size", "greedy": "beam_size", "mbr": "mbr"}
     if n_best is not None and kind in most_of and not 1 <= n_best <= width:

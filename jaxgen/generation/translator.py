@@ -343,9 +343,10 @@ class Translator:
         for text in prefixes:
             unknown = self.tokenizer.encode_many([text])[1]
             if unknown:
+                shown = ", ".join(map(repr, sorted(unknown)))
                 raise UserError(
-                    f"the prefix {text!r:.80} holds {', '.join(map(repr, unknown))}, which the "
-                    "vocabulary of the translations lacks; write it as the training targets do"
+                    f"the prefix {text!r:.80} holds {shown}, which the vocabulary of the "
+                    "translations lacks; write it as the training targets do"
                 )
         return prefixes
 
