@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from jaxgen.generation.sampling import SamplingParams as SamplingParams
     from jaxgen.generation.score import score as score
     from jaxgen.generation.text import TextModel as TextModel
+    from jaxgen.generation.translations import Translation as Translation
+    from jaxgen.generation.translator import Translator as Translator
     from jaxgen.generation.utf8 import utf8_automaton as utf8_automaton
     from jaxgen.prediction.classifier import Classifier as Classifier
     from jaxgen.prediction.predictions import Prediction as Prediction
@@ -50,6 +52,8 @@ _DEFINED_IN = {
     "SamplingParams": "generation.sampling",
     "Sum": "types",
     "TextModel": "generation.text",
+    "Translation": "generation.translations",
+    "Translator": "generation.translator",
     "UserError": "errors",
     "beam_search": "generation.beam",
     "constrained": "generation.constrained",
@@ -85,6 +89,8 @@ __all__ = [
     "SamplingParams",
     "Sum",
     "TextModel",
+    "Translation",
+    "Translator",
     "UserError",
     "__version__",
     "beam_search",

@@ -65,7 +65,7 @@ def load_ensemble(
         which: As in `load`.
 
     Returns:
-        A `jaxgen.TextModel` or a `jaxgen.Classifier`, used as that of one run.
+        A `jaxgen.TextModel`, `Classifier` or `Translator`, used as that of one run.
 
     Raises:
         UserError: As in `load`; there is one model alone; the models are of different tasks or

@@ -1,4 +1,4 @@
-"""The command line: `jaxgen train`, `generate`, `predict`, `evaluate`, `info` and `export`.
+"""The command line: `jaxgen train`, `generate`, `predict`, `translate`, `evaluate` and others.
 
 Each command is a dataclass whose fields are its options. JAX and what needs it are imported when a
 command runs, so that help and errors in the options come at once.
@@ -21,6 +21,7 @@ from jaxgen.cli.generate import Generate
 from jaxgen.cli.models import Evaluate, Export, Info
 from jaxgen.cli.predict import Predict
 from jaxgen.cli.train import Train, parse_train
+from jaxgen.cli.translate import Translate
 from jaxgen.errors import UserError, first_line
 from jaxgen.files import reason
 
@@ -29,6 +30,7 @@ ERROR, INTERRUPTED = 2, 130
 _COMMANDS: dict[str, type] = {  # but for `train`, whose options are those of its task
     "generate": Generate,
     "predict": Predict,
+    "translate": Translate,
     "evaluate": Evaluate,
     "info": Info,
     "export": Export,
@@ -37,6 +39,7 @@ Command = (
     Annotated[Train, subcommand("train")]
     | Annotated[Generate, subcommand("generate")]
     | Annotated[Predict, subcommand("predict")]
+    | Annotated[Translate, subcommand("translate")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Info, subcommand("info")]
     | Annotated[Export, subcommand("export")]
@@ -95,7 +98,7 @@ def _run(args: list[str]) -> None:
         else tyro.cli(
             Command,
             prog="jaxgen",
-            description="LSTM models of text: trained, sampled, used to classify, measured.",
+            description="LSTM models that write, classify or translate: trained, used, measured.",
             args=args,
         )
     )

@@ -1,4 +1,4 @@
-"""Options of `jaxgen generate` that join models, or hold texts to an expression."""
+"""Options that join models, or hold texts to an expression."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,21 +12,19 @@ from jaxgen.errors import UserError
 
 
 @dataclass(frozen=True)
-class Joined:
-    """Which models choose the tokens together, and what the texts have to match."""
+class Ensemble:
+    """Which models choose the tokens together."""
 
     ensemble: Annotated[tuple[Path, ...], arg(metavar="RUN [RUN ...]", help_behavior_hint="")] = ()
     """Choose each token together with the models of these runs. A directory of seeds stands for
-    all its runs, and may be RUN too: `jaxgen generate SEEDS --ensemble SEEDS`. A run that comes up
-    twice counts once."""
+    all its runs, and may be RUN too: SEEDS --ensemble SEEDS. A run that comes up twice counts
+    once."""
     ensemble_weights: Annotated[tuple[float, ...], said] = ()
     """A weight for each of them, RUN first; a directory of seeds shares its own (default: all
     models weigh the same)."""
     ensemble_mode: Annotated[Literal["average", "product"], said] = "average"
     """Weighted average of the probabilities, or their product to the power of the weights, where a
     negative one steers away from a model."""
-    regex: Annotated[str | None, DisallowNone, arg(metavar="EXPR", help_behavior_hint="")] = None
-    """Hold each text, the prompt aside, to this regular expression (needs jaxgen[regex])."""
 
     def check(self) -> None:
         """UserError for options that do not go together, before a model is looked for."""
@@ -39,22 +37,15 @@ class Joined:
             )
 
     def load(self, run: Path, checkpoint: Any) -> Any:
-        """The model of a run, together with those of the ensemble, held to the expression."""
+        """The model of a run, together with those of the ensemble."""
         from jaxgen.experiment import load
         from jaxgen.saved import load_ensemble
 
-        if self.ensemble:
-            paths: Sequence[Path] = (run, *self.ensemble)
-            weights = self._weights(paths)
-            mode = self.ensemble_mode
-            lm = load_ensemble(paths, weights=weights, mode=mode, which=checkpoint)
-        else:
-            lm = load(run, checkpoint)
-        if self.regex is None:
-            return lm
-        from jaxgen.tasks.matching import matching
-
-        return matching(lm, self.regex)
+        if not self.ensemble:
+            return load(run, checkpoint)
+        paths: Sequence[Path] = (run, *self.ensemble)
+        weights = self._weights(paths)
+        return load_ensemble(paths, weights=weights, mode=self.ensemble_mode, which=checkpoint)
 
     def _weights(self, paths: Sequence[Path]) -> Sequence[float] | None:
         if not self.ensemble_weights:
@@ -65,3 +56,20 @@ class Joined:
                 f"first, got {len(self.ensemble_weights)}"
             )
         return self.ensemble_weights
+
+
+@dataclass(frozen=True)
+class Joined(Ensemble):
+    """Which models choose the tokens together, and what the texts have to match."""
+
+    regex: Annotated[str | None, DisallowNone, arg(metavar="EXPR", help_behavior_hint="")] = None
+    """Hold each text, the prompt aside, to this regular expression (needs jaxgen[regex])."""
+
+    def load(self, run: Path, checkpoint: Any) -> Any:
+        """The model of a run, together with those of the ensemble, held to the expression."""
+        lm = super().load(run, checkpoint)
+        if self.regex is None:
+            return lm
+        from jaxgen.tasks.matching import matching
+
+        return matching(lm, self.regex)

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from tyro.conf import DisallowNone, Positional, arg
 
 from jaxgen.cli.options import Checkpoint, Flag, RunArgument, said
-from jaxgen.cli.texts import TextSource, read_texts
-from jaxgen.errors import UserError
+from jaxgen.cli.texts import SLOW, TextSource, check_texts, read_texts, with_progress
 
 if TYPE_CHECKING:
     from jaxgen.prediction.classifier import Classifier
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 
 Number = Annotated[float | None, DisallowNone, said]
 Name = Annotated[str | None, DisallowNone, said]
-SLOW = 0.2
-"""Seconds after which a line of standard input is answered, however few came with it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,8 @@ class Predict:
 
     def __call__(self) -> None:
         """Classify and print."""
-        self._check()
+        source = TextSource(self.file, self.column, self.separator, self.errors)
+        check_texts(self.text, source, "classify")
 
         from jaxgen.experiment import load
         from jaxgen.saved import check_command, load_ensemble
@@ -80,27 +77,11 @@ class Predict:
         if self.text:
             self._print(self._answers(classifier, self.text), echo=True)
             return
-        source = TextSource(self.file, self.column, self.separator, self.errors)
         texts = read_texts(source, classifier.config.data.column)
         slow = source.is_standard_input  # a program at the other end may wait for each answer
         answers = self._answers(classifier, texts, max_wait=SLOW if slow else None)
-        self._print(_with_progress(answers, source.name), echo=False, flush=slow)
-
-    def _check(self) -> None:
-        """UserError for options that do not go together, before a model is looked for."""
-        if self.text and self.file is not None:
-            raise UserError("give texts or --file, not both")
-        if self.text and (self.column is not None or self.separator is not None):
-            option = "--separator" if self.column is None else "--column"
-            raise UserError(f"{option} is for --file: leave it out, or give --file")
-        for number, text in enumerate(self.text, 1):
-            if not text.strip():
-                raise UserError(f"text {number} to classify is empty, got {text!r}; leave it out")
-        if not self.text and self.file is None and sys.stdin is not None and sys.stdin.isatty():
-            raise UserError(
-                "there is nothing to classify; give texts after the run, --file, or a text for "
-                "each line of standard input"
-            )
+        answers = with_progress(answers, f"classifying {source.name}")
+        self._print(answers, echo=False, flush=slow)
 
     def _answers(
         self, classifier: "Classifier", texts: Iterable[str], max_wait: float | None = None
@@ -139,18 +120,6 @@ class Answer(NamedTuple):
     prediction: "Prediction"
     text: str
     explanation: "Explanation | None"
-
-
-def _with_progress(answers: Iterable[Answer], name: str) -> Iterator[Answer]:
-    """Say now and then how many texts are done, unless the answers themselves are on the screen."""
-    from jaxgen.data.progress import Progress
-
-    progress = Progress(f"classifying {name}")
-    quiet = sys.stdout is not None and sys.stdout.isatty()
-    for number, answer in enumerate(answers, 1):
-        yield answer
-        if not quiet and number % 256 == 0:
-            progress.say(f"{number:,} texts")
 
 
 def as_line(prediction: "Prediction", text: str | None = None) -> str:

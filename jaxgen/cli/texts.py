@@ -1,14 +1,16 @@
-"""Texts to classify: the lines of a file or of standard input, or one column of a table."""
+"""Texts to classify or translate: arguments, the lines of a file, or one column of a table."""
 
 import codecs
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from jaxgen.errors import UserError
+
+T = TypeVar("T")
 
 
 class TextSource(NamedTuple):
@@ -29,6 +31,39 @@ class TextSource(NamedTuple):
     def name(self) -> str:
         """For messages."""
         return "standard input" if self.is_standard_input else str(self.path)
+
+
+SLOW = 0.2
+"""Seconds after which a line of standard input is answered, however few came with it."""
+
+
+def check_texts(texts: Sequence[str], source: TextSource, work: str) -> None:
+    """UserError where arguments and a file do not go together; `work` is what is done to them."""
+    if texts and source.path is not None:
+        raise UserError("give texts or --file, not both")
+    if texts and (source.column is not None or source.separator is not None):
+        option = "--separator" if source.column is None else "--column"
+        raise UserError(f"{option} is for --file: leave it out, or give --file")
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            raise UserError(f"text {number} to {work} is empty, got {text!r}; leave it out")
+    if not texts and source.path is None and sys.stdin is not None and sys.stdin.isatty():
+        raise UserError(
+            f"there is nothing to {work}; give texts after the run, --file, or a text for each "
+            "line of standard input"
+        )
+
+
+def with_progress(answers: Iterable[T], work: str) -> Iterator[T]:
+    """Say now and then how many texts are done, unless the answers themselves are on the screen."""
+    from jaxgen.data.progress import Progress
+
+    progress = Progress(work)
+    quiet = sys.stdout is not None and sys.stdout.isatty()
+    for number, answer in enumerate(answers, 1):
+        yield answer
+        if not quiet and number % 256 == 0:
+            progress.say(f"{number:,} texts")
 
 
 def read_texts(source: TextSource, column: str) -> Iterator[str]:

@@ -28,6 +28,14 @@ from jaxgen.config.language_model import (
     SamplesConfig,
 )
 from jaxgen.config.optimizer import OptimizerConfig
+from jaxgen.config.pairs import PairData
+from jaxgen.config.seq2seq import (
+    Seq2SeqConfig,
+    Seq2SeqExperiment,
+    Seq2SeqTokenizer,
+    Seq2SeqTraining,
+    TranslationConfig,
+)
 from jaxgen.config.tokenizer import TokenizerConfig
 from jaxgen.config.training import TrainingConfig
 
@@ -35,6 +43,7 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "language_model": LanguageModelExperiment,
     "classifier": ClassifierExperiment,
     "conditional_language_model": ConditionalExperiment,
+    "seq2seq": Seq2SeqExperiment,
 }
 """The settings of each task by the name that `task = "..."` gives in a TOML file."""
 
@@ -58,10 +67,16 @@ __all__ = [
     "LanguageModelExperiment",
     "LanguageModelTraining",
     "OptimizerConfig",
+    "PairData",
     "PredictionConfig",
     "SamplesConfig",
+    "Seq2SeqConfig",
+    "Seq2SeqExperiment",
+    "Seq2SeqTokenizer",
+    "Seq2SeqTraining",
     "SourceConfig",
     "TokenizerConfig",
     "TrainingConfig",
+    "TranslationConfig",
     "changes",
 ]

@@ -32,8 +32,6 @@ class SourceConfig(DataConfig):
     """Local validation files; without them the end of the training text is held out."""
     test_files: tuple[Path, ...] = ()
     """Local test files; without them the end of the training text is held out."""
-    column: str = "text"
-    """Column with the text (or integer lists); a number where a csv or tsv has no header line."""
     separator: str | None = None
     """Character between the fields of a csv or tsv (default: found in its first line)."""
     split: str = "train"
@@ -89,5 +87,7 @@ class SourceConfig(DataConfig):
 class CorpusConfig(SourceConfig):
     """Where the text comes from. With neither `dataset` nor `files`: the embedded corpus."""
 
+    column: str = "text"
+    """Column with the text (or integer lists); a number where a csv or tsv has no header line."""
     streaming: bool = False
     """Read the dataset as a stream instead of downloading it whole."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxgen.data.bucket_order import BucketOrder
 from jaxgen.data.ragged import LabelledBatch, Labels, Ragged
 from jaxgen.errors import UserError
 from jaxgen.types import Bool, Int
@@ -65,112 +66,6 @@ def bucket_lengths(lengths: Int[np.ndarray, " N"], count: int) -> tuple[int, ...
     return tuple(reversed(chosen))
 
 
-class BucketOrder:
-    """Which rows each batch of an epoch holds, knowing nothing of them but their lengths.
-
-    Every epoch, rows are shuffled within their bucket and cut into batches. Rows that are too few
-    for another step of their bucket go up to the next longer one, so that only the last step of the
-    longest bucket may be incomplete. Batches of one bucket stay together in blocks, and the blocks
-    are shuffled. Everything is a pure function of the arguments, the same on every machine.
-    """
-
-    def __init__(
-        self,
-        lengths: Int[np.ndarray, " N"],
-        batch_size: int,
-        padded_lengths: Sequence[int],
-        *,
-        seed: int = 0,
-        block: int = 1,
-        accumulate_steps: int = 1,
-    ) -> None:
-        """Count the batches of each bucket: they are the same in every epoch.
-
-        Args:
-            lengths: Of the rows.
-            batch_size: Rows of a batch.
-            padded_lengths: Rising; those that nothing needs are left out.
-            seed: Of the order, with the epoch.
-            block: Batches of one shape in a row, a multiple of `accumulate_steps`.
-            accumulate_steps: Batches of one step, which must have one shape.
-
-        Raises:
-            UserError: There are no rows, or one is longer than the last padded length.
-        """
-        if block % accumulate_steps or block < 1:
-            raise ValueError(f"blocks of {block} batches, {accumulate_steps} a step")
-        buckets = _bucket_of(lengths, padded_lengths)
-        self._seed, self._block = seed, block
-        self._batch_size = batch_size
-        self._members = [np.flatnonzero(buckets == k) for k in range(buckets.max() + 1)]
-        self._batches: list[int] = []
-        left = 0
-        for bucket, members in enumerate(self._members):
-            steps, left = divmod(left + len(members), batch_size * accumulate_steps)
-            last = bucket == len(self._members) - 1
-            self._batches.append((steps + (last and left > 0)) * accumulate_steps)
-        self._padded_lengths = np.array(padded_lengths[: len(self._members)])
-        self.batches_per_epoch = sum(self._batches)
-        self.padded_lengths = [
-            int(length)
-            for length, batches in zip(self._padded_lengths, self._batches, strict=True)
-            if batches
-        ]
-        """Those that occur, in every epoch."""
-        self._current: tuple[int, _Epoch] | None = None
-
-    def same_shape(self, epoch: int, first: int) -> int:
-        """Batches of one padded length from `first` on."""
-        lengths = self._epoch(epoch).lengths[first:]
-        changes = np.flatnonzero(lengths != lengths[0])
-        return int(changes[0]) if len(changes) else len(lengths)
-
-    def read(self, epoch: int, first: int, count: int) -> tuple[Int[np.ndarray, "K B"], int]:
-        """Indexes of the rows of `count` batches, -1 for none, and their padded length."""
-        if not 0 <= first < first + count <= self.batches_per_epoch:
-            raise ValueError(f"batches {first} to {first + count} of {self.batches_per_epoch}")
-        rows, lengths = self._epoch(epoch)
-        if (lengths[first : first + count] != lengths[first]).any():
-            raise ValueError(f"batches {first} to {first + count} have several padded lengths")
-        return rows[first : first + count], int(lengths[first])
-
-    def _epoch(self, epoch: int) -> "_Epoch":
-        """The order of an epoch, kept until another is asked for."""
-        current = self._current
-        if current is None or current[0] != epoch:
-            current = self._current = epoch, self._shuffled(epoch)
-        return current[1]
-
-    def _shuffled(self, epoch: int) -> "_Epoch":
-        # Bits of a named generator stay the same in later versions of NumPy; its permutations may
-        # not. Sorting by them shuffles.
-        random = np.random.Philox(np.random.SeedSequence((self._seed, epoch)))
-        blocks: list[tuple[int, np.ndarray]] = []
-        left = np.zeros(0, np.int64)
-        for bucket, batches in enumerate(self._batches):
-            rows = np.concatenate([left, self._members[bucket]])
-            rows = rows[random.random_raw(len(rows)).argsort(kind="stable")]
-            size = batches * self._batch_size
-            rows, left = rows[:size], rows[size:]
-            filled = np.concatenate([rows, np.full(size - len(rows), -1)])
-            cut = filled.reshape(batches, self._batch_size)
-            blocks += [
-                (bucket, cut[start : start + self._block])
-                for start in range(0, batches, self._block)
-            ]
-        order = random.random_raw(len(blocks)).argsort(kind="stable")
-        blocks = [blocks[place] for place in order]
-        buckets = np.repeat([bucket for bucket, _ in blocks], [len(rows) for _, rows in blocks])
-        return _Epoch(np.concatenate([x for _, x in blocks]), self._padded_lengths[buckets])
-
-
-class _Epoch(NamedTuple):
-    """The batches of an epoch in order: their rows and their padded lengths."""
-
-    rows: Int[np.ndarray, "K B"]
-    lengths: Int[np.ndarray, " K"]
-
-
 class LabelDropout(NamedTuple):
     """Labels that are replaced while training, of other rows in each epoch."""
 
@@ -204,10 +99,17 @@ class BucketedRows:
         accumulate_steps: int = 1,
         label_dropout: LabelDropout | None = None,
     ) -> None:
-        """Divide rows into batches; the arguments are those of `BucketOrder`.
+        """Divide rows into batches.
 
-        Labels are Int[N] classes, or Float[N, C] of 0 and 1; without any they are 0. Label dropout
-        is for classes.
+        Args:
+            rows: The texts.
+            labels: Int[N] classes, or Float[N, C] of 0 and 1; without any they are 0.
+            batch_size: Rows of a batch.
+            padded_lengths: Rising; those that nothing needs are left out.
+            seed: Of the order, with the epoch.
+            block: Batches of one shape in a row, a multiple of `accumulate_steps`.
+            accumulate_steps: Batches of one step, which must have one shape.
+            label_dropout: For classes.
 
         Raises:
             UserError: There are no rows, or one is longer than the last padded length.
@@ -215,10 +117,10 @@ class BucketedRows:
         self._rows, self._labels = rows, _as_labels(rows, labels)
         self._batch_size = batch_size
         self._seed, self._label_dropout = seed, label_dropout
+        self._padded_lengths = tuple(padded_lengths)
         self._order = BucketOrder(
-            rows.lengths,
-            batch_size,
-            padded_lengths,
+            _bucket_of(rows.lengths, padded_lengths),
+            [batch_size] * len(padded_lengths),
             seed=seed,
             block=block,
             accumulate_steps=accumulate_steps,
@@ -236,7 +138,7 @@ class BucketedRows:
                 labels=jax.ShapeDtypeStruct((size, *labels.shape[1:]), labels.dtype),
                 weights=jax.ShapeDtypeStruct((size,), np.float32),
             )
-            for length in self._order.padded_lengths
+            for length in (self._padded_lengths[bucket] for bucket in self._order.occurring)
         ]
 
     def same_shape(self, epoch: int, first: int) -> int:
@@ -245,12 +147,12 @@ class BucketedRows:
 
     def read(self, epoch: int, first: int, count: int, rows: slice = slice(None)) -> LabelledBatch:
         """Consecutive batches of one shape, leaves [count, rows, ...]."""
-        indexes, length = self._order.read(epoch, first, count)
+        indexes, bucket = self._order.read(epoch, first, count)
         labels, dropout = self._labels, self._label_dropout
         if dropout is not None:
             dropped = dropout.dropped(self._seed, epoch, len(labels))
             labels = np.where(dropped, np.int32(dropout.null), labels)
-        return _labelled_batch(self._rows, labels, indexes[:, rows], length)
+        return _labelled_batch(self._rows, labels, indexes[:, rows], self._padded_lengths[bucket])
 
 
 def batches_by_length(

@@ -128,18 +128,23 @@ def readable(source: Source, kind: Kind) -> Iterator[str | list[int]]:
         yield value
 
 
-def check_files_are_used(config: SourceConfig) -> None:
-    """UserError for held-out files that nothing reads; a warning for a file that is read twice."""
-    held_out = (*config.validation_files, *config.test_files)
-    if held_out and not config.files:
+def check_files_are_used(config: SourceConfig, kind: str = "files") -> None:
+    """UserError for held-out files that nothing reads; a warning for a file that is read twice.
+
+    The kind is what the settings of the files end in: "files", "source_files".
+    """
+    given = {part: getattr(config, part) for part in (kind, f"validation_{kind}", f"test_{kind}")}
+    train, *others = given.values()
+    held_out = [path for paths in others for path in paths]
+    if held_out and not train:
         raise UserError(
-            f"`data.validation_files` and `data.test_files` go with `data.files`, which is empty, "
-            f"so {held_out[0]} would not be read; give training files too, or name a split with "
-            "--data.validation-split or --data.test-split"
+            f"`data.validation_{kind}` and `data.test_{kind}` go with `data.{kind}`, which is "
+            f"empty, so {held_out[0]} would not be read; give training files too, or name a split "
+            "with --data.validation-split or --data.test-split"
         )
     seen: dict[str, str] = {}
-    for part in ("files", "validation_files", "test_files"):
-        for path in getattr(config, part):
+    for part, paths in given.items():
+        for path in paths:
             earlier = seen.setdefault(os.path.realpath(path), part)
             if earlier != part:
                 warnings.warn(
@@ -147,7 +152,7 @@ def check_files_are_used(config: SourceConfig) -> None:
                     "was trained on say nothing of other text",
                     stacklevel=3,
                 )
-        if len(set(map(os.path.realpath, getattr(config, part)))) < len(getattr(config, part)):
+        if len(set(map(os.path.realpath, paths))) < len(paths):
             warnings.warn(f"`data.{part}` names a file twice; its text is read twice", stacklevel=3)
 
 

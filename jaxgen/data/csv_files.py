@@ -14,10 +14,11 @@ from jaxgen.errors import UserError
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 # Bounds the memory that a quotation mark which is never closed costs; no field is so long.
 _LONGEST_FIELD = 1 << 26
-_NO_HEADER = (
+NO_HEADER = (
     " (a number, counted from 0, where the file has no header), or name what separates its fields "
     "with --data.separator"
 )
+"""What goes on from "choose one with --data.column" where a csv or tsv file lacks it."""
 _HEAD_CHARACTERS = 1 << 16
 _ROWS_COMPARED = 10
 
@@ -137,15 +138,28 @@ class CsvFile:
 
 
 def open_csv(path: Path, columns: Sequence[str], separator: str | None, errors: str) -> CsvFile:
-    """Find out how a csv or tsv file is written, from its beginning.
-
-    Without `separator`, a tsv file has tabs, and a csv file the first of comma, semicolon, tab and
-    bar that sets the columns apart; any but the comma is named in a warning.
+    """Find out how a csv or tsv file is written, and that it has the columns.
 
     Raises:
         UserError: the file cannot be read, or lacks one of the columns or has it twice.
     """
-    quoted = not path.name.lower().removesuffix(".gz").endswith(".tsv")
+    written = recognise_csv(path, columns, separator, errors)
+    check_columns(columns, written.header, str(path), NO_HEADER)
+    return written
+
+
+def recognise_csv(
+    path: Path, columns: Sequence[str], separator: str | None, errors: str
+) -> CsvFile:
+    """Find out how a csv or tsv file is written, from its beginning.
+
+    Without `separator`, a csv file has the first of comma, semicolon, tab and bar that sets the
+    columns apart, any but the comma being named in a warning; any other file has tabs.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    quoted = path.name.lower().removesuffix(".gz").endswith(".csv")
     with open_text(path, errors) as text:
         head = text.read(_HEAD_CHARACTERS)
     line_end = "\r" if "\r" in head and "\n" not in head else "\n"
@@ -153,9 +167,7 @@ def open_csv(path: Path, columns: Sequence[str], separator: str | None, errors: 
     written = CsvFile(path, usual, quoted, line_end, errors)
     if separator is None and quoted:
         written = _find_separator(written, columns)
-    written = written.with_header(columns)
-    check_columns(columns, written.header, str(path), _NO_HEADER)
-    return written
+    return written.with_header(columns)
 
 
 def _find_separator(written: CsvFile, columns: Sequence[str]) -> CsvFile:

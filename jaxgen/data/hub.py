@@ -36,6 +36,13 @@ class HubTable:
         except Exception as error:  # Each format raises errors of its own library.
             raise UserError(f"cannot read {self.name}: {first_line(error)}") from error
 
+    def first_row(self) -> dict[str, Any]:
+        """The first row, every column of it; nothing where there are no rows."""
+        try:
+            return dict(next(iter(self.dataset), {}))
+        except Exception as error:
+            raise UserError(f"cannot read {self.name}: {first_line(error)}") from error
+
     def class_names(self, column: str) -> tuple[str, ...] | None:
         """What the class ids in a column, or in its lists, stand for, if the dataset says so."""
         feature = (self.dataset.features or {}).get(column)
@@ -45,12 +52,8 @@ class HubTable:
 
     def checked(self) -> "HubTable":
         """This table, once the columns are known to exist; reads no others."""
-        known = self.dataset.column_names
-        try:
-            # The first row tells where the dataset does not declare its columns.
-            known = list(known or next(iter(self.dataset), {}))
-        except Exception as error:
-            raise UserError(f"cannot read {self.name}: {first_line(error)}") from error
+        # The first row tells where the dataset does not declare its columns.
+        known = list(self.dataset.column_names or self.first_row())
         check_columns(self.columns, known, self.name)
         return replace(self, dataset=self.dataset.select_columns(list(self.columns)))
 
@@ -62,6 +65,12 @@ def hub_tables(
 
     Where the configuration names no validation or test split, splits of these names are taken.
     """
+    parts = hub_splits(config, streaming=streaming)
+    return {part: replace(table, columns=tuple(columns)).checked() for part, table in parts.items()}
+
+
+def hub_splits(config: SourceConfig, *, streaming: bool = False) -> dict[str, HubTable]:
+    """The parts of `hub_tables` before their columns are chosen."""
     splits = _load(config, streaming=streaming)
     own = [split for split in ("validation", "test") if split in splits and split != config.split]
     wanted = {
@@ -85,7 +94,7 @@ def hub_tables(
         name = f"{config.dataset} ({split})"
         fingerprint = None if streaming else getattr(dataset, "_fingerprint", None)
         size = None if streaming else getattr(dataset, "dataset_size", None)
-        parts[part] = HubTable(dataset, tuple(columns), name, fingerprint, size).checked()
+        parts[part] = HubTable(dataset, (), name, fingerprint, size)
     return parts
 
 

@@ -53,10 +53,16 @@ COLUMN_OPTIONS = ("--data.column", "--data.label-column")
 """The options that name the columns which are read, in their order."""
 
 
-def check_columns(columns: Sequence[str], known: Sequence[str], name: str, hint: str = "") -> None:
+def check_columns(
+    columns: Sequence[str],
+    known: Sequence[str],
+    name: str,
+    hint: str = "",
+    options: Sequence[str] = COLUMN_OPTIONS,
+) -> None:
     """UserError where the data lack one of the columns, naming those there are, or have it twice.
 
-    The columns are those that `COLUMN_OPTIONS` name. The hint goes on from "choose one with
+    The options name the columns, in their order. The hint goes on from "choose one with
     --data.column".
     """
     if not known:
@@ -64,7 +70,7 @@ def check_columns(columns: Sequence[str], known: Sequence[str], name: str, hint:
     for index, column in enumerate(columns):
         if column not in known:
             shown = ", ".join(f"{one:.40}" for one in known)
-            option = COLUMN_OPTIONS[min(index, len(COLUMN_OPTIONS) - 1)]
+            option = options[min(index, len(options) - 1)]
             raise UserError(
                 f"{name} has no column `{column}`{nearest(column, known)}; there are: {shown}; "
                 f"choose one with {option}{hint}"

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from jaxgen.data.csv_files import open_csv
+from jaxgen.data.csv_files import open_csv, recognise_csv
 from jaxgen.data.json_files import json_objects, json_rows
 from jaxgen.data.rows import Row, check_columns
 from jaxgen.data.text_files import changed, check_files, is_gzip, open_bytes, stamp
@@ -80,7 +81,8 @@ def open_table(
     """Open the named columns of local files, also gzipped; reads only what finding them takes.
 
     Args:
-        paths: files of one format: csv and tsv, or json, jsonl and ndjson, or parquet.
+        paths: files of one format: csv and tsv, or json, jsonl and ndjson, or parquet. A file with
+            another ending is read as tsv.
         columns: names of the columns. Numbers, counted from 0, mean that the csv or tsv files have
             no header.
         separator: the character between the fields of csv and tsv files; None finds it.
@@ -90,7 +92,7 @@ def open_table(
         UserError: a file is missing, unreadable or of another format, or lacks a column.
     """
     suffixes = sorted({_suffix(path) for path in paths})
-    formats = {_FORMATS[suffix] for suffix in suffixes}
+    formats = {_FORMATS.get(suffix, "csv") for suffix in suffixes}
     if len(formats) > 1:
         raise UserError(
             f"the files of one corpus must have one format, got {', '.join(suffixes)}; "
@@ -113,6 +115,28 @@ def open_table(
     return FileTable(
         tuple(paths), tuple(columns), f"{stamp(paths)} {read_as}", tuple(readers), stamps
     )
+
+
+def first_row(
+    path: Path, columns: Sequence[str], *, separator: str | None = None, errors: str = "strict"
+) -> dict[str, Any]:
+    """The first row of a file, every column of it; None for each where there are no rows.
+
+    The arguments are those of `open_table`; here the columns only tell how a csv or tsv file is
+    written, and need not be there.
+    """
+    check_files([path])
+    kind = _FORMATS.get(_suffix(path), "csv")
+    if kind == "json":
+        return next((keys for _, keys in json_objects(path, errors)), {})
+    if kind == "csv":
+        written = recognise_csv(path, columns, separator, errors)
+        names, rows = list(written.header), written.rows(written.header)
+    else:
+        names = _parquet_columns(path)
+        rows = _parquet_rows(path, names)
+    first = next(rows, None)
+    return dict(zip(names, first.values if first else [None] * len(names), strict=True))
 
 
 def _check_keys(paths: Sequence[Path], columns: Sequence[str], errors: str) -> None:

@@ -39,7 +39,10 @@ class BeamOptions(SharedOptions[Value, Labels], Generic[Value, Labels], total=Fa
     sampled: bool
     """Draw without replacement (`stochastic_beam_search`) instead."""
     length_penalty: float
-    """As in `jaxgen.generation.beam.beam_search`, and so are the two below."""
+    """As in `jaxgen.generation.beam.beam_search`, and so are those below."""
+    length_offset: float
+    coverage_penalty: float
+    patience: float
     num_groups: int
     diversity_penalty: float
 
@@ -53,7 +56,10 @@ class BeamEach(BeamOptions[OneOrEach, LabelOrEach], total=False):
 
 
 _RANDOM = sorted(set(Options.__annotations__) - set(BeamOptions.__annotations__))
-_UNSAMPLED = ("length_penalty", "num_groups", "diversity_penalty")
+_UNSAMPLED = (
+    *("length_penalty", "length_offset", "coverage_penalty", "patience"),
+    *("num_groups", "diversity_penalty"),
+)
 
 
 def check_beam_options(options: dict[str, Any], n: int | None) -> None:
@@ -79,6 +85,9 @@ def search(
 ) -> list[list[Beam]]:
     """The `n` best texts of each row; fewer where the search finds fewer.
 
+    Of several hypotheses with one text the best is kept, so that the texts of a row differ; texts
+    drawn by `sampled` stay as they were drawn.
+
     With stop strings a text ends in the search with the token that completes one, and is ranked by
     the tokens so far. That last token is not held to `no_repeat_ngram`, and `min_new_tokens` puts
     it off as it does stop tokens.
@@ -86,33 +95,40 @@ def search(
     stops = StopStrings(options.get("stop")).stops
     automaton = stop_automaton(tokenizer, stops) if stops else None
     state = _state(runner, request)
-    tokens, lengths, logprobs, ranks = _found(runner, tokenizer, request, state, options, automaton)
+    tokens, lengths, *numbers = _found(runner, tokenizer, request, state, options, automaton)
+    sampled = options.get("sampled", False)
     rows, cut = [], []
     for row, prompt in enumerate(request.rows):
         context = request.context[prompt]
-        beams: list[Beam] = []
-        for place in range(n):
+        beams: dict[Any, Beam] = {}
+        for place in range(int((lengths[row] > 0).sum())):
             length = int(lengths[row, place])
-            if length == 0:
-                break
             ids = tokens[row, place, :length].tolist()
             text, count = text_before_stop(tokenizer, context, ids, stops, request.ending)
+            name = place if sampled else text
+            if name in beams:
+                continue
             if count < length:
-                cut.append((row, place, ids[:count]))
-            logprob, rank = float(logprobs[row, place]), float(ranks[row, place])
-            beams.append(Beam(text, ids[:count], logprob, rank))
+                cut.append((row, len(beams), ids[:count]))
+            logprob, rank, *each = (x[row, place] for x in numbers)
+            known = each[0][:count].tolist() if each else None
+            beams[name] = Beam(text, ids[:count], float(logprob), float(rank), known)
+            if len(beams) == n:
+                break
         if not beams:
             raise UserError(
                 f"the search found no text for row {row + 1}: every token is banned, or the "
                 "model's logits are not numbers"
             )
-        rows.append(beams)
+        rows.append(list(beams.values()))
     if cut:
         index = np.array([row for row, _, _ in cut])
         texts = [np.array(ids, np.int32) for _, _, ids in cut]
         scores = score_rows(runner, take(state, index.tolist()), texts)
         for (row, place, _), score in zip(cut, scores, strict=True):
-            rows[row][place] = rows[row][place]._replace(logprob=float(score.sum()))
+            known = None if sampled else score.tolist()
+            beam = rows[row][place]
+            rows[row][place] = beam._replace(logprob=float(score.sum()), token_logprobs=known)
     return rows
 
 
@@ -133,7 +149,10 @@ def _found(
     options: dict[str, Any],
     automaton: StopAutomaton | None,
 ) -> Sequence[np.ndarray]:
-    """Tokens [B, K, N], lengths, log-probabilities and ranks [B, K] that the search finds."""
+    """Tokens [B, K, N], lengths, log-probabilities and ranks [B, K] that the search finds.
+
+    Unless they are sampled, the log-probabilities of the tokens too.
+    """
     count, batch = len(request.rows), state.token.shape[0]
     given = dict(programs.pad_settings(request.sampling, count, batch).items())
     given.pop("temperature")
@@ -162,10 +181,10 @@ def _found(
     if options.get("sampled"):
         key = padded_key(options.get("key", 0), count, batch)
         drawn = stochastic_beam_search(step_fn, params, carry, key=key, num_samples=width, **given)
-        found = (drawn.tokens, drawn.lengths, drawn.logprobs, drawn.gumbels)
+        found: tuple = (drawn.tokens, drawn.lengths, drawn.logprobs, drawn.gumbels)
     else:
         best = beam_search(step_fn, params, carry, num_beams=width, **given)
-        found = (best.tokens, best.lengths, best.logprobs, best.scores)
+        found = (best.tokens, best.lengths, best.logprobs, best.scores, best.token_logprobs)
     tokens, *rest = (np.asarray(x) for x in jax.device_get(found))
     return [tokens if automaton is None else automaton.real(tokens), *rest]
 

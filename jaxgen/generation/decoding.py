@@ -351,6 +351,11 @@ class Prepared:
         """That of the step function, if it has one."""
         return getattr(self.step_fn, "restrict", None)
 
+    @property
+    def attention(self) -> Any:
+        """That of the step function, if it has one."""
+        return getattr(self.step_fn, "attention", None)
+
 
 def prepared(step_fn: StepFn, params: PyTree) -> PyTree:
     """The parameters as the loop wants them: through the step function's `prepare`, if any."""

@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.errors import UserError
+from jaxgen.generation.coverage import attention
 from jaxgen.generation.decoding import prepared
 from jaxgen.generation.mixing import average, product
-from jaxgen.types import Array, Float, Int, PyTree
+from jaxgen.types import Array, Bool, Float, Int, PyTree
 
 _JOIN = {"product": product, "average": average}
 Function = Callable[..., tuple[PyTree, Array]]
@@ -91,6 +92,19 @@ class EnsembleStep:
         members = (jax.tree.map(itemgetter(index), params) for index in range(count))
         return _Members(tuple(prepared(self.function, member) for member in members))
 
+    @property
+    def attention(self) -> Any:
+        """The mean over the models, if they attend to something."""
+        return self._attention if getattr(self.function, "attention", None) else None
+
+    def _attention(self, params: PyTree, carry: EnsembleCarry) -> tuple[Array, Array]:
+        count = carry.weights.shape[1]
+        if not isinstance(params, _Members):
+            members = (jax.tree.map(itemgetter(index), params) for index in range(count))
+            params = _Members(tuple(members))
+        carries = (jax.tree.map(partial(_member, index=i), carry.carries) for i in range(count))
+        return _mean_attention([self.function] * count, params.params, tuple(carries))
+
 
 @dataclass(frozen=True)
 class EnsembleOfStep:
@@ -131,6 +145,15 @@ class EnsembleOfStep:
     def prepare(self, params: Sequence[PyTree]) -> tuple[PyTree, ...]:
         """The parameters of each model as its own loop wants them."""
         return tuple(map(prepared, self.functions, params))
+
+    @property
+    def attention(self) -> Any:
+        """The mean over the models, if all attend to something."""
+        all_do = all(getattr(function, "attention", None) for function in self.functions)
+        return self._attention if all_do else None
+
+    def _attention(self, params: Sequence[PyTree], carry: EnsembleCarry) -> tuple[Array, Array]:
+        return _mean_attention(self.functions, params, carry.carries)
 
 
 def ensemble(function: Function, mode: str = "product") -> EnsembleStep:
@@ -202,6 +225,15 @@ def ensemble_of_carry(
 ) -> EnsembleCarry:
     """The carry of `ensemble_of`, from a carry of each model; as `ensemble_carry`."""
     return EnsembleCarry(tuple(carries), row_weights(weights, batch_size, len(carries), mode))
+
+
+def _mean_attention(
+    functions: Sequence[Function], params: Sequence[PyTree], carries: Sequence[PyTree]
+) -> tuple[Float[Array, "B S"], Bool[Array, "B S"]]:
+    """Of models that read one source."""
+    found = [attention(*member) for member in zip(functions, params, carries, strict=True)]
+    weights = jnp.stack([weights.astype(jnp.float32) for weights, _ in found])
+    return weights.mean(axis=0), found[0][1]
 
 
 def _join(mode: str, logits: Float[Array, "B M *T V"], weights: Float[Array, "B M"]) -> Array:

@@ -37,6 +37,8 @@ class Beam(NamedTuple):
     score: float
     """What it is ranked by: the log-probability of the tokens, those of a stop string included,
     over the length penalty, or, sampled, with its Gumbel noise."""
+    token_logprobs: list[float] | None = None
+    """Natural log-probability of each token; None where it was sampled."""
 
 
 class Ending(NamedTuple):

@@ -32,8 +32,9 @@ from jaxgen.types import Array, Bool, Float, Int, PyTree
 
 InitialCarry = Callable[[PyTree, int, PyTree], PyTree]
 """`initial_carry(params, batch_size, condition)`: the carry before the first token."""
-PROMPTS = (16, 128, 512)
-"""Padded lengths of prompts; to read a little padding costs less than another program."""
+PROMPTS = (1, 16, 128, 512)
+"""Padded lengths of prompts; to read a little padding costs less than another program. A text
+without a prompt follows one token, which leaves nothing to read before the first step."""
 LARGEST_PROMPT = PROMPTS[-1]
 """Prompt tokens read in one program; longer prompts take several calls of it."""
 NGRAM_WINDOW = 1024

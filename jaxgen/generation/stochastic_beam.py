@@ -6,11 +6,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.generation.beam import Constraints, log_probabilities, parent_rows, prefill_beams
+from jaxgen.generation.beam_model import (
+    Constraints,
+    add_tokens,
+    log_probabilities,
+    parent_rows,
+    prefill_beams,
+)
 from jaxgen.generation.checks import check_at_least_one, check_inputs, check_key, row_keys
 from jaxgen.generation.decoding import PrefillFn, StepFn, prepared, restricted, take_rows
 from jaxgen.generation.draw import top_k
-from jaxgen.generation.penalties import update_penalty_state
 from jaxgen.generation.sampling import SamplingParams
 from jaxgen.types import Array, Bool, Float, Int, PyTree
 
@@ -163,9 +168,8 @@ def _search(
         expand = partial(_expand, step=step, banned=banned)
         beam, parent, last = jax.vmap(expand)(beam, logprobs, allowed, noise, stops)
         after, penalties = take_rows((after, penalties), parent_rows(parent))
-        update = partial(update_penalty_state, generated=True)
         last = last.reshape(-1)
-        return (after, last, jax.vmap(update)(penalties, last), beam, broken), None
+        return (after, last, add_tokens(penalties, last), beam, broken), None
 
     bans = (constraints.banned_tokens, constraints.no_repeat_ngram, constraints.min_new_tokens)
     banned = any(setting is not None for setting in (*bans, getattr(step_fn, "restrict", None)))

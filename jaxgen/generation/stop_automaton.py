@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.generation.coverage import attention
 from jaxgen.generation.decoding import StepFn, restricted
 from jaxgen.types import Array, Float, Int, PyTree
 
@@ -89,6 +90,14 @@ class StopStep:
     def restrict(self) -> Any:
         """That of the step function, if it has one, for the second ids too."""
         return self._restrict if getattr(self.step_fn, "restrict", None) else None
+
+    @property
+    def attention(self) -> Any:
+        """That of the step function, if it has one."""
+        return self._attention if getattr(self.step_fn, "attention", None) else None
+
+    def _attention(self, params: StopParams, carry: tuple[PyTree, Array]) -> tuple[Array, Array]:
+        return attention(self.step_fn, params.params, carry[0])
 
     def _restrict(
         self, params: StopParams, carry: tuple[PyTree, Array], logits: Float[Array, "B W"]

@@ -31,11 +31,10 @@ from jaxgen.generation.requests import (
     make_request,
 )
 from jaxgen.generation.runner import Runner
+from jaxgen.generation.sample_text import sample_texts
 from jaxgen.generation.score_text import score_rows
 from jaxgen.types import Float, PyTree
 
-_CHUNK = 64
-"""Steps between two looks at the text for a stop string."""
 Scores = Float[np.ndarray, "N"]
 
 
@@ -130,17 +129,15 @@ class TextModel:
 
     def _sample(self, prompt: Any, n: int | None, options: dict[str, Any], logprobs: bool) -> Any:
         request = self._request(prompt, options, n)
-        stop, key = options.get("stop"), options.get("key", 0)
-        contexts = [request.context[row] for row in request.rows]
-        lines = [Line(self.tokenizer, context, stop, request.ending) for context in contexts]
-        chunk = _CHUNK if stop else None
-        length = options.get("max_new_tokens", 200)
-        for decoded in self._runner_of(request).decode(request, key, length, chunk, logprobs):
-            for row, line in enumerate(lines):
-                line.push(decoded, row)
-            if all(line.finished for line in lines):
-                break
-        samples: list[Any] = [line.sample(logprobs) for line in lines]
+        samples: list[Any] = sample_texts(
+            self._runner_of(request),
+            self.tokenizer,
+            request,
+            options.get("key", 0),
+            options.get("max_new_tokens", 200),
+            stop=options.get("stop"),
+            logprobs=logprobs,
+        )
         if n is not None:
             samples = [samples[first : first + n] for first in range(0, len(samples), n)]
         return samples[0] if request.single else samples
@@ -213,12 +210,13 @@ class TextModel:
 
         Args:
             prompt: a text, or a list of them.
-            n: texts a prompt, at most `num_beams`, and fewer where the search finds fewer; None is
-                the best alone, not in a list.
+            n: different texts a prompt, at most `num_beams`, and fewer where the search finds
+                fewer; None is the best alone, not in a list.
             **options: `num_beams=4` and `max_new_tokens=100`; `stop`, `label`, `guidance`, `after`
                 and `allow_special` as in `generate`; `stop_tokens`, `min_new_tokens`,
-                `banned_tokens`, `no_repeat_ngram`, `length_penalty`, `num_groups` and
-                `diversity_penalty` of `jaxgen.generation.beam.beam_search`; `sampled=True` with a
+                `banned_tokens`, `no_repeat_ngram`, `length_penalty`, `length_offset`,
+                `coverage_penalty`, `patience`, `num_groups` and `diversity_penalty` of
+                `jaxgen.generation.beam.beam_search`; `sampled=True` with a
                 `key` draws texts without replacement (`stochastic_beam_search`). With `stop` a text
                 ends, in the search too, with the token that completes a stop string.
 

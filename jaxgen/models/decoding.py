@@ -6,14 +6,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxgen.models.language_model import LanguageModel, LanguageModelCarry, modulated
-from jaxgen.nn.inputs import project
+from jaxgen.models.stack_step import Cells, prepare_stack, stack_step
 from jaxgen.ops.lookup import lookup
-from jaxgen.ops.lstm import LSTMCarry, lstm_step
 from jaxgen.types import Array, Float, Int, PyTree
-
-# The fold trades a matmul a step for a (V, 4H) table; past this many bytes the table no longer
-# earns its memory.
-_LARGEST_TABLE = 64 * 2**20
 
 
 class DecodingParams(NamedTuple):
@@ -21,8 +16,7 @@ class DecodingParams(NamedTuple):
 
     table: Float[Array, "V D"]
     """A row a token: the first layer's pre-activations where folded, else the embedding."""
-    cells: tuple[tuple[Float[Array, "D G"], Float[Array, "G"]], ...]
-    """A layer's kernel and bias; the kernel holds the input part above the recurrent one."""
+    cells: Cells
     output_kernel: Float[Array, "H V"]
     output_bias: Float[Array, "V"]
     label_table: Any
@@ -52,53 +46,29 @@ class LanguageModelStep:
             return outputs[0], outputs[1][:, 0]
         if not isinstance(params, DecodingParams):
             params = self.prepare(params)
-        dtype = self.model.dtype
         condition = self.model.condition if self.model.num_labels else None
-        x = lookup(params.table, tokens)
-        layers: list[LSTMCarry] = []
-        for index, (kernel, bias) in enumerate(params.cells):
-            c, h = carry.layers[index]
-            folded = kernel.shape[0] == h.shape[-1]
-            inputs = h if folded else jnp.concatenate([x, h], axis=-1)
-            a = jnp.matmul(inputs, kernel, preferred_element_type=jnp.float32) + bias
-            if folded:
-                a += x.astype(jnp.float32)
-            if index == 0 and condition == "input":
-                a += params.label_table[carry.labels]
-            c, h = lstm_step(a, c)
-            h = h.astype(dtype)
-            layers.append(LSTMCarry(c, h))
-            x = h + x if self.model.residual and index > 0 and x.shape == h.shape else h
+        layers, x = stack_step(
+            params.cells,
+            carry.layers,
+            lookup(params.table, tokens),
+            residual=self.model.residual,
+            added=params.label_table[carry.labels] if condition == "input" else None,
+        )
         if condition == "film":
             x = modulated(x, params.label_table[carry.labels])
         logits = jnp.matmul(x, params.output_kernel, preferred_element_type=jnp.float32)
-        return LanguageModelCarry(tuple(layers), carry.labels), logits + params.output_bias
+        return LanguageModelCarry(layers, carry.labels), logits + params.output_bias
 
     def prepare(self, params: PyTree) -> PyTree | DecodingParams:
         """Fold the embedding into the first layer and stack each other layer's two kernels."""
         model, dtype = self.model, self.model.dtype
         if model.cell != "lstm":
             return params
-        first = params["lstm"]["layer_0"]
-        bias, kernel = first["bias"], first["input_kernel"]
-        cells = []
-        if model.embedding_size == 0:
-            table = kernel + bias
-            cells.append((first["recurrent_kernel"], jnp.zeros_like(bias)))
-        elif 4 * model.vocab_size * bias.size <= _LARGEST_TABLE:
-            table = project(params["embedding"], kernel, bias, jnp.float32)
-            cells.append((first["recurrent_kernel"], jnp.zeros_like(bias)))
-        else:
-            table = params["embedding"]
-            cells.append((jnp.concatenate([kernel, first["recurrent_kernel"]]), bias))
-        for index in range(1, model.num_layers):
-            layer = params["lstm"][f"layer_{index}"]
-            kernel = jnp.concatenate([layer["input_kernel"], layer["recurrent_kernel"]])
-            cells.append((kernel, layer["bias"]))
+        table, cells = prepare_stack(params["lstm"], params.get("embedding"), dtype)
         output_kernel = params["embedding"].T if model.tied else params["output_kernel"]
         return DecodingParams(
-            table.astype(dtype),
-            tuple((kernel.astype(dtype), bias) for kernel, bias in cells),
+            table,
+            cells,
             output_kernel.astype(dtype),
             params["output_bias"],
             params.get("label_gates", params.get("label_film")),

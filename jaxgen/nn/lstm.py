@@ -187,6 +187,7 @@ class LSTM(nn.Module):
         mask: Bool[Array, "B T"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
         lengths: Int[Array, "R"] | None = None,
+        keep_ends: bool = False,
         gate_bias_rows: Float[Array, "R G"] | None = None,
         deterministic: bool = True,
     ) -> tuple[tuple[LSTMCarry, ...], Float[Array, "B T O"]]:
@@ -201,6 +202,8 @@ class LSTM(nn.Module):
             lengths: instead of a mask, real steps of rows that are padded at their end, for callers
                 that read the outputs of real steps alone: what the others hold, and the carries
                 after the walk, is of no meaning. It costs the forward direction nothing.
+            keep_ends: with `lengths`, the carries after the walk are those after each row's last
+                real step (its first, in the backward direction).
             gate_bias_rows: [B, 4H] added to the first layer's pre-activations at every step (a
                 condition).
             deterministic: no dropout; otherwise the module needs the `dropout` random stream.
@@ -231,6 +234,7 @@ class LSTM(nn.Module):
                 "mask": mask,
                 "resets": resets,
                 "lengths": lengths,
+                "keep_ends": keep_ends,
                 "deterministic": deterministic,
             }
             ends, hidden = self._by_layer(inputs, carries, gate_bias_rows, **options)
@@ -247,6 +251,7 @@ class LSTM(nn.Module):
         mask: Array | None,
         resets: Array | None,
         lengths: Array | None,
+        keep_ends: bool,
         deterministic: bool,
     ) -> tuple[tuple[LSTMCarry, ...], Array]:
         """One run of `jaxgen.ops.lstm.lstm` a layer and direction."""
@@ -255,6 +260,7 @@ class LSTM(nn.Module):
         if lengths is not None:  # only a walk from the end meets the padding before the real steps
             steps = inputs.tokens if isinstance(inputs, TokenInputs) else inputs
             masks[1] = real_steps(len(steps), lengths)
+            masks[0] = masks[1] if keep_ends else mask
         ends: list[LSTMCarry] = []
         hidden: Any = inputs
         if self.bidirectional and isinstance(inputs, TokenInputs) and not inputs.folds:

@@ -22,6 +22,18 @@ def cross_entropy(logits: Float[Array, "*N V"], targets: Int[Array, "*N"]) -> Fl
     return _forward(logits, targets)[0]
 
 
+@jax.custom_vjp
+def cross_entropies(
+    logits: Float[Array, "*N V"], targets: Int[Array, "*N"]
+) -> tuple[Float[Array, "*N"], Float[Array, "*N"]]:
+    """`cross_entropy`, and beside it that with all V tokens as evenly likely targets.
+
+    A target smoothed by s (Szegedy et al. 2016) costs (1 - s) times the first plus s times the
+    second; no second array of V numbers a target is made for it, forward or backward.
+    """
+    return _forward_both(logits, targets)[0]
+
+
 def _forward(logits: Array, targets: Array) -> tuple[Array, tuple[Array, Array, Array]]:
     wide = logits.astype(jnp.float32)
     logsumexp = partial(jax.nn.logsumexp, axis=-1)
@@ -31,6 +43,13 @@ def _forward(logits: Array, targets: Array) -> tuple[Array, tuple[Array, Array, 
         normaliser = jax.lax.platform_dependent(wide, cpu=logsumexp_by_stretches, default=logsumexp)
     chosen = jnp.take_along_axis(wide, targets[..., None], axis=-1)[..., 0]
     return normaliser - chosen, (logits, targets, normaliser)
+
+
+def _forward_both(
+    logits: Array, targets: Array
+) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
+    nll, residuals = _forward(logits, targets)
+    return (nll, residuals[2] - logits.astype(jnp.float32).mean(axis=-1)), residuals
 
 
 def logsumexp_by_stretches(x: Float[Array, "*N V"]) -> Float[Array, "*N"]:
@@ -55,4 +74,17 @@ def _backward(residuals: tuple[Array, Array, Array], d_nll: Array) -> tuple[Arra
     return d_logits.astype(logits.dtype), None
 
 
+def _backward_both(
+    residuals: tuple[Array, Array, Array], d_losses: tuple[Array, Array]
+) -> tuple[Array, None]:
+    logits, targets, normaliser = residuals
+    d_nll, d_even = (d[..., None] for d in d_losses)
+    probabilities = jnp.exp(logits.astype(jnp.float32) - normaliser[..., None])
+    hit = jnp.arange(logits.shape[-1], dtype=targets.dtype) == targets[..., None]
+    of_targets = jnp.where(hit, d_nll, 0) + d_even / logits.shape[-1]
+    d_logits = probabilities * (d_nll + d_even) - of_targets
+    return d_logits.astype(logits.dtype), None
+
+
 cross_entropy.defvjp(_forward, _backward)
+cross_entropies.defvjp(_forward_both, _backward_both)

@@ -1,8 +1,7 @@
 """Rows of tokens in batches of few shapes, so that a session compiles a handful of programs."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,16 +12,10 @@ from jaxgen.types import Array, Float, PyTree
 Apply = Callable[[PyTree, Any, Any], Float[Array, "B C"]]
 """`apply(params, tokens, lengths) -> logits`, of arrays Int[B, T] and Int[B] of NumPy or JAX."""
 
-T = TypeVar("T")
-
 BATCH = 64
 """Rows of a full batch."""
 ALONE = 4
 """So few rows are read one by one: a batch mostly of filling would take longer."""
-WINDOW = 4096
-"""Texts of a stream that are held, sorted by length and read together."""
-WINDOW_CHARACTERS = 1 << 24
-"""A window ends earlier where its texts have so many characters."""
 SHORTEST = 8
 
 
@@ -82,27 +75,3 @@ def logits_of(
             "parameters"
         )
     return logits
-
-
-def windows(
-    texts: Iterable[T], size: int = WINDOW, max_wait: float | None = None
-) -> Iterator[list[T]]:
-    """Consecutive texts, so many at a time, read no earlier than they are asked for.
-
-    Args:
-        texts: any number.
-        size: texts of a window; fewer where they are long.
-        max_wait: seconds after which a window ends with the text that comes next, so that a slow
-            source is answered text by text.
-    """
-    window: list[T] = []
-    characters, start = 0, time.monotonic()
-    for text in texts:
-        window.append(text)
-        characters += len(text) if isinstance(text, str) else 0
-        late = max_wait is not None and time.monotonic() - start > max_wait
-        if len(window) >= size or characters >= WINDOW_CHARACTERS or late:
-            yield window
-            window, characters, start = [], 0, time.monotonic()
-    if window:
-        yield window

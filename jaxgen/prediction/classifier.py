@@ -14,7 +14,7 @@ from jaxgen.data.labels import LabelSet
 from jaxgen.data.reading import TextReader
 from jaxgen.data.tokenizers import Tokenizer
 from jaxgen.errors import UserError
-from jaxgen.prediction.batches import WINDOW, Apply, logits_of, powers_of_two, windows
+from jaxgen.prediction.batches import Apply, logits_of, powers_of_two
 from jaxgen.prediction.explain import Explanation, occlusion_weights, read_part, word_spans
 from jaxgen.prediction.predictions import (
     Prediction,
@@ -26,6 +26,7 @@ from jaxgen.prediction.predictions import (
     probabilities_of,
 )
 from jaxgen.types import Array, Float, Int, PyTree
+from jaxgen.windows import WINDOW, windows
 
 
 class UnreadTextWarning(UserWarning):

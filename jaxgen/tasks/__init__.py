@@ -11,6 +11,7 @@ from jaxgen.errors import UserError
 from jaxgen.tasks.classifier import CLASSIFIER
 from jaxgen.tasks.conditional import CONDITIONAL
 from jaxgen.tasks.language_model import LANGUAGE_MODEL
+from jaxgen.tasks.seq2seq import SEQ2SEQ
 from jaxgen.tasks.task import Saved, Task
 
 __all__ = ["TASKS", "Saved", "Task", "check_evaluate_options", "task_of"]
@@ -19,6 +20,7 @@ TASKS: dict[str, Task] = {
     "language_model": LANGUAGE_MODEL,
     "classifier": CLASSIFIER,
     "conditional_language_model": CONDITIONAL,
+    "seq2seq": SEQ2SEQ,
 }
 
 

@@ -93,7 +93,7 @@ class Task:
     """(experiment, files): what `info` says of the model."""
     objective: Callable[[Any, Files], Objective]
     command: str
-    """The command that uses a trained model: "generate", "predict"."""
+    """The command that uses a trained model: "generate", "predict", "translate"."""
     ensemble: Callable[[Sequence[Any], Any, str], Any] | None = None
     """(models, weights, mode): several of its models as one; see `jaxgen.saved.load_ensemble`."""
     open_files: Callable[[Any, Sequence[Path]], Any] | None = None

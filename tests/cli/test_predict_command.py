@@ -267,9 +267,10 @@ def test_a_language_model_names_its_command(
     run: Path, fail: Fail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    message = fail("predict", run, "good")
-    assert f"{run} is of task language_model, which has no `jaxgen predict`" in message
-    assert f"use `jaxgen generate {run}`" in message
+    for command in ("predict", "translate"):
+        message = fail(command, run, "good")
+        assert f"{run} is of task language_model, which has no `jaxgen {command}`" in message
+        assert f"use `jaxgen generate {run}`" in message
 
 
 def test_a_classifier_names_its_command(fail: Fail, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -312,13 +312,34 @@ def test_beams(lm):
     one = lm.beam_search("abc", num_beams=1, max_new_tokens=6)
     assert one.text == greedy
     np.testing.assert_allclose(one.logprob, lm.score(greedy, prompt="abc").sum(), rtol=1e-4)
-    four = lm.beam_search(["abc", "q"], n=2, max_new_tokens=6)
-    assert [len(row) for row in four] == [2, 2]
-    assert four[0][0].logprob >= one.logprob
+    many = [lm.beam_search(["abc", "q"], n=n, max_new_tokens=6) for n in range(1, 5)]
+    for row in range(2):
+        assert [len(beams[row]) for beams in many] == [1, 2, 3, 4]
+        assert all(many[3][row][: len(beams[row])] == beams[row] for beams in many)
+    assert lm.beam_search(["abc", "q"], max_new_tokens=6) == [beams[0] for beams in many[3]]
+    assert many[3][0][0].logprob >= one.logprob
+    for beam in many[3][0]:
+        each = lm.score(beam.text, prompt="abc")
+        np.testing.assert_allclose(beam.token_logprobs, each, rtol=1e-3, atol=1e-5)
     different = lm.beam_search("abc", num_beams=4, n=4, max_new_tokens=3, sampled=True, key=1)
     assert len({beam.text for beam in different}) == 4
     with pytest.raises(UserError, match="`n` must be in"):
         lm.beam_search("abc", n=5)
+
+
+def test_beams_that_read_alike_are_one():
+    """Bytes that are no UTF-8 all read as one character."""
+    lm = make_model("byte")
+    _, logits = lstm_step(lm.params, lstm_carry(1), lm.tokenizer.encode("a"))
+    logprobs = log_softmax(logits[0])
+    best: dict[str, float] = {}
+    for token in np.argsort(-logprobs)[:8]:
+        best.setdefault(lm.tokenizer.decode([token]), logprobs[token])
+    assert 1 < len(best) < 8
+    found = lm.beam_search("a", num_beams=8, n=8, max_new_tokens=1)
+    assert [beam.text for beam in found] == list(best)
+    np.testing.assert_allclose([beam.score for beam in found], [*best.values()], rtol=1e-5)
+    assert lm.beam_search("a", num_beams=8, n=len(best) - 1, max_new_tokens=1) == found[:-1]
 
 
 def test_integers_and_words(lm):

@@ -1,5 +1,7 @@
 """Models of a few lines that the generation tests sample from."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,3 +50,26 @@ def log_softmax(logits):
     logits = np.asarray(logits, np.float64)
     logits = logits - logits.max(-1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class AttentiveStep:
+    """`lstm_step` that attends to a source [B, S, H]: carry (lstm, source, mask, last weights)."""
+
+    def __call__(self, params, carry, tokens):
+        lstm, source, mask, _ = carry
+        lstm, logits = lstm_step(params, lstm, tokens)
+        scores = jnp.where(mask, (source * lstm[1][:, None]).sum(-1), -jnp.inf)
+        weights = jax.nn.softmax(scores)
+        context = (weights[..., None] * source).sum(1)
+        logits += (context[:, :, None] * params["output"]).sum(1)
+        return (lstm, source, mask, weights), logits
+
+    def attention(self, params, carry):
+        return carry[3], carry[2]
+
+
+def attentive_carry(source, lengths):
+    source = jnp.asarray(source, jnp.float32)
+    mask = jnp.arange(source.shape[1]) < jnp.asarray(lengths)[:, None]
+    return lstm_carry(len(source), source.shape[2]), source, mask, jnp.zeros(source.shape[:2])

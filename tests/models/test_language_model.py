@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.models import decoding
+from jaxgen.models import stack_step
 from jaxgen.models.decoding import step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
 
@@ -54,7 +54,7 @@ STEPPED = [
 @pytest.mark.parametrize(("name", "largest_table"), STEPPED, ids=str)
 def test_stepping_equals_reading_at_once(name, largest_table, monkeypatch):
     """With the embedding folded into a table of pre-activations, and without."""
-    monkeypatch.setattr(decoding, "_LARGEST_TABLE", largest_table)
+    monkeypatch.setattr(stack_step, "_LARGEST_TABLE", largest_table)
     model, params = made(name)
     labels = jnp.asarray([0, 3, 1]) if name == "labelled" else None
     start = model.initial_carry(B, labels)

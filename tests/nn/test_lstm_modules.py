@@ -179,6 +179,8 @@ def test_padding_in_both_directions_equals_each_row_alone(cell):
         np.testing.assert_allclose(outputs[row, :length], alone[0], rtol=1e-5, atol=1e-6)
         for a, b in zip(jax.tree.leaves(carry), jax.tree.leaves(alone_carry), strict=True):
             np.testing.assert_allclose(a[row], b[0], rtol=1e-5, atol=1e-6)
+    by_lengths = jax.jit(partial(module.apply, keep_ends=True))(variables, x, lengths=lengths)
+    jax.tree.map(np.testing.assert_array_equal, by_lengths, (carry, outputs))
 
 
 @pytest.mark.parametrize("kind", ["lstm", pytest.param("layernorm_lstm", marks=pytest.mark.slow)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from jaxgen.ops.cross_entropy import cross_entropy, logsumexp_by_stretches
+from jaxgen.ops.cross_entropy import cross_entropies, cross_entropy, logsumexp_by_stretches
 from jaxgen.ops.lookup import lookup, one_hot_sums, scattered_sums
 
 
@@ -52,6 +52,37 @@ def test_cross_entropy_of_hand_worked_numbers():
     logits = jnp.log(jnp.asarray([[1.0, 2.0, 5.0], [1.0, 1.0, 2.0]]))
     nll = cross_entropy(logits, jnp.asarray([2, 0]))
     np.testing.assert_allclose(nll, [np.log(8 / 5), np.log(4)], rtol=1e-6)
+
+
+def test_cross_entropies_of_hand_worked_numbers():
+    """The second is the mean over all tokens: of -log 1/8, 2/8 and 5/8."""
+    logits = jnp.log(jnp.asarray([[1.0, 2.0, 5.0], [1.0, 1.0, 2.0]]))
+    nll, even = cross_entropies(logits, jnp.asarray([2, 0]))
+    np.testing.assert_allclose(nll, [np.log(8 / 5), np.log(4)], rtol=1e-6)
+    expected = [np.log(8 * 4 * 8 / 5) / 3, np.log(4 * 4 * 2) / 3]
+    np.testing.assert_allclose(even, expected, rtol=1e-6)
+
+
+def test_cross_entropies_gradient():
+    """Of both results at once, each with weights of its own."""
+    r = np.random.default_rng(0)
+    logits = jnp.asarray(r.normal(size=(6, 4, 9)) * 5, jnp.float32)
+    targets = jnp.asarray(r.integers(0, 9, (6, 4)), jnp.int32)
+    weights = jnp.asarray(r.normal(size=(2, 6, 4)), jnp.float32)
+
+    def plain(logits):
+        log_p = jax.nn.log_softmax(logits)
+        picked = jnp.take_along_axis(log_p, targets[..., None], -1)[..., 0]
+        return -(weights[0] * picked + weights[1] * log_p.mean(-1)).sum()
+
+    def ours(logits):
+        nll, even = cross_entropies(logits, targets)
+        return (weights[0] * nll + weights[1] * even).sum()
+
+    value, grad = jax.jit(jax.value_and_grad(ours))(logits)
+    expected = jax.jit(jax.value_and_grad(plain))(logits)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-5)
+    np.testing.assert_allclose(grad, expected[1], rtol=1e-4, atol=1e-5)
 
 
 def test_cross_entropy_gradient():

@@ -22,10 +22,10 @@ from tiny_classifier import (
 from jaxgen.data.labels import LabelSet
 from jaxgen.errors import UserError
 from jaxgen.models.classifier import TextClassifier
-from jaxgen.prediction import batches
-from jaxgen.prediction.batches import powers_of_two, windows
+from jaxgen.prediction.batches import powers_of_two
 from jaxgen.prediction.classifier import Classifier, UnreadTextWarning, apply_of
 from jaxgen.prediction.predictions import log_odds_of, predictions_of, probabilities_of
+from jaxgen.windows import WINDOW, windows
 
 TOPICS = ("art", "money", "sport")
 
@@ -160,11 +160,11 @@ def test_a_stream_is_read_a_window_at_a_time(counting: Classifier) -> None:
     for taken in range(1, 50):
         next(stream)
         assert read == -(-taken // 16) * 16
-    assert batches.WINDOW <= 4096
+    assert WINDOW <= 4096
 
 
 def test_windows_hold_few_characters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "WINDOW_CHARACTERS", 10)
+    monkeypatch.setattr("jaxgen.windows.WINDOW_CHARACTERS", 10)
     assert list(windows(["a" * 20, "b" * 6, "c" * 6, "d"])) == [
         ["a" * 20],
         ["b" * 6, "c" * 6],

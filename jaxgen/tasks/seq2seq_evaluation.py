@@ -1,0 +1,163 @@
+"""How good an encoder-decoder is on a part of a corpus: figures of tokens, and of translations."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxgen.config import PairData, Seq2SeqConfig
+from jaxgen.data.pair_buckets import PairRows, encoded_pairs, pair_shapes, pairs_by_shape
+from jaxgen.data.pairs import PairCorpus, Pairs
+from jaxgen.data.ragged import Ragged
+from jaxgen.data.tokenizers import Tokenizer
+from jaxgen.errors import UserError
+from jaxgen.evaluation.nearest_pair import NearestPairs
+from jaxgen.evaluation.perplexity import perplexity
+from jaxgen.evaluation.sums import make_sums
+from jaxgen.evaluation.translation import can_score, exact_match, translation_figures
+from jaxgen.generation.translator import Translator
+from jaxgen.models.seq2seq import Seq2Seq, seq2seq_loss
+from jaxgen.training.seeds import SeedLayout, over_seeds
+from jaxgen.training.trainable import Evaluation
+from jaxgen.types import PyTree, Sum
+
+EVALUATION_TOKENS = 8192
+"""Padded tokens of a batch of pairs to evaluate on."""
+EVALUATION_SHAPES = 4
+"""Shapes of these batches, at most."""
+EVALUATE_OPTIONS = ("beam_size", "baselines", "bleu_tokenize")
+"""What `evaluate` takes besides `split`."""
+
+
+def encode(config: PairData, source: Tokenizer, target: Tokenizer, pairs: Pairs) -> PairRows:
+    """The rows of a part of the corpus."""
+    sides = ((source, pairs.sources), (target, pairs.targets))
+    sources, targets = (
+        Ragged.from_rows(tokenizer.encode_many(texts)[0]) for tokenizer, texts in sides
+    )
+    if target.eos_id is None:
+        raise ValueError("a tokenizer of targets has <eos>")
+    return encoded_pairs(
+        sources,
+        targets,
+        config,
+        bos=target.start_id,  # <eos> where a language model's has no <bos>
+        eos=target.eos_id,
+        name=pairs.name,
+    )
+
+
+def build_model(config: Seq2SeqConfig, source: Tokenizer, target: Tokenizer) -> Seq2Seq:
+    """The Flax module that the settings describe."""
+    settings = config.model_dump(exclude={"dtype", "pretrained", "pretrained_side"})
+    return Seq2Seq(
+        source_vocab_size=source.vocab_size,
+        target_vocab_size=target.vocab_size,
+        dtype=jnp.dtype(config.dtype),
+        **settings,
+    )
+
+
+def figures_of(sums: Mapping[str, Sum]) -> dict[str, float]:
+    """Nats a target token, the perplexity, and the share of tokens foretold rightly."""
+    mean = {
+        name: float(found.total) / max(float(found.weight), 1.0) for name, found in sums.items()
+    }
+    return {
+        "nll": mean["nll"],
+        "perplexity": perplexity(mean["nll"]),
+        "token_accuracy": mean["token_accuracy"],
+    }
+
+
+def held_out_evaluation(
+    model: Seq2Seq, held_out: PairRows | None, seeds: SeedLayout | None
+) -> Evaluation | None:
+    """The sums of the loss over the validation pairs; None without any."""
+    if held_out is None:
+        return None
+    model = model if seeds else model.clone(backend="auto")
+    sums = make_sums(
+        partial(seq2seq_loss, model),
+        batches_per_dispatch=8,
+        over_runs=None if seeds is None else partial(over_seeds, layout=seeds),
+    )
+    shapes = pair_shapes(held_out, EVALUATION_SHAPES)
+
+    def measure(params: PyTree) -> dict[str, Sum]:
+        batches = pairs_by_shape(held_out, EVALUATION_TOKENS, shapes)
+        return sums(params, (), (batch for _, batch in batches))
+
+    return Evaluation(measure, measure)
+
+
+def evaluate(
+    translator: Translator, data: PairCorpus, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Measure a model on a part of a corpus.
+
+    Args:
+        translator: From `load`.
+        data: The corpus.
+        options: `split`, the part; `beam_size` of the search (default: that of the settings);
+            `bleu_tokenize`, how sacreBLEU divides texts into words (default: "none" for a model
+            of words, else "13a"); `baselines`, whether to measure the copying of the nearest
+            training pair beside it.
+
+    Returns:
+        `pairs`; `nll` in nats per token of the real target tokens, `perplexity` and
+        `token_accuracy` of them; `exact_match` of the translations, and where sacreBLEU is
+        installed `bleu` and `chrf` with their signatures. `baseline` and each kind of pairs that is
+        measured apart have the figures of translations under their names.
+    """
+    experiment = translator.config
+    pairs: Pairs = getattr(data, options["split"])
+    beams = options.get("beam_size") or experiment.translation.beam_size
+    if beams < 1:
+        raise UserError(f"`beam_size` must be at least 1, got {beams}")
+    settings = {"length_penalty": experiment.translation.length_penalty} if beams > 1 else {}
+
+    def outputs(sources: Any) -> list[str]:
+        return translator.translate(list(sources), beam_size=beams, **settings)
+
+    words = "none" if translator.tokenizer.kind == "word" else "13a"
+    scored = partial(_translated, tokenize=options.get("bleu_tokenize") or words)
+    figures = {
+        "text": pairs.name,
+        "pairs": len(pairs),
+        "beam_size": beams,
+        **_of_tokens(translator, pairs),
+        **scored(outputs(pairs.sources), pairs.targets),
+    }
+    for name, other in data.apart.items() if pairs is data.test else ():
+        figures[name] = scored(outputs(other.sources), other.targets)
+    if options.get("baselines"):
+        if pairs is data.train:
+            raise UserError(
+                "`baselines` copies from the training pairs, so it says nothing of the training "
+                "part, or of other files; choose the split test or validation"
+            )
+        split = list if translator.tokenizer.kind in ("char", "byte") else str.split
+        nearest = NearestPairs(data.train.sources, data.train.targets, split)
+        figures["nearest_pair"] = scored(nearest.translate(pairs.sources), pairs.targets)
+    return figures
+
+
+def _of_tokens(translator: Translator, pairs: Pairs) -> dict[str, float]:
+    """The figures of target tokens, each given the real ones before it."""
+    experiment, tokenizers = translator.config, (translator.source_tokenizer, translator.tokenizer)
+    rows = encode(experiment.data, *tokenizers, pairs)
+    model = build_model(experiment.model, *tokenizers).clone(backend="auto")
+    sums = make_sums(partial(seq2seq_loss, model), batches_per_dispatch=8)
+    shapes = pair_shapes(rows, EVALUATION_SHAPES)
+    batches = pairs_by_shape(rows, EVALUATION_TOKENS, shapes)
+    return figures_of(sums(translator.params, (), (batch for _, batch in batches)))
+
+
+def _translated(outputs: list[str], references: Any, tokenize: str) -> dict[str, Any]:
+    """The figures of translations, those of sacreBLEU where it is installed."""
+    references = list(references)
+    if not can_score():
+        return {"exact_match": exact_match(outputs, references)}
+    return translation_figures(outputs, references, tokenize=tokenize)

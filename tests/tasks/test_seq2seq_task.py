@@ -1,0 +1,178 @@
+"""An encoder-decoder from settings to translations: trained, resumed, measured, exported."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxgen.cli import main
+from jaxgen.config import LanguageModelExperiment, Seq2SeqExperiment
+from jaxgen.config.toml import parse_toml
+from jaxgen.errors import UserError
+from jaxgen.experiment import describe, evaluate, export, load, train
+
+WORDS = {"eins": "one", "zwei": "two", "drei": "three", "vier": "four", "acht": "eight"}
+
+
+def write_pairs(folder: Path) -> Path:
+    """Numbers in two languages, one to three of them, with a tab between; each line once."""
+    names = list(WORDS)
+    rows = [[a] for a in names] + [[a, b] for a in names for b in names]
+    rows += [[a, b, c] for a in names for b in names for c in names]
+    lines = [" ".join(row) + "\t" + " ".join(WORDS[word] for word in row) for row in rows]
+    path = folder / "pairs.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def settings(files: Path, **sections: dict[str, Any]) -> Seq2SeqExperiment:
+    given: dict[str, Any] = {
+        "data": {"files": (files,), "source_column": "0", "target_column": "1", "buckets": 2},
+        "tokenizer": {"kind": "word"},
+        "model": {"hidden_size": 16, "embedding_size": 8, "dropout": 0.0},
+        "training": {"batch_tokens": 64, "epochs": 2, "devices": 1, "steps_per_dispatch": 2},
+        "translation": {"samples": 0},
+    }
+    for name, section in sections.items():
+        given[name] = given.get(name, {}) | section
+    return Seq2SeqExperiment(**given)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run; do not write into it."""
+    folder = tmp_path_factory.mktemp("seq2seq")
+    experiment = settings(
+        write_pairs(folder),
+        optimizer={"learning_rate": 0.03},
+        training={"epochs": 12, "batch_tokens": 128},
+        translation={"samples": 1},
+    )
+    train(experiment, out=folder / "run")
+    return folder / "run"
+
+
+def test_a_run_translates(run: Path) -> None:
+    translator = load(run)
+    sources = ["eins", "drei zwei eins", "zwei zwei"]
+    assert translator.translate(sources, beam_size=2) == ["one", "three two one", "two two"]
+    assert translator.translate("drei") == "three"
+
+
+def test_a_run_is_measured_and_described(run: Path) -> None:
+    figures = evaluate(run, baselines=True)
+    assert (figures["pairs"], figures["split"]) == (16, "test")
+    assert figures["token_accuracy"] > 0.9
+    assert figures["exact_match"] > 0.7
+    assert figures["nearest_pair"]["exact_match"] < figures["exact_match"]
+    facts = describe(run)
+    assert (facts["source_vocab_size"], facts["vocab_size"]) == (9, 9)
+    assert "one" in (run / "metrics.jsonl").read_text()  # a sample
+
+
+def test_what_evaluate_says_is_what_score_says(run: Path) -> None:
+    figures, translator = evaluate(run, split="validation"), load(run)
+    sources, targets = zip(*_validation(run), strict=True)
+    scores = translator.score(list(sources), list(targets))
+    mean = sum(float(np.sum(score)) for score in scores) / sum(map(len, scores))
+    assert figures["nll"] == pytest.approx(-mean, rel=1e-5)
+
+
+def _validation(run: Path) -> list[tuple[str, str]]:
+    from jaxgen.data.pairs import load_pairs
+
+    pairs = load_pairs(load(run).config.data).validation
+    assert pairs is not None
+    return list(zip(pairs.sources, pairs.targets, strict=True))
+
+
+def test_commands_translate_and_name_the_right_one(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(run, tmp_path / "export")
+    texts, settings = ["drei zwei eins", "eins"], load(run).config.translation
+    options = {"beam_size": settings.beam_size, "length_penalty": settings.length_penalty}
+    wanted = load(run).translate(texts, **options)
+    # An ensemble of a model and its copy says what the model says.
+    for ensemble in ([], ["--ensemble", str(tmp_path / "export")]):
+        capsys.readouterr()
+        assert main(["translate", str(run), *texts, *ensemble]) == 0
+        assert capsys.readouterr().out.splitlines() == wanted
+    for command in ("predict", "generate"):
+        assert main([command, str(run), *["eins"] * (command == "predict")]) == 2
+        assert f"use `jaxgen translate {run}`" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path: Path) -> None:
+    whole = settings(write_pairs(tmp_path), training={"max_steps": 9, "epochs": 4})
+    train(whole, out=tmp_path / "whole")
+    train(whole.updated(training={"max_steps": 5}), out=tmp_path / "cut")
+    train(whole, out=tmp_path / "cut", resume=True)
+    ends = [load(tmp_path / name, "last").params for name in ("whole", "cut")]
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+
+
+@pytest.mark.slow
+def test_seeds_train_together(tmp_path: Path) -> None:
+    experiment = settings(write_pairs(tmp_path), training={"max_steps": 4})
+    results = train(experiment, out=tmp_path / "seeds", seeds=2)
+    alone = train(experiment, out=tmp_path / "alone")
+    assert alone.best == pytest.approx(results[0].best, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_an_export_translates_alike(run: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "export")
+    first, second = (load(path).translate("eins zwei") for path in (run, tmp_path / "export"))
+    assert first == second
+    assert "9 target tokens" in (tmp_path / "export" / "README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_it_begins_with_a_language_model(tmp_path: Path, side: str) -> None:
+    text = tmp_path / "text.csv"
+    text.write_text("text\n" + "\n".join(f"one two three {word}" for word in WORDS.values()) + "\n")
+    lm = LanguageModelExperiment(
+        data={"files": (text,), "validation_fraction": 0.0, "test_fraction": 0.0},
+        tokenizer={"kind": "word"},
+        model={"hidden_size": 16, "embedding_size": 8},
+        training={"batch_size": 2, "sequence_length": 4, "max_steps": 2, "devices": 1},
+        samples={"temperatures": ()},
+    )
+    train(lm, out=tmp_path / "lm")
+    model = {"pretrained": tmp_path / "lm", "pretrained_side": side, "bidirectional": False}
+    begun = settings(
+        write_pairs(tmp_path),
+        model=model,
+        optimizer={"learning_rate": 1e-9},
+        training={"max_steps": 1},
+    )
+    train(begun, out=tmp_path / "run")
+    before, after = (load(tmp_path / name, "last").params for name in ("lm", "run"))
+    names = {"embedding": "source_embedding", "lstm": "encoder"}
+    if side == "decoder":
+        names |= {"embedding": "embedding", "lstm": "decoder", "output_kernel": "output_kernel"}
+    for name, new in names.items():
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after[new], before[name]
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[model]\ntied = true\nembedding_size = 0\n", "`model.tied` shares an embedding"),
+        ("[model]\nshared_embedding = true\n", "needs one vocabulary for both sides"),
+        (
+            '[model]\ninput_feeding = true\nattention = "none"\n',
+            "`model.input_feeding` feeds what was attended to",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_toml(f'task = "seq2seq"\n{text}')
