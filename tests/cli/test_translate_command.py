@@ -12,6 +12,8 @@ from generation.translators import make_translator
 
 from jaxgen.generation.translator import Translator
 
+pytestmark = pytest.mark.slow
+
 Fail = Callable[..., str]
 Say = Callable[..., tuple[int, str, str]]
 SHORT = ("--max-new-tokens", 6)
@@ -97,7 +99,6 @@ def test_columns_of_tables(tmp_path: Path, say: Say, translator: Translator) -> 
     assert say(*said, "--column", "de")[1] == f"{other.text}\n"
 
 
-@pytest.mark.slow
 def test_chance_prefix_and_minimum_risk(say: Say, translator: Translator) -> None:
     options = {"max_new_tokens": 6, "key": 3, "prefix": "uv"}
     given = ("translate", "run", "abc", *SHORT, "--seed", 3, "--prefix", "uv")

@@ -28,6 +28,8 @@ from jaxgen.generation.ensemble import (
 )
 from jaxgen.generation.stop_automaton import StopParams, StopStep
 
+pytestmark = pytest.mark.slow
+
 V, N, S, H, STOP, WIDTH = 4, 4, 5, 8, 2, 3
 PARAMS = lstm_params(jax.random.key(2), V, scale=0.8)
 SOURCE = np.random.default_rng(0).normal(size=(3, S, H)).astype(np.float32)
@@ -145,7 +147,6 @@ def test_patience_changes_what_is_found():
     assert all(before != after for before, after in itertools.pairwise(found))
 
 
-@pytest.mark.slow
 def test_a_wide_beam_finds_the_best_of_all():
     ranking = RANKINGS[3]
     out = search(num_beams=150, **ranking)
@@ -158,7 +159,6 @@ def test_a_wide_beam_finds_the_best_of_all():
 EACH = st.floats(-1, 2, width=32)
 
 
-@pytest.mark.slow
 @settings(max_examples=12)
 @given(
     prompts=st.lists(

@@ -17,6 +17,8 @@ from jaxgen.generation.guidance import Guidance, GuidedInitialCarry, guided
 from jaxgen.generation.joined import ensemble_model
 from jaxgen.generation.utf8 import utf8_automaton
 
+pytestmark = pytest.mark.slow
+
 LETTERS = "abc."
 FAST = jax.jit(lstm_step)
 BYTES = make_model("byte", "")
@@ -97,7 +99,6 @@ def test_the_end_token_is_no_part_of_the_text():
     )
 
 
-@pytest.mark.slow
 def test_a_row_alone_is_the_same_row_in_any_batch_and_in_any_division_into_calls():
     texts = LM.generate(["a", "bc", "", "cab"], n=2, max_new_tokens=9)
     assert LM.generate("a", max_new_tokens=9, n=2) == texts[0]
@@ -129,7 +130,6 @@ def test_a_beam_finds_the_likeliest_texts_by_the_models_own_probabilities(lm):
         assert beam.logprob == pytest.approx(scores[text], abs=1e-4)
 
 
-@pytest.mark.slow
 def test_stop_strings_and_random_searches_are_held_to_it_too():
     stopped = LM.beam_search("b", num_beams=8, n=3, max_new_tokens=8, stop=["ba"])
     assert all(re.fullmatch("(ab)*c|b|a", beam.text) for beam in stopped)
@@ -139,7 +139,6 @@ def test_stop_strings_and_random_searches_are_held_to_it_too():
         assert PATTERN.fullmatch(beam.text) or re.fullmatch("(ab)*a?", beam.text)
 
 
-@pytest.mark.slow
 def test_ensembles_and_guided_models_are_held_to_it():
     other = replace(FREE, params=lstm_params(jax.random.key(9), SIZE))
     joined = ensemble_model([FREE, other], [2, 1])

@@ -12,6 +12,8 @@ from jaxgen.errors import UserError
 from jaxgen.generation import programs
 from jaxgen.generation.joined import JoinedParams, ensemble_model
 
+pytestmark = pytest.mark.slow
+
 FIRST = make_model("char", "abc ")
 SIZE = FIRST.tokenizer.vocab_size
 MODELS = [replace(FIRST, params=lstm_params(jax.random.key(seed), SIZE)) for seed in range(3)]

@@ -12,6 +12,8 @@ from jaxgen.errors import UserError
 from jaxgen.generation.guidance import GuidedCarry
 from jaxgen.models.language_model import LanguageModelCarry
 
+pytestmark = pytest.mark.slow
+
 TEXT = "abcde"
 SHORT = {"max_new_tokens": 6, "temperature": 0.9}
 FORMS = [
@@ -81,7 +83,7 @@ def test_one_prompt_under_several_labels_and_strengths(lm):
     assert (one, two) == pytest.approx([np.exp(-x.mean()) for x in scores])
 
 
-@pytest.mark.parametrize("prefill", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("prefill", [True, pytest.param(False)])
 def test_every_way_of_writing_follows_the_same_guidance(lm, prefill):
     if not prefill:
         lm = replace(lm, prefill_fn=None)

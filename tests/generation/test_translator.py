@@ -15,6 +15,8 @@ from jaxgen.errors import UserError
 from jaxgen.generation.joined import ensemble_translator
 from jaxgen.generation.sources import SourceWarning, source_batches
 
+pytestmark = pytest.mark.slow
+
 TRANSLATOR = make_translator()
 TEXTS = ("abc", "fed cab", "a", "cab fade", "ffffff", "ab cd ef ab cd ef ab", "dad " * 6)
 SEARCH = {"beam_size": 4, "max_new_tokens": 12, "batch_size": 2}
@@ -47,7 +49,6 @@ def allowed(translator):
 # Against references
 
 
-@pytest.mark.slow
 def test_a_wide_beam_finds_the_best_of_all_texts():
     words = [
         token for token in allowed(TRANSLATOR) if token != (end := TRANSLATOR.tokenizer.eos_id)
@@ -89,7 +90,6 @@ def test_score_is_teacher_forced_with_the_end():
     np.testing.assert_allclose(TRANSLATOR.score("abc", "uvw"), found[0], rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_attention_is_that_of_each_pair_alone():
     found = TRANSLATOR.translate(TEXTS[:2], n_best=2, attention=True, prefix="u", **SEARCH)
     begin = [TRANSLATOR.tokenizer.bos_id, *TRANSLATOR.tokenizer.encode("u")]
@@ -204,7 +204,7 @@ def test_coverage_counts_against_places_that_were_not_attended_to():
         assert one.score == pytest.approx(wanted, abs=1e-4)
 
 
-@pytest.mark.parametrize("hidden_size", [8, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("hidden_size", [8, pytest.param(6)])
 def test_an_ensemble_is_the_mean_of_the_probabilities(hidden_size):
     """The models are stacked where they have one size."""
     models = [TRANSLATOR, make_translator(seed=1, hidden_size=hidden_size)]

@@ -30,6 +30,8 @@ from jaxgen.models.seq2seq import (
     seq2seq_loss,
 )
 
+pytestmark = pytest.mark.slow
+
 ALL = [pytest.param(name, marks=[] if name == "fed" else pytest.mark.slow) for name in VARIANTS]
 
 
@@ -51,7 +53,6 @@ def test_what_stands_beyond_the_lengths_changes_nothing(name):
     assert all(np.asarray(leaf).any() for leaf in jax.tree.leaves(ours[2]))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_padded_batch_equals_each_row_alone(name):
     model, params = made(name)
@@ -69,7 +70,7 @@ def test_a_padded_batch_equals_each_row_alone(name):
     jax.tree.map(lambda a, b: check(a * aux.weight, b), gradient, expected)
 
 
-@pytest.mark.parametrize("name", ["fed", pytest.param("additive", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["fed", pytest.param("additive")])
 def test_the_gradient_by_finite_differences(name):
     """Along three directions; float32 leaves about 1e-4 of a quotient."""
     model, params = made(name)
@@ -153,7 +154,6 @@ def test_rows_from_their_ends():
     np.testing.assert_array_equal(rows, [[3, 2, 1, 0], [4, 5, 6, 7]])
 
 
-@pytest.mark.slow
 def test_a_reversed_source_is_what_the_encoder_reads():
     forward, params = made("none")
     backward, _ = made("none", reverse_source=True)
@@ -164,7 +164,6 @@ def test_a_reversed_source_is_what_the_encoder_reads():
     assert not np.allclose(ours, read(forward, params, batch))
 
 
-@pytest.mark.slow
 def test_a_shared_embedding_reads_both_sides():
     model = Seq2Seq(V, V, H, embedding_size=3, shared_embedding=True, attention="none")
     apart, params = made("none", embedding_size=3, bidirectional=True)
@@ -207,7 +206,7 @@ def test_what_each_dropout_drops_and_shares(monkeypatch):
             assert dropped[12:] == [(0.5, (B, T, H), (1,) if variational else ())]
 
 
-@pytest.mark.parametrize("name", ["fed", pytest.param("additive", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["fed", pytest.param("additive")])
 def test_every_dropout_acts_only_with_a_key(name):
     model, params = made(name)
     rates = ("dropout", "layer_dropout", "input_dropout", "embedding_dropout", "weight_drop")
@@ -218,7 +217,6 @@ def test_every_dropout_acts_only_with_a_key(name):
         assert "random" not in str(jax.make_jaxpr(loss)()), rate
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("variational", [True, False])
 def test_dropout_between_fed_layers_is_that_of_layers_run_at_once(variational, monkeypatch):
     """With a draw that depends on the unit alone; feeding is switched off by a zero kernel."""
@@ -261,7 +259,6 @@ def test_no_matmul_of_training_contracts_two_axes(name):
     assert set(counts) == {1}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["general", "fed"])
 def test_bfloat16_compute_keeps_float32_parameters_and_logits(name):
     narrow, params = made(name, dtype=jnp.bfloat16)
@@ -282,7 +279,6 @@ def fresh(model):
     return jax.eval_shape(*arguments)["params"]
 
 
-@pytest.mark.slow
 def test_a_language_model_begins_an_encoder():
     """The decoder then starts where the language model ends."""
     theirs, params, tokens = language_model(embedding_size=3)
@@ -301,7 +297,7 @@ def test_a_language_model_begins_an_encoder():
     jax.tree.map(check, carry.layers, end.layers)
 
 
-@pytest.mark.parametrize("tied", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tied", [False, pytest.param(True)])
 def test_a_language_model_begins_a_decoder(tied):
     """Without attention and from its own first carry it says what the language model says."""
     theirs, params, tokens = language_model(embedding_size=3, tied=tied, num_layers=2)

@@ -18,6 +18,8 @@ from jaxgen.models import stack_step
 from jaxgen.models.seq2seq import reversed_rows
 from jaxgen.models.seq2seq_decoding import attention_of, initial_carry_of, prefill_fn_of, step_fn_of
 
+pytestmark = pytest.mark.slow
+
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 check = partial(np.testing.assert_allclose, **CLOSE)
 QUICK = ("none", "fed")
@@ -55,7 +57,7 @@ def test_stepping_equals_reading_at_once(name):
     assert jax.tree.structure(carries[0]) == jax.tree.structure(carries[-1])
 
 
-@pytest.mark.parametrize("name", ["fed", pytest.param("scaled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["fed", pytest.param("scaled")])
 def test_stepping_without_the_folded_table(name):
     _, logits, expected = stepped(name, 0)
     check(logits, expected)
@@ -69,7 +71,7 @@ def test_a_step_takes_the_parameters_unprepared_too():
     jax.tree.map(check, carry, carries[1])
 
 
-@pytest.mark.parametrize("name", ["fed", pytest.param("general", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["fed", pytest.param("general")])
 def test_a_padded_prefix_is_read_in_one_pass(name):
     """Rows of 0 to T tokens: their carries are those of as many steps."""
     model, params = made(name)
@@ -97,7 +99,7 @@ def log_softmax(logits):
     return np.asarray(jax.nn.log_softmax(logits, axis=-1))
 
 
-GENERATED = ["fed", pytest.param("additive", marks=pytest.mark.slow)]
+GENERATED = ["fed", pytest.param("additive")]
 
 
 @pytest.mark.parametrize("name", GENERATED)
@@ -157,7 +159,6 @@ def beam_by_hand(model, params, batch, width, count):
     return beams
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fed", "additive"])
 def test_beam_search_equals_a_python_loop(name):
     model, params = made(name)
@@ -176,7 +177,6 @@ def test_beam_search_equals_a_python_loop(name):
         check(out.logprobs[:, beam], logprobs)
 
 
-@pytest.mark.slow
 def test_a_source_alone_is_continued_as_in_a_batch():
     """Without the padding of the batch, and in a loop that may be one kernel."""
     model, params = made("fed")
@@ -199,7 +199,6 @@ def test_a_source_alone_is_continued_as_in_a_batch():
     check(one.logprobs[0], whole.logprobs[row])
 
 
-@pytest.mark.slow
 def test_a_score_is_the_loss():
     model, params = made("fed")
     batch = batch_of()
@@ -215,7 +214,6 @@ def test_a_score_is_the_loss():
     check(-found.logprobs.sum(), aux.sums["nll"].total)
 
 
-@pytest.mark.slow
 def test_an_ensemble_of_twice_the_same_model_is_the_model():
     model, params = made("additive")
     batch = batch_of()
@@ -251,7 +249,6 @@ def test_attention_is_what_single_steps_attend_to(name):
         check(attended, weights[:, t])
 
 
-@pytest.mark.slow
 def test_attention_of_a_reversed_source_stands_in_its_own_order():
     backward, params = made("general")
     forward, _ = made("general", reverse_source=False)

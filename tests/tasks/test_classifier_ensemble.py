@@ -18,6 +18,8 @@ from jaxgen.experiment import evaluate, load, train
 from jaxgen.prediction.classifier import Classifier
 from jaxgen.tasks.classifier_ensemble import ensemble_classifier
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("art", "money", "sport")
 TEXTS = ["a good b", "bad dull c d e f", "fine"]
 
@@ -135,7 +137,6 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "seeds"
 
 
-@pytest.mark.slow
 def test_a_directory_of_seeds_is_one_model(seeds: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = ["the film was good 1", "the film was bad 2"]
     each = [load(seeds / name).probabilities(texts) for name in ("seed-0", "seed-1")]
@@ -157,7 +158,6 @@ def test_a_directory_of_seeds_is_one_model(seeds: Path, capsys: pytest.CaptureFi
     assert shown["pos"] == pytest.approx(np.mean(each, 0)[0, 1], abs=1e-6)
 
 
-@pytest.mark.slow
 def test_what_is_no_ensemble_is_refused(seeds: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"needs two models or more, got .*seed-0; name a direct"):
         jaxgen.load_ensemble([seeds / "seed-0", seeds / "seed-0"])

@@ -12,6 +12,8 @@ from jaxgen.cli import main
 from jaxgen.experiment import evaluate, export, load, train
 from jaxgen.tasks.conditional import CONDITIONAL
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -22,7 +24,6 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "seeds"
 
 
-@pytest.mark.slow
 def test_labels_guidance_and_expressions_go_together(
     seeds: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -42,7 +43,6 @@ def test_labels_guidance_and_expressions_go_together(
     assert sample.logprobs[:-1] == pytest.approx(own.tolist(), abs=1e-4)  # the end aside
 
 
-@pytest.mark.slow
 def test_the_figures_of_an_ensemble(seeds: Path, tmp_path: Path) -> None:
     figures = evaluate(seeds, ensemble=True)
     each = [evaluate(seeds / name) for name in ("seed-0", "seed-1")]

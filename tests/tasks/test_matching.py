@@ -17,6 +17,8 @@ from jaxgen.generation.text import TextModel
 from jaxgen.tasks.language_model import LANGUAGE_MODEL
 from jaxgen.tasks.matching import matching
 
+pytestmark = pytest.mark.slow
+
 TEXT = "I am happy.\nYou are sad, 7 of 10 é.\n" * 3
 
 
