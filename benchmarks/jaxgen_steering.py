@@ -126,9 +126,9 @@ KINDS: dict[str, Callable[[LanguageModel, Array], Steered]] = {
 
 
 def kinds_of(case: Case) -> list[str]:
-    """Contestants of a case: a byte model is only constrained, to UTF-8."""
+    """Contestants of a case: a model of bytes is constrained to UTF-8, one of pieces to `REGEX`."""
     if not case.E:
-        return [PLAIN, UTF8]
+        return [kind for kind in KINDS if kind != REGEX]
     wanted = ("interegular", "pydantic", "tokenizers")
     missing = [name for name in wanted if not find_spec(name)]
     if missing:
