@@ -177,7 +177,8 @@ def section(data: Figures) -> str:
         "verdict, beside its recall of real texts. Perplexity by a third model; its ratio to texts "
         "without guidance, the lower one of strengths 0 and 1. Copied: more than 8 words in a row "
         f"out of a training text. The means meet all targets at {met}.",
-        f"`{data['command']}`, {data['seconds']:,.0f} s.",
+        f"`{data['command']}`" + (f", {data['seconds']:,.0f} s." if data["seconds"] else "."),
+        *([data["remark"]] if "remark" in data else []),
     ]
     return "\n\n".join(parts)
 

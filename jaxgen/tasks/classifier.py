@@ -1,9 +1,8 @@
 """The classifier's task: labelled texts to batches of similar length, batches to a classifier."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ import numpy as np
 
 from jaxgen.config import ClassifierExperiment
 from jaxgen.data.cleaning import make_cleaner
-from jaxgen.data.labelled import LabelledCorpus, load_labelled, read_labelled
+from jaxgen.data.labelled import LabelledCorpus
 from jaxgen.data.ragged import rows_digest
 from jaxgen.data.reading import TextReader
 from jaxgen.data.tokenizers import PAD, Tokenizer
@@ -31,14 +30,17 @@ from jaxgen.tasks.classifier_evaluation import evaluate, show
 from jaxgen.tasks.labelled import (
     Classes,
     evaluation_by_length,
+    facts,
     labelled_parts,
+    open_data,
+    open_files,
     training_batches,
 )
 from jaxgen.tasks.task import Files, Saved, Task, tokenizer_of
-from jaxgen.training.from_settings import optimizer_of, step_options
+from jaxgen.training.from_settings import first_state_of, optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.seeds import SeedLayout, backend_of_seeds
-from jaxgen.training.step import TrainState, init_state, make_train_step
+from jaxgen.training.step import make_train_step
 from jaxgen.training.trainable import Objective, Trainable
 from jaxgen.types import Array, PyTree, Sum
 
@@ -58,17 +60,6 @@ classifier = jaxgen.load("path/to/this/directory")
 print(classifier.predict("your text"))
 ```
 """
-
-
-def open_data(experiment: ClassifierExperiment) -> LabelledCorpus:
-    """The corpus that the settings name."""
-    return load_labelled(experiment.data)
-
-
-def open_files(experiment: ClassifierExperiment, files: Sequence[Path]) -> LabelledCorpus:
-    """All the texts of some files, read as the settings say."""
-    texts = read_labelled(experiment.data, files)
-    return LabelledCorpus(train=texts, test=texts)
 
 
 def fit_files(
@@ -168,13 +159,8 @@ def build(
         adversarial_weight=config.adversarial_weight,
     )
 
-    def first_state(key: Array) -> TrainState:
-        params = init_params(model, jax.random.fold_in(key, 0))
-        key = jax.random.fold_in(key, 1)
-        return init_state(params, tx, key, averaging=config.averaging)
-
     return Trainable(
-        init_state=first_state,
+        init_state=first_state_of(partial(init_params, model), tx, config),
         train_step_on=lambda axis_name: make_train_step(
             loss_fn, tx, axis_name=axis_name, **step_options(config)
         ),
@@ -249,16 +235,6 @@ def recurrence(experiment: ClassifierExperiment) -> tuple[str, RecurrenceSpec]:
         cell=model.cell,
     )
     return model.backend, spec
-
-
-def facts(experiment: ClassifierExperiment, files: Files) -> dict[str, Any]:
-    """The labels and the vocabulary."""
-    tokenizer = tokenizer_of(files)
-    return {
-        **Classes.of(files).facts(),
-        "tokenizer": tokenizer.kind,
-        "vocab_size": tokenizer.vocab_size,
-    }
 
 
 CLASSIFIER = Task(

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxgen.config import ConditionalConfig, ConditionalExperiment
 from jaxgen.data.buckets import LabelDropout, batches_by_length, bucket_lengths
-from jaxgen.data.labelled import LabelledCorpus, load_labelled, read_labelled
+from jaxgen.data.labelled import LabelledCorpus, load_labelled
 from jaxgen.data.labels import LabelSet
 from jaxgen.data.ragged import Ragged, rows_digest
 from jaxgen.data.tokenizers import EOS, PAD, Tokenizer
@@ -37,7 +37,10 @@ from jaxgen.tasks.labelled import (
     Classes,
     LabelledRows,
     evaluation_by_length,
+    facts,
     labelled_parts,
+    open_data,
+    open_files,
     training_batches,
 )
 from jaxgen.tasks.language_model import (
@@ -48,12 +51,12 @@ from jaxgen.tasks.language_model import (
     unit_of,
 )
 from jaxgen.tasks.task import Files, Saved, Task, tokenizer_of
-from jaxgen.training.from_settings import optimizer_of, step_options
+from jaxgen.training.from_settings import first_state_of, optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.seeds import SeedLayout, backend_of_seeds
-from jaxgen.training.step import TrainState, init_state, make_train_step
+from jaxgen.training.step import make_train_step
 from jaxgen.training.trainable import Sample, Trainable
-from jaxgen.types import Array, PyTree
+from jaxgen.types import PyTree
 
 CARD = """---
 library_name: jaxgen
@@ -72,17 +75,6 @@ lm = jaxgen.load("path/to/this/directory")
 print(lm.generate("", label=lm.labels[0], guidance=2.0, temperature=0.7, key=0))
 ```
 """
-
-
-def open_data(experiment: ConditionalExperiment) -> LabelledCorpus:
-    """The corpus that the settings name."""
-    return load_labelled(experiment.data)
-
-
-def open_files(experiment: ConditionalExperiment, files: Sequence[Path]) -> LabelledCorpus:
-    """All the texts of some files, read as the settings say."""
-    texts = read_labelled(experiment.data, files)
-    return LabelledCorpus(train=texts, test=texts)
 
 
 def fit_files(
@@ -154,13 +146,8 @@ def build(
     tx, rate = optimizer_of(experiment.optimizer, StepSchedule(batches, config))
     loss_fn = partial(conditional_loss, model)
 
-    def first_state(key: Array) -> TrainState:
-        params = init_params(model, jax.random.fold_in(key, 0))
-        key = jax.random.fold_in(key, 1)
-        return init_state(params, tx, key, averaging=config.averaging)
-
     return Trainable(
-        init_state=first_state,
+        init_state=first_state_of(partial(init_params, model), tx, config),
         train_step_on=lambda axis_name: make_train_step(
             loss_fn, tx, axis_name=axis_name, **step_options(config)
         ),
@@ -286,16 +273,6 @@ def recurrence(experiment: ConditionalExperiment) -> tuple[str, RecurrenceSpec]:
         cell=model.cell,
     )
     return model.backend, spec
-
-
-def facts(experiment: ConditionalExperiment, files: Files) -> dict[str, Any]:
-    """The labels and the vocabulary."""
-    tokenizer = tokenizer_of(files)
-    return {
-        **Classes.of(files).facts(),
-        "tokenizer": tokenizer.kind,
-        "vocab_size": tokenizer.vocab_size,
-    }
 
 
 CONDITIONAL = Task(

@@ -3,16 +3,17 @@
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxgen.data.buckets import BucketedRows, LabelDropout, batches_by_length, bucket_lengths
-from jaxgen.data.labelled import LabelledCorpus, LabelledTexts
+from jaxgen.data.labelled import LabelledCorpus, LabelledTexts, load_labelled, read_labelled
 from jaxgen.data.labels import LabelSet
 from jaxgen.data.ragged import Labels, Ragged
 from jaxgen.evaluation.sums import LossFn, make_sums
-from jaxgen.tasks.task import Files
+from jaxgen.tasks.task import Files, tokenizer_of
 from jaxgen.training.seeds import SeedLayout, over_seeds
 from jaxgen.training.trainable import Evaluation
 from jaxgen.types import Int, PyTree, Sum
@@ -49,14 +50,6 @@ class Classes(NamedTuple):
         kept = {**self.labels.to_dict(), "max_length": self.max_length, "counts": self.counts}
         return json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
 
-    def facts(self) -> dict[str, Any]:
-        """What `info` says of them."""
-        return {
-            "labels": ", ".join(self.labels.names),
-            "training_texts": dict(zip(self.labels.names, self.counts, strict=True)),
-            "max_length": self.max_length,
-        }
-
 
 class LabelledRows(NamedTuple):
     """A part of the corpus as the model reads it."""
@@ -68,6 +61,29 @@ class LabelledRows(NamedTuple):
         """Some of them."""
         labels = None if self.labels is None else self.labels[indexes]
         return LabelledRows(self.rows.take(indexes), labels)
+
+
+def open_data(experiment: Any) -> LabelledCorpus:
+    """The corpus that the settings name."""
+    return load_labelled(experiment.data)
+
+
+def open_files(experiment: Any, files: Sequence[Path]) -> LabelledCorpus:
+    """All the texts of some files, read as the settings say."""
+    texts = read_labelled(experiment.data, files)
+    return LabelledCorpus(train=texts, test=texts)
+
+
+def facts(experiment: Any, files: Files) -> dict[str, Any]:
+    """The labels and the vocabulary."""
+    classes, tokenizer = Classes.of(files), tokenizer_of(files)
+    return {
+        "labels": ", ".join(classes.labels.names),
+        "training_texts": dict(zip(classes.labels.names, classes.counts, strict=True)),
+        "max_length": classes.max_length,
+        "tokenizer": tokenizer.kind,
+        "vocab_size": tokenizer.vocab_size,
+    }
 
 
 def labelled_parts(

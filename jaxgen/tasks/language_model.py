@@ -30,10 +30,10 @@ from jaxgen.models.language_model import LanguageModel, language_model_loss, pre
 from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.tasks.joined_evaluation import step_loss
 from jaxgen.tasks.task import Files, Saved, Task, tokenizer_of
-from jaxgen.training.from_settings import optimizer_of, step_options
+from jaxgen.training.from_settings import first_state_of, optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.seeds import SeedLayout, backend_of_seeds, over_seeds
-from jaxgen.training.step import TrainState, init_state, make_train_step
+from jaxgen.training.step import make_train_step
 from jaxgen.training.trainable import Evaluation, Objective, Sample, Trainable
 from jaxgen.types import Array, PyTree, Sum
 
@@ -92,13 +92,8 @@ def build(
         temporal_penalty=config.temporal_penalty,
     )
 
-    def first_state(key: Array) -> TrainState:
-        params = init_params(model, jax.random.fold_in(key, 0))
-        key = jax.random.fold_in(key, 1)
-        return init_state(params, tx, key, carry=initial_carry, averaging=config.averaging)
-
     return Trainable(
-        init_state=first_state,
+        init_state=first_state_of(partial(init_params, model), tx, config, initial_carry),
         train_step_on=lambda axis_name: make_train_step(
             loss_fn, tx, axis_name=axis_name, **step_options(config)
         ),

@@ -35,10 +35,10 @@ from jaxgen.tasks.seq2seq_evaluation import (
     held_out_evaluation,
 )
 from jaxgen.tasks.task import Files, Saved, Task, tokenizer_of
-from jaxgen.training.from_settings import optimizer_of, step_options
+from jaxgen.training.from_settings import first_state_of, optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.seeds import SeedLayout, backend_of_seeds
-from jaxgen.training.step import TrainState, init_state, make_train_step
+from jaxgen.training.step import make_train_step
 from jaxgen.training.trainable import Objective, Sample, Trainable
 from jaxgen.types import Array, PyTree
 
@@ -162,13 +162,8 @@ def build(
     if pretrained is not None:
         begun = language_model_part(pretrained.params, experiment.model.pretrained_side)
 
-    def first_state(key: Array) -> TrainState:
-        params = init_params(model, jax.random.fold_in(key, 0))
-        key = jax.random.fold_in(key, 1)
-        return init_state(params, tx, key, averaging=config.averaging)
-
     return Trainable(
-        init_state=first_state,
+        init_state=first_state_of(partial(init_params, model), tx, config),
         train_step_on=lambda axis_name: make_train_step(
             loss_fn, tx, axis_name=axis_name, **step_options(config)
         ),

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen.config import PairData, Seq2SeqConfig
 from jaxgen.data.pair_buckets import PairRows, encoded_pairs, pair_shapes, pairs_by_shape
@@ -16,6 +17,7 @@ from jaxgen.evaluation.nearest_pair import NearestPairs
 from jaxgen.evaluation.perplexity import perplexity
 from jaxgen.evaluation.sums import make_sums
 from jaxgen.evaluation.translation import can_score, exact_match, translation_figures
+from jaxgen.generation.joined import JoinedStep
 from jaxgen.generation.translator import Translator
 from jaxgen.models.seq2seq import Seq2Seq, seq2seq_loss
 from jaxgen.training.seeds import SeedLayout, over_seeds
@@ -107,9 +109,9 @@ def evaluate(
 
     Returns:
         `pairs`; `nll` in nats per token of the real target tokens, `perplexity` and
-        `token_accuracy` of them; `exact_match` of the translations, and where sacreBLEU is
-        installed `bleu` and `chrf` with their signatures. `baseline` and each kind of pairs that is
-        measured apart have the figures of translations under their names.
+        `token_accuracy` of them (not of an ensemble); `exact_match` of the translations, and where
+        sacreBLEU is installed `bleu` and `chrf` with their signatures. `nearest_pair` and each kind
+        of pairs that is measured apart have the figures of translations under their names.
     """
     experiment = translator.config
     pairs: Pairs = getattr(data, options["split"])
@@ -145,7 +147,11 @@ def evaluate(
 
 
 def _of_tokens(translator: Translator, pairs: Pairs) -> dict[str, float]:
-    """The figures of target tokens, each given the real ones before it."""
+    """The figures of target tokens, each given the real ones before it; of an ensemble the nll."""
+    if isinstance(translator.step_fn, JoinedStep):
+        scores = np.concatenate(translator.score(list(pairs.sources), list(pairs.targets)))
+        nll = -float(scores.mean(dtype=np.float64))
+        return {"nll": nll, "perplexity": perplexity(nll)}
     experiment, tokenizers = translator.config, (translator.source_tokenizer, translator.tokenizer)
     rows = encode(experiment.data, *tokenizers, pairs)
     model = build_model(experiment.model, *tokenizers).clone(backend="auto")

@@ -1,8 +1,10 @@
 """What the settings say to the optimizer and to the step; these know nothing of settings."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import optax
 
 from jaxgen.config import OptimizerConfig, TrainingConfig
@@ -10,6 +12,8 @@ from jaxgen.errors import UserError
 from jaxgen.training.layerwise import DepthOf, layerwise
 from jaxgen.training.optimizers import Schedule, make_optimizer, make_schedule
 from jaxgen.training.schedule import StepSchedule
+from jaxgen.training.step import TrainState, init_state
+from jaxgen.types import Array, PyTree
 
 
 def optimizer_of(
@@ -68,3 +72,19 @@ def step_options(config: TrainingConfig) -> dict[str, Any]:
         "averaging": config.averaging,
         "ema_decay": config.ema_decay,
     }
+
+
+def first_state_of(
+    init_params: Callable[[Array], PyTree],
+    tx: optax.GradientTransformation,
+    config: TrainingConfig,
+    carry: PyTree = (),
+) -> Callable[[Array], TrainState]:
+    """The function that makes the state before the first step out of a run's key."""
+
+    def first_state(key: Array) -> TrainState:
+        params = init_params(jax.random.fold_in(key, 0))
+        key = jax.random.fold_in(key, 1)
+        return init_state(params, tx, key, carry=carry, averaging=config.averaging)
+
+    return first_state

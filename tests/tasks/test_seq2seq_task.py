@@ -121,6 +121,9 @@ def test_seeds_train_together(tmp_path: Path) -> None:
     results = train(experiment, out=tmp_path / "seeds", seeds=2)
     alone = train(experiment, out=tmp_path / "alone")
     assert alone.best == pytest.approx(results[0].best, abs=1e-6)
+    together = evaluate(tmp_path / "seeds", ensemble=True)
+    each = [evaluate(tmp_path / "seeds" / f"seed-{seed}")["nll"] for seed in range(2)]
+    assert together["nll"] < sum(each) / 2  # the logarithm of a mean is above the mean logarithm
 
 
 @pytest.mark.slow
