@@ -25,7 +25,7 @@ from jaxgen.saved import (
     settings_of_run,
 )
 from jaxgen.tasks import Saved, check_evaluate_options, task_of
-from jaxgen.tasks.other_files import OtherFiles
+from jaxgen.tasks.other_files import OtherFiles, Paths
 from jaxgen.training.devices import candidate_devices, choose_devices, jitted_init
 from jaxgen.training.loop import Result, open_loop
 from jaxgen.training.loop import train as train_runs
@@ -258,9 +258,9 @@ def evaluate(
     path: str | Path,
     *,
     split: Split | None = None,
-    files: Sequence[str | Path] = (),
-    source_files: Sequence[str | Path] = (),
-    target_files: Sequence[str | Path] = (),
+    files: Paths = (),
+    source_files: Paths = (),
+    target_files: Paths = (),
     which: CheckpointName | None = None,
     ensemble: bool = False,
     **options: Any,
@@ -271,7 +271,7 @@ def evaluate(
         path: A run directory or an export.
         split: Part of its corpus; None takes the test part, or the validation part where there
             is no other.
-        files: Data to measure on instead of the model's corpus.
+        files: A file, or several, to measure on instead of the model's corpus.
         source_files: Of an encoder-decoder, in the place of `files`: texts with a source in each
             line, beside `target_files`.
         target_files: As many, whose lines are the targets of these lines.
@@ -295,7 +295,7 @@ def evaluate(
         UserError: The model, its corpus or that part of it is not there, the task does not know an
             option, or an option names a model of another task.
     """
-    other = OtherFiles(files, source_files, target_files)
+    other = OtherFiles.named(files, source_files, target_files)
     other.check(split)
     saved = read_saved(first_run_of(Path(path)) if ensemble else path, which)
     experiment, task = saved.experiment, task_of(saved.experiment)

@@ -8,15 +8,22 @@ from jaxgen.config import Experiment
 from jaxgen.errors import UserError
 from jaxgen.tasks.task import Task
 
+Paths = str | Path | Sequence[str | Path]
+
 
 class OtherFiles(NamedTuple):
     """What `evaluate` is given besides a run; none of it is the model's own corpus."""
 
-    files: Sequence[str | Path] = ()
-    source_files: Sequence[str | Path] = ()
+    files: Sequence[Path]
+    source_files: Sequence[Path]
     """With a source in each line."""
-    target_files: Sequence[str | Path] = ()
+    target_files: Sequence[Path]
     """As many, with the targets of these lines."""
+
+    @classmethod
+    def named(cls, *given: Paths) -> "OtherFiles":
+        """Each of the three may be one path, or several."""
+        return cls(*([Path(x)] if isinstance(x, str | Path) else [*map(Path, x)] for x in given))
 
     def check(self, split: str | None) -> None:
         """UserError where they do not go together, or with a part of the model's own corpus."""
@@ -45,6 +52,19 @@ class OtherFiles(NamedTuple):
         Raises:
             UserError: The task reads no such files, or they cannot be read.
         """
+        if not any(self):
+            return task.open_data(experiment)
+        try:
+            return self._open(task, experiment)
+        except UserError as error:
+            if "--data." not in str(error):
+                raise
+            raise UserError(
+                f"{error}; that is an option of `train`, and other files are read by the settings "
+                "of the run, so change the files"
+            ) from error
+
+    def _open(self, task: Task, experiment: Experiment) -> Any:
         if self.source_files:
             if task.open_parallel is None:
                 raise UserError(
@@ -52,13 +72,10 @@ class OtherFiles(NamedTuple):
                     f"pairs of texts, and this model is of task {experiment.task}; give `files` "
                     "(--files)"
                 )
-            sides = (list(map(Path, paths)) for paths in (self.source_files, self.target_files))
-            return task.open_parallel(experiment, *sides)
-        if not self.files:
-            return task.open_data(experiment)
+            return task.open_parallel(experiment, self.source_files, self.target_files)
         if task.open_files is None:
             raise UserError(
                 f"task {experiment.task} reads no `files`; leave them out to measure on its own "
                 "data"
             )
-        return task.open_files(experiment, list(map(Path, self.files)))
+        return task.open_files(experiment, self.files)

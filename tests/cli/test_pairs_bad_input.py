@@ -28,6 +28,7 @@ FILES = {
     "three.txt": b"Go.\tVa !\tCC-BY\nRun.\tCours !\tCC-BY\n",
     "one.txt": b"Go. Va !\n",
     "swapped.tsv": b"eins zwei drei\teins zwei drei\n",
+    "named.csv": b"de,en\neins,one\n",
     "pairs.tsv": b"eins\tone\nzwei\ttwo\n",
 }
 SIDES = ("--data.source-files", "three.de", "--data.target-files")
@@ -169,7 +170,12 @@ BOTH = ("--source-files", "three.de", "--target-files")
         ((*BOTH, "three.en", "--split", "test"), "got test beside `source_files`; leave one of"),
         ((*BOTH, "two.en"), "two.en ends after line 2 and three.de goes on with 'drei'"),
         ((*BOTH, "utf16.en"), "utf16.en is UTF-16"),
-        (("--files", "three.txt"), "three.txt"),
+        (
+            ("--files", "named.csv"),
+            "has no column `0`; there are: de, en; choose one with --data.source-column (a number, "
+            "counted from 0, where the file has no header); that is an option of `train`, and "
+            "other files are read by the settings of the run, so change the files",
+        ),
         (("--beam-size", 0), "`beam_size` must be at least 1, got 0"),
         (("--split", "train", "--baselines"), "it says nothing of the training part; choose"),
     ],
