@@ -101,11 +101,6 @@ COLUMNS = {"source_column": "de", "target_column": "en"}
             ("--data.source-files", "c", "--data.target-files", "d"),
             {"source_files": (Path("c"),), "target_files": (Path("d"),)},
         ),
-        (
-            "files = ['a']\nvalidation_files = ['b']",
-            ("--data.source-files", "c", "--data.target-files", "d"),
-            {"source_files": (Path("c"),), "target_files": (Path("d"),)},
-        ),
         ("dataset = 'a'", ("--data.files", "c"), {"files": (Path("c"),), **COLUMNS}),
         ("files = ['a']\ntest_files = ['b']", ("--data.dataset", "c"), {"dataset": "c", **COLUMNS}),
     ],
