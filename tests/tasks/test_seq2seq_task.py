@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +66,12 @@ def test_a_run_translates(run: Path) -> None:
     assert translator.translate("drei") == "three"
 
 
-def test_a_run_is_measured_and_described(run: Path) -> None:
-    figures = evaluate(run)
+@pytest.fixture(scope="module")
+def figures(run: Path) -> dict[str, Any]:
+    return evaluate(run)
+
+
+def test_a_run_is_measured_and_described(run: Path, figures: dict[str, Any]) -> None:
     assert (figures["pairs"], figures["split"]) == (16, "test")
     assert figures["token_accuracy"] > 0.9
     assert figures["exact_match"] > 0.7
@@ -79,34 +82,31 @@ def test_a_run_is_measured_and_described(run: Path) -> None:
 
 
 def test_other_files_are_measured_as_a_part_is(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, figures: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pairs = _part(run, "test")
-    sources, targets = tmp_path / "a.de", tmp_path / "a.en"
-    sources.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(pairs.sources).encode())
-    targets.write_text("\n".join(pairs.targets) + "\n")
-    sides = {"source_files": [sources], "target_files": [targets]}
-    own, other = evaluate(run), evaluate(run, **sides, baselines=True)
-    assert (other["split"], other["text"]) == (None, f"{sources}, {targets}")
-    assert {**other, "split": "test", "text": own["text"]} == own
-    options = ["--source-files", str(sources), "--target-files", str(targets), "--beam-size", "1"]
-    assert main(["evaluate", str(run), *options, "--json", "--bleu-tokenize", "char"]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert shown["beam_size"] == 1
-    assert "nearest_pair" not in shown
-    assert "tok:char" in shown["bleu_signature"]
+    names = [str(tmp_path / name) for name in ("a.de", "a.en")]
+    Path(names[0]).write_bytes(b"\xef\xbb\xbf" + "\r\n".join(pairs.sources).encode())
+    Path(names[1]).write_text("\n".join(pairs.targets) + "\n")
+    options = ["--source-files", names[0], "--target-files", names[1], "--beam-size", "4"]
+    options += ["--baselines", "--bleu-tokenize", "char", "--json"]
     assert main(["evaluate", str(run), *options]) == 0
-    shown = capsys.readouterr().out
-    assert re.search(r"^translations +16 ", shown, re.MULTILINE)
-    assert "tok:none" in shown
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["split"], shown["text"]) == (None, ", ".join(names))
+    for one, own in ((shown, figures), (shown["nearest_pair"], figures["nearest_pair"])):
+        same = own.keys() - {"split", "text", "bleu", "bleu_signature", "nearest_pair"}
+        assert {name: one[name] for name in same} == {name: own[name] for name in same}
+        if "bleu" in own:
+            assert "tok:none" in own["bleu_signature"]
+            assert "tok:char" in one["bleu_signature"]
 
 
-def test_pairs_apart_have_their_own_row_of_copies(run: Path) -> None:
+def test_pairs_apart_have_copies_beside_them_too(run: Path, figures: dict[str, Any]) -> None:
     pairs = _part(run, "test")
     corpus = PairCorpus(_part(run, "train"), test=pairs, apart={"others": pairs})
-    figures = SEQ2SEQ.evaluate(load(run), corpus, {"split": "test"})
-    assert figures["others"] == {name: figures[name] for name in figures["others"]}
-    assert set(figures["others"]) >= {"pairs", "exact_match", "nearest_pair"}
+    apart = SEQ2SEQ.evaluate(load(run), corpus, {"split": "test"})["others"]
+    assert apart == {name: figures[name] for name in apart}
+    assert set(apart) >= {"pairs", "exact_match", "nearest_pair"}
 
 
 def test_every_size_of_the_module_is_a_setting() -> None:
