@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from jaxgen.errors import UserError
 from jaxgen.files import reason, replacing
 
 BLUE, PALE, RED, GREY = "#2f5d8c", "#9db7d5", "#c0392b", "#8a8f98"
@@ -20,6 +21,18 @@ _FONTS = (
 def can_draw() -> bool:
     """Whether matplotlib is installed."""
     return find_spec("matplotlib") is not None
+
+
+def check_picture(path: Path, name: str) -> None:
+    """UserError where a picture, an option of this name, could not be drawn into a file."""
+    if not can_draw():
+        raise UserError(
+            f"{name} draws a picture, which needs matplotlib, and that is not installed; install "
+            "jaxgen[plot]"
+        )
+    if path.is_dir() or not path.parent.is_dir():
+        rule = "a file, not a directory" if path.is_dir() else "in a directory that exists"
+        raise UserError(f"{name} must be {rule}, got {path}")
 
 
 @contextmanager
