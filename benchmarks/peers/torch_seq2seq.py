@@ -1,5 +1,6 @@
 """PyTorch's encoder-decoder: `nn.LSTM` on both sides, its own attention, Adam."""
 
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ class Encoder(nn.Module):
                 lstm.weight_ih_l0.data[:, -1] = column.flatten()
                 learned = torch.ones(self.case.E + 1)
                 learned[-1] = 0
-                lstm.weight_ih_l0.register_hook(lambda gradient: gradient * learned)
+                lstm.weight_ih_l0.register_hook(partial(torch.mul, learned))
 
     def forward(self, embedded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.packed:
