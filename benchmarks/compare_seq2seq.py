@@ -109,8 +109,10 @@ def decoding_contestants(suite: str, args: argparse.Namespace) -> list[Contestan
     ]
     if installed("torch"):
         target = TORCH + "translator:TorchDecoding"
-        for count in args.threads:
-            entries.append(Contestant(f"torch {count}t", "torch", target, {"threads": count}))
+        entries += [
+            Contestant(f"torch {count}t", "torch", target, {"threads": count})
+            for count in args.threads
+        ]
     return entries + (_keras("KerasDecoding", args) if suite == GREEDY else [])
 
 

@@ -108,7 +108,7 @@ class Seq2SeqCase:
     def tokens(self) -> int:
         """Tokens of an epoch that are read or foretold, without padding: S a source, T a target."""
         rows = [row for _, batch in self.plan for row in batch]
-        return int((self.lengths()[rows].sum(axis=1) + 1).sum())
+        return int(self.lengths()[rows].sum()) + len(rows)
 
     @property
     def padded(self) -> int:

@@ -69,13 +69,10 @@ def case_section(rows: Rows, ratios: Rows) -> str:
 def _bound(rows: Rows) -> str:
     """What the machine allows a call to be, and how many times the peers' time that is."""
     floor = rows[0]["floor_seconds"] / rows[0]["shape"]["calls"]
-    parts = [
-        f"A step needs {rows[0]['step_bytes'] / 1e6:.1f} MB of weights; the bound of a call is "
-        f"{floor * 1e3:.3g} ms"
+    times = [
+        f"{row['contestant']} takes {row['seconds']['median'] / floor:.3g} times it"
+        for row in rows
+        if row["final"]
     ]
-    for row in rows:
-        if row["final"]:
-            parts.append(
-                f"{row['contestant']} takes {row['seconds']['median'] / floor:.3g} times it"
-            )
-    return "; ".join(parts) + "."
+    weights = f"A step needs {rows[0]['step_bytes'] / 1e6:.1f} MB of weights"
+    return "; ".join([f"{weights}; the bound of a call is {floor * 1e3:.3g} ms", *times]) + "."
