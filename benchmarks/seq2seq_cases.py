@@ -57,7 +57,7 @@ class Seq2SeqCase:
     longest: tuple[int, int]
     new_tokens: int
     batch_tokens: int = 4096
-    buckets: int = 3
+    buckets: int = 6
     B: int = 1
     calls: int = 4
     beams: int = 1
