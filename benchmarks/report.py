@@ -14,6 +14,7 @@ from benchmarks import (
     results,
     sections,
     seeds,
+    seq2seq_sections,
     steering,
     tpu_compiled,
 )
@@ -214,6 +215,7 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
     "recurrence": _comparison("The recurrence alone", 1e3, "ms"),
     "classifiers": classifier_sections.classifiers,
     "trainings": classifier_sections.trainings,
+    "seq2seq": seq2seq_sections.section,
     "keras_reference": classifier_sections.keras_reference,
     "control": control.section,
     "steering": steering.section,
