@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    addition,
     classifier_sections,
     control,
+    fra_eng,
     plots,
     results,
     sections,
@@ -215,6 +217,8 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
     "classifiers": classifier_sections.classifiers,
     "trainings": classifier_sections.trainings,
     "keras_reference": classifier_sections.keras_reference,
+    "addition": addition.section,
+    "fra_eng": fra_eng.section,
     "control": control.section,
     "steering": steering.section,
     "seeds": seeds.section,
