@@ -12,8 +12,8 @@ Each contestant follows its own protocol, with the seconds that count of it:
 - Flax: the example "seq2seq" (github.com/google/flax), see `benchmarks/peers/flax_addition.py`.
   Making the sums as it goes, compilation, training; one point every 200 steps.
 
-The held-out sums are the validation part of jaxgen's settings: 5,000 of 50,000 different sums, drawn
-as the Keras example draws its questions; none is trained on by anyone, the other way round neither.
+The held-out sums are the validation part of jaxgen's settings: 5,000 of 50,000 different sums,
+drawn as the Keras example draws its questions; nobody trains on one, the other way round neither.
 All answers are whole: written greedily by the model itself, and counted where every digit and the
 end are right. That takes place between the measured seconds. A contestant stops with the first
 point of 99 %, or the first past the time limit; then what it reached is said.
@@ -85,7 +85,8 @@ def run_until(
     """Train one contestant to the goal, its end or a limit.
 
     Args:
-        name: of the contestant. seed: of its training.
+        name: of the contestant.
+        seed: of its training.
         contestant: with a `call` of `advance` and of `answers`.
         held_out: the `Pairs` to answer.
         limit: seconds.

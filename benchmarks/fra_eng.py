@@ -1,4 +1,4 @@
-"""Short English to French by characters: wall time to the loss of the Keras example, in its protocol.
+"""English to French by characters: wall time to the loss of the Keras example, in its protocol.
 
     python -m benchmarks.fra_eng FILE [--keras-python PYTHON] [--seeds 0 1 2]
 
@@ -13,9 +13,9 @@ The trainings of jaxgen stand between the epochs of Keras, so that all see the s
 Two losses. The example averages over 2,000 times 59 positions: each target is filled up with
 blanks, which are counted as foretold characters; most positions are such. That is `loss` (and
 `accuracy`), and the published figure is 0.4358. `nll` (and `token_accuracy`) are over the real
-tokens: the characters of a target and its end. A model of jaxgen ends with `<eos>`, and nothing can
-follow: the positions after it are certain, so that its `loss` is the sum of its `nll` divided by all
-the positions. What they cost Keras, which has to learn them, stands beside as `padding_loss`. The
+tokens: the characters of a target and its end. A text of jaxgen ends with `<eos>`, and nothing can
+follow: the positions after it are certain, so that its `loss` is the sum of its nats divided by all
+positions. What they cost Keras, which has to learn them, stands beside as `padding_loss`. The
 comparison by real tokens needs no such account, so it is the one to trust. Characters that no
 training pair has are `<unk>` for jaxgen, and have an output of their own, never trained, in Keras.
 """
@@ -120,8 +120,7 @@ def train_jaxgen(seed: int, options: list[str], counts: tuple[int, int]) -> dict
 
 def said(point: Point) -> str:
     return (
-        f"{point['seconds']:.1f} s, loss {point['loss']:.4f}, "
-        f"{point['nll']:.4f} nats a real token"
+        f"{point['seconds']:.1f} s, loss {point['loss']:.4f}, {point['nll']:.4f} nats a real token"
     )
 
 
@@ -172,7 +171,13 @@ def section(data: dict[str, Any]) -> str:
         mine = ", ".join("not reached" if s is None else f"{s:.1f}" for s in found)
         ratio = "" if middle is None else f"{seconds / middle:.1f}"
         times.append([name, f"{value:.4f}", f"{seconds:.1f}", mine, ratio])
-    goals = ["nats, at most", "", "Keras, s until its best", "jaxgen, s until there", "times faster"]
+    goals = [
+        "nats, at most",
+        "",
+        "Keras, s until its best",
+        "jaxgen, s until there",
+        "times faster",
+    ]
     return "\n\n".join(
         [
             "## English to French by characters, beside the Keras example"

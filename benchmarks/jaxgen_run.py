@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxgen.cli.train import parse_train
 from jaxgen.tasks import task_of
@@ -41,7 +42,7 @@ class JaxgenRun:
         self.experiment = parse_train(arguments).experiment
         request_host_devices(self.experiment.training.devices)
         self.seconds = 0.0
-        self._folder = tempfile.TemporaryDirectory()  # noqa: SIM115 - lives as long as the process
+        self._folder = tempfile.TemporaryDirectory()
         self._evaluations = self._train(Path(self._folder.name, "run"))
 
     def advance(self) -> dict[str, Any] | None:
@@ -61,7 +62,9 @@ class JaxgenRun:
     def answers(self, sources: list[str]) -> list[str]:
         """What the model of now writes for each source, greedily."""
         params = self._loop.layout.local(evaluation_params(self._loop.state))
-        return self._load(params).translate(sources, beam_size=1)
+        # Not bound to the device that they lie on: decoding takes all.
+        model = self._load(jax.tree.map(np.asarray, params))
+        return model.translate(sources, beam_size=1)
 
     def _train(self, out: Path) -> Iterator[dict[str, float]]:
         """The figures of each evaluation; see `jaxgen.experiment.train`."""

@@ -57,7 +57,9 @@ def test_times_to_the_goal_are_shown_as_ratios() -> None:
     content = {"runs": runs, "digits": 3, "train": 45_000, "held_out": 5_000, "command": "run it"}
     content |= {"dry_run": False, "kind": "addition", "machine": {}}
     lines = report.page({"a.json": content}, []).splitlines()
-    ours, keras, flax = [line for line in lines if line.startswith(("| jaxgen", "| Keras", "| Flax"))]
+    ours, keras, flax = [
+        line for line in lines if line.startswith(("| jaxgen", "| Keras", "| Flax"))
+    ]
     assert "20.0" in ours
     assert keras.rstrip(" |").endswith("15.0")
     assert "not in 600" in flax
@@ -127,19 +129,18 @@ def test_the_files_hold_the_same_pairs_for_jaxgen(pairs: Path, tmp_path: Path) -
     (folder := tmp_path / "data").mkdir()
     experiment: Any = parse_train([str(fra_eng.CONFIG), *lines.write(folder)]).experiment
     corpus: Any = load_pairs(experiment.data)
-    read = [list(x) + list(y) for x, y in zip(*map(_sides, (corpus.train, corpus.validation)), strict=True)]
+    read = [
+        list(x) + list(y)
+        for x, y in zip(*map(_sides, (corpus.train, corpus.validation)), strict=True)
+    ]
     assert read == list(lines.sides())
     assert (len(corpus.train), corpus.test) == (40, None)
-
-
-def _sides(part: Any) -> tuple[Any, Any]:
-    return part.sources, part.targets
 
 
 def test_unfit_files_are_refused_in_one_line(tmp_path: Path, capsys: Any) -> None:
     path = tmp_path / "a.txt"
     path.write_text("one\tun\n" * 5)
-    with pytest.raises(UserError, match="must have 60 lines .*: it has 5"):
+    with pytest.raises(UserError, match=r"must have 60 lines .* target: it has 5"):
         fra_eng.Lines.read(path, dry_run=True)
     path.write_text("one\tun\n" * 59 + "two\n")
     with pytest.raises(UserError, match="line 60 has no tab"):
@@ -209,7 +210,9 @@ def test_a_trial_of_translation_is_recorded(pairs: Path, tmp_path: Path) -> None
         for point in run["points"]:
             assert point["loss"] == pytest.approx(share * point["nll"])
     for point in found["keras"]:  # two ways of measuring: Keras's own, and from probabilities
-        assert point["loss"] == pytest.approx(share * point["nll"] + point["padding_loss"], rel=1e-4)
+        assert point["loss"] == pytest.approx(
+            share * point["nll"] + point["padding_loss"], rel=1e-4
+        )
     assert str(tmp_path) not in json.dumps(found)
     assert "a trial, no result" in report.page({out.name: found}, [])
 
