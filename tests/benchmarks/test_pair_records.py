@@ -129,11 +129,9 @@ def test_the_files_hold_the_same_pairs_for_jaxgen(pairs: Path, tmp_path: Path) -
     (folder := tmp_path / "data").mkdir()
     experiment: Any = parse_train([str(fra_eng.CONFIG), *lines.write(folder)]).experiment
     corpus: Any = load_pairs(experiment.data)
-    read = [
-        list(x) + list(y)
-        for x, y in zip(*map(_sides, (corpus.train, corpus.validation)), strict=True)
-    ]
-    assert read == list(lines.sides())
+    train, held_out = corpus.train, corpus.validation
+    read = [*train.sources, *held_out.sources], [*train.targets, *held_out.targets]
+    assert read == lines.sides()
     assert (len(corpus.train), corpus.test) == (40, None)
 
 
