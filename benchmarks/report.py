@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    addition,
     classifier_sections,
     control,
+    fra_eng,
     plots,
     results,
     sections,
@@ -217,6 +219,8 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
     "trainings": classifier_sections.trainings,
     "seq2seq": seq2seq_sections.section,
     "keras_reference": classifier_sections.keras_reference,
+    "addition": addition.section,
+    "fra_eng": fra_eng.section,
     "control": control.section,
     "steering": steering.section,
     "seeds": seeds.section,
