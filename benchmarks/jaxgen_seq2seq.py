@@ -239,15 +239,18 @@ class JaxgenTexts:
         self.run(len(self.calls))
         self.compile_seconds = time.perf_counter() - started
 
-    def texts(self, steps: int) -> list[list[str]]:
-        """What is made of the first calls' texts."""
-        options = {"beam_size": self.case.beams, "max_new_tokens": self.case.new_tokens}
-        return [self.translator.translate(call, **options) for call in self.calls[:steps]]
+    def tokens(self, steps: int) -> list[list[list[int]]]:
+        """The words (B, new_tokens) a call, of the first calls, by their numbers."""
+        found = map(self._translated, self.calls[:steps])
+        return [[[int(word[1:]) for word in text.split()] for text in texts] for texts in found]
 
     def run(self, steps: int) -> None:
         """Make so many calls, one after the other."""
-        options = {"beam_size": self.case.beams, "max_new_tokens": self.case.new_tokens}
         for call in islice(self.stream, steps):
-            self.translator.translate(call, **options)
+            self._translated(call)
+
+    def _translated(self, texts: list[str]) -> list[str]:
+        beams, count = self.case.beams, self.case.new_tokens
+        return self.translator.translate(texts, beam_size=beams, max_new_tokens=count)
 
     facts = JaxgenDecoding.facts
