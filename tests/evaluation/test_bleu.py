@@ -113,9 +113,11 @@ def test_many_tokens_have_ngrams_of_their_own() -> None:
         assert found[[0, 2], i] == pytest.approx(want)
 
 
+@pytest.mark.peers("nltk")
 def test_nltk_says_the_same() -> None:
-    nltk = pytest.importorskip("nltk.translate.bleu_score")
-    smooth = nltk.SmoothingFunction().method1
+    from nltk.translate import bleu_score
+
+    smooth = bleu_score.SmoothingFunction().method1
     rng = np.random.default_rng(0)
     for vocabulary in (2, 6, 40):
         texts, references = (
@@ -127,7 +129,9 @@ def test_nltk_says_the_same() -> None:
             others = texts[:i] + texts[i + 1 :]
             for n in range(1, 6):
                 weights = [1 / n] * n
-                want = [nltk.sentence_bleu(x, text, weights, smooth) for x in (references, others)]
+                want = [
+                    bleu_score.sentence_bleu(x, text, weights, smooth) for x in (references, others)
+                ]
                 assert [found[n - 1, i], among[n - 1, i]] == pytest.approx(want)
 
 
