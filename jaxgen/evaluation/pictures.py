@@ -35,6 +35,19 @@ def check_picture(path: Path, name: str) -> None:
         raise UserError(f"{name} must be {rule}, got {path}")
 
 
+def check_curve(path: Path) -> None:
+    """UserError where a curve could not be drawn there, so that nobody waits for it in vain."""
+    if path.suffix != ".png" or path.is_dir() or not path.parent.is_dir():
+        raise UserError(
+            f"`curve` must be a file that ends in .png, in a directory that exists, got {path}"
+        )
+    if not can_draw():
+        raise UserError(
+            "`curve` needs matplotlib, which is not installed; install jaxgen[plot], or leave it "
+            "out"
+        )
+
+
 @contextmanager
 def plain_names() -> Iterator[None]:
     """While names of labels are drawn: letters of any script, and no name is a formula."""
