@@ -32,7 +32,7 @@ class TextGenerator(LanguageModel):
 
     Parameters: those of a `LanguageModel`; with noise `noise_gates` [Z, 4H], which is what noise
     joined to each input gives, and `noise_carry` [Z, 2 * units of all layers], whose part for `h`
-    goes through a tanh. Its step function is that of a language model, `models.decoding.step_fn_of`.
+    goes through a tanh. Its step function is that of a language model, `decoding.step_fn_of`.
     """
 
     noise_size: int = 0

@@ -40,7 +40,7 @@ class Phase(NamedTuple):
     with."""
 
 
-def init_phased_state(
+def init_adversarial_state(
     params: dict[str, PyTree], phases: Sequence[Phase], key: Array, extra: PyTree = ()
 ) -> TrainState:
     """The state before the first step.
@@ -63,7 +63,7 @@ def init_phased_state(
     )
 
 
-def make_phased_step(phases: Sequence[Phase], *, axis_name: str | None = None) -> TrainStep:
+def make_adversarial_step(phases: Sequence[Phase], *, axis_name: str | None = None) -> TrainStep:
     """One update of one part from one `PhasedBatch`.
 
     A loss or gradient that is not finite leaves the whole state as it was, but for `finite`.
