@@ -55,7 +55,7 @@ def test_losses_are_their_formulas(loss: AdversarialLoss) -> None:
 
 def test_an_unknown_loss_is_named() -> None:
     scores = jnp.zeros(2)
-    with pytest.raises(UserError, match="`loss` must be one of .*, got 'wasserstein'"):
+    with pytest.raises(UserError, match=r"`loss` must be one of .*, got 'wasserstein'"):
         discriminator_loss("wasserstein", scores, scores, scores, scores)
 
 

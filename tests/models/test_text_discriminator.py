@@ -96,7 +96,7 @@ def test_seqgan_has_1720_filters() -> None:
 @pytest.mark.peers("torch")
 def test_the_cnn_is_that_of_torch() -> None:
     import torch
-    from torch.nn import functional as F
+    from torch.nn import functional as F  # noqa: N812
 
     model = CNNDiscriminator(V, 3, (1, 2, 4, 7), (4, 3, 2, 2))
     params = jax.tree.map(np.array, params_of(model))
