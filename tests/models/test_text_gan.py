@@ -103,7 +103,7 @@ def test_the_loss_without_noise_is_that_of_a_conditional_model() -> None:
     expected, expected_aux = conditional_loss(*arguments)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_allclose(aux.sums["nll"], expected_aux.sums["nll"], rtol=1e-5)
-    assert aux.weight == expected_aux.weight == (batch.lengths - 1).clip(0).sum()
+    assert aux.weight == expected_aux.weight == float((batch.lengths - 1).clip(0).sum())
 
 
 def test_the_loss_with_noise_is_of_the_noise_that_was_drawn() -> None:
