@@ -100,18 +100,35 @@ def _agreeing_in_the_mean(running: list[Contestant]) -> list[Contestant]:
     return kept
 
 
-def section(rows: list[dict[str, Any]], found: list[dict[str, Any]]) -> str:
-    """A table of one unit."""
-    times = {entry["slower"]: entry["times"] for entry in found}
-    lines = []
-    for row in rows:
-        ratio = times.get(row["contestant"])
-        text = (
-            f"{ratio['median']:.2f} [{ratio['lower']:.2f}, {ratio['upper']:.2f}]" if ratio else ""
-        )
-        milliseconds = 1e3 * row["seconds"]["median"]
-        lines.append([row["contestant"], f"{milliseconds:.4g}", text])
-    headers = (f"{rows[0]['suite']}, {rows[0]['case']}", "ms", "times jaxgen's")
+def section(data: dict[str, Any]) -> str:
+    """The report's section: a table of each unit."""
+    parts = ["## Text GANs beside PyTorch"]
+    for suite in dict.fromkeys(row["suite"] for row in data["rows"]):
+        chosen = [
+            [entry for entry in data[kind] if entry["suite"] == suite]
+            for kind in ("rows", "ratios")
+        ]
+        parts.append(unit_table(*chosen))
+    parts.append(
+        "SeqGAN's setup; a unit is one step on a batch, or the roll-outs of one. *batched* writes "
+        "all roll-outs of a prefix at once and reads the prefix once for them; *one by one* is "
+        "how published programs have it. PyTorch runs eagerly, with its own sampling."
+    )
+    return "\n\n".join(parts)
+
+
+def unit_table(rows: list[dict[str, Any]], found: list[dict[str, Any]]) -> str:
+    """The contestants in one unit, and how many times faster jaxgen is."""
+    times = {entry["slower"]: Spread(**entry["times"]) for entry in found}
+    lines = [
+        [
+            row["contestant"] + ("" if row["final"] else " (trial)"),
+            f"{1e3 * row['seconds']['median']:.4g}",
+            str(times.get(row["contestant"], "")),
+        ]
+        for row in rows
+    ]
+    headers = (f"{rows[0]['suite']}, {rows[0]['case']}", "ms", "jaxgen is faster by")
     return results.table(headers, lines)
 
 
@@ -133,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def compared(unit: str) -> tuple[list, list]:
         rows, found = compare(case, unit, args)
-        print(section(rows, found) + "\n", flush=True)
+        print(unit_table(rows, found) + "\n", flush=True)
         return rows, found
 
     ceilings = machine.ceilings(quick=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import compare_gans, results
+from benchmarks import compare_gans, report, results
 from benchmarks.gan_cases import GanCase
 from benchmarks.jaxgen_gan import JaxgenGan
 
@@ -70,4 +70,5 @@ def test_the_command_measures_all_units(tmp_path: Path, capsys: pytest.CaptureFi
     written = results.read(out)
     assert {row["suite"] for row in written["rows"]} == set(compare_gans.UNITS.values())
     assert len(written["ratios"]) == 3 * 2 + 1
-    assert "times jaxgen's" in capsys.readouterr().out
+    assert "jaxgen is faster by" in capsys.readouterr().out
+    assert report.SECTIONS["gans"](written).count("| torch batched 1t") == len(compare_gans.UNITS)

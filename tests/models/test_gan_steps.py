@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_gan import START, batch_of, made_gan, texts_of
+from tiny_gan import (
+    START,
+    batch_of,
+    logits_of,
+    made_gan,
+    nll_of,
+    sample_of,
+    scores_of,
+    texts_of,
+)
 
 from jaxgen.models.gan_estimators import straight_through
 from jaxgen.models.gan_losses import discriminator_loss, generator_loss
@@ -20,7 +29,7 @@ from jaxgen.models.gan_steps import (
     next_extra,
     rollout_loss,
 )
-from jaxgen.models.text_gan import generator_nll, next_logits, real_texts
+from jaxgen.models.text_gan import next_logits, real_texts
 from jaxgen.types import Sum
 
 V, T, ROWS = 5, 4, 6
@@ -37,8 +46,8 @@ def test_the_discriminator_compares_real_texts_with_samples() -> None:
     loss_fn = jax.jit(partial(discriminator_step_loss, gan, loss="hinge"))
     value, aux = loss_fn(params, EXTRA, batch, KEY, STEP)
     real = real_texts(batch)
-    fake, _ = gan.sample(params, real, jax.random.split(KEY, 3)[0])
-    scores = [gan.scores(params, texts) for texts in (real, fake)]
+    fake, _ = sample_of(gan, params, real, jax.random.split(KEY, 3)[0])
+    scores = [scores_of(gan, params, texts) for texts in (real, fake)]
     (a, real_weights), (b, fake_weights) = scores
     expected = discriminator_loss("hinge", a, b, real_weights, fake_weights)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
@@ -58,8 +67,8 @@ def test_no_gradient_reaches_the_other_model() -> None:
         (rollout_loss, "discriminator"),
         (dense_loss, "discriminator"),
     ):
-        bound: Any = partial(loss_fn, gan)
-        grads, _ = jax.grad(bound, has_aux=True)(params, EXTRA, batch, KEY, STEP)
+        grad: Any = jax.jit(jax.grad(partial(loss_fn, gan), has_aux=True))
+        grads, _ = grad(params, EXTRA, batch, KEY, STEP)
         assert all((leaf == 0).all() for leaf in jax.tree.leaves(grads.pop(other))), loss_fn
         assert all((leaf != 0).any() for leaf in jax.tree.leaves(grads)), loss_fn
 
@@ -74,9 +83,9 @@ def test_the_gumbel_loss_is_that_of_straight_through_samples(loss: Any) -> None:
         params, EXTRA, batch, KEY, STEP
     )
     sample_key, noise_key = jax.random.split(KEY)
-    fake, condition = gan.sample(params, real_texts(batch), sample_key)
+    fake, condition = sample_of(gan, params, real_texts(batch), sample_key)
 
-    def logits_of(generator: Any) -> Any:
+    def logits(generator: Any) -> Any:
         return next_logits(gan.generator, generator, fake.tokens, condition, START)
 
     def of_rows(rows: Any) -> Any:
@@ -84,10 +93,15 @@ def test_the_gumbel_loss_is_that_of_straight_through_samples(loss: Any) -> None:
         real, real_weights = gan.scores(params, real_texts(batch))
         return generator_loss(loss, real, score, real_weights, weights)
 
-    logits, pull_generator = jax.vjp(logits_of, params["generator"])
-    rows, pull_rows = jax.vjp(lambda x: straight_through(noise_key, x, fake.tokens, 0.5), logits)
-    expected, d_rows = jax.value_and_grad(of_rows)(rows)
-    (wanted,) = pull_generator(*pull_rows(d_rows))
+    @jax.jit
+    def by_parts(generator: Any) -> Any:
+        scores, pull_generator = jax.vjp(logits, generator)
+        made = partial(straight_through, noise_key, tokens=fake.tokens, temperature=0.5)
+        rows, pull_rows = jax.vjp(made, scores)
+        value, d_rows = jax.value_and_grad(of_rows)(rows)
+        return value, *pull_generator(*pull_rows(d_rows))
+
+    expected, wanted = by_parts(params["generator"])
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6),
@@ -102,9 +116,9 @@ def test_the_dense_loss_weighs_log_probabilities_by_what_tokens_are_worth() -> N
     batch = batch_of(V, ROWS, T, ragged=True)
     loss_fn: Any = jax.jit(partial(dense_loss, gan, discount=0.5, entropy_bonus=0.25))
     value, aux = loss_fn(params, EXTRA, batch, KEY, STEP)
-    fake, condition = gan.sample(params, real_texts(batch), KEY)
-    p = softmax(next_logits(gan.generator, params["generator"], fake.tokens, condition, START))
-    scores, _ = gan.scores(params, fake)
+    fake, condition = sample_of(gan, params, real_texts(batch), KEY)
+    p = softmax(logits_of(gan.generator, params["generator"], fake.tokens, condition, START))
+    scores, _ = scores_of(gan, params, fake)
     total = returned = entropy = count = 0.0
     for row in range(ROWS - 1):  # the last row only fills the batch
         length = int(fake.lengths[row])
@@ -135,9 +149,10 @@ def test_maximum_likelihood_is_that_of_the_part() -> None:
     gan, params = made_gan(V, T)
     batch = batch_of(V, ROWS, T)
     params["mle"] = jax.tree.map(lambda x: 2 * x, params["generator"])
-    found, aux = mle_loss(gan, params, (), batch, KEY, STEP, part="mle")
-    expected, _ = generator_nll(gan.generator, params["mle"], (), batch, KEY, start_id=START)
-    assert found == expected
+    loss_fn = jax.jit(partial(mle_loss, gan, part="mle"))
+    found, aux = loss_fn(params, (), batch, KEY, STEP)
+    expected, _ = nll_of(gan.generator, params["mle"], (), batch, KEY, start_id=START)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert set(aux.sums) == {"nll"}
 
 

@@ -9,9 +9,14 @@ import numpy as np
 from jaxgen.data.ragged import LabelledBatch
 from jaxgen.models.gan_estimators import TextGan
 from jaxgen.models.text_discriminator import CNNDiscriminator, LSTMDiscriminator
-from jaxgen.models.text_gan import TextGenerator, Texts
+from jaxgen.models.text_gan import TextGenerator, Texts, generator_nll, next_logits
 
 START = 0
+# Compiled whole: operation by operation takes many small programs.
+scores_of = jax.jit(TextGan.scores, static_argnums=0)
+sample_of = jax.jit(TextGan.sample, static_argnums=0)
+logits_of = jax.jit(next_logits, static_argnums=(0, 4))
+nll_of = jax.jit(generator_nll, static_argnums=0, static_argnames="start_id")
 
 
 def randomised(params: Any, seed: int, scale: float = 0.5) -> Any:
