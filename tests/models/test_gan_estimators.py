@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_gan import START, batch_of, made_gan, texts_of
+from tiny_gan import START, batch_of, made_gan, scores_of, texts_of
 
 from jaxgen.generation.generate import generate
 from jaxgen.models.decoding import step_fn_of
@@ -144,14 +144,13 @@ def test_policy_gradients_are_exact_in_the_mean(
     texts = all_texts(gan, steps)
     if estimator == "rollouts":
         loss_fn: Any = partial(rollout_loss, gan, rollouts=1)
-        rewards = text_rewards(gan, params, texts)
+        rewards = jax.jit(partial(text_rewards, gan))(params, texts)
     else:
         loss_fn = partial(dense_loss, gan, discount=1.0)
-        scores, weights = gan.scores(params, texts)
+        scores, weights = scores_of(gan, params, texts)
         rewards = ((2 * jax.nn.sigmoid(scores) - 1) * weights).sum(axis=1)
-    exact = jax.grad(lambda generator: expected_reward(gan, generator, texts, rewards))(
-        params["generator"]
-    )
+    objective = partial(expected_reward, gan, texts=texts, rewards=rewards)
+    exact = jax.jit(jax.grad(objective))(params["generator"])
     extra, batch = {"baseline": jnp.float32(0.4)}, batch_of(vocab_size, rows, steps)
 
     def estimate(key: Any) -> PyTree:
