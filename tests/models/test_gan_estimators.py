@@ -78,7 +78,7 @@ def test_discounted_rewards_by_hand() -> None:
     np.testing.assert_allclose(found, [[1 + 1 + 1, 2 + 2, 4], [2, 4, 8]])
 
 
-@pytest.mark.parametrize("end_id", [None, 1])
+@pytest.mark.parametrize("end_id", [pytest.param(None, marks=pytest.mark.slow), 1])
 def test_roll_outs_are_a_plain_loop(end_id: int | None) -> None:
     """Over prefixes and roll-outs, with the sampling loop of everyone and the same keys."""
     steps, rows, count, key = 4, 3, 2, jax.random.key(5)
@@ -128,8 +128,15 @@ def expected_reward(gan: TextGan, generator: PyTree, texts: Texts, rewards: Any)
     return (jnp.exp(log_p) * rewards).sum()
 
 
-@pytest.mark.parametrize(("vocab_size", "end_id"), [(2, None), (3, 1)])
-@pytest.mark.parametrize("estimator", ["rollouts", "dense"])
+@pytest.mark.parametrize(
+    ("estimator", "vocab_size", "end_id"),
+    [
+        ("rollouts", 3, 1),
+        pytest.param("rollouts", 2, None, marks=pytest.mark.slow),
+        pytest.param("dense", 3, 1, marks=pytest.mark.slow),
+        pytest.param("dense", 2, None, marks=pytest.mark.slow),
+    ],
+)
 def test_policy_gradients_are_exact_in_the_mean(
     estimator: str, vocab_size: int, end_id: int | None
 ) -> None:
