@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks import (
     addition,
     classifier_sections,
+    compare_gans,
     control,
     fra_eng,
     plots,
@@ -223,6 +224,7 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
     "fra_eng": fra_eng.section,
     "control": control.section,
     "steering": steering.section,
+    "gans": compare_gans.section,
     "seeds": seeds.section,
     "keras_recipe": sections.recipe,
     "session": sections.session,
