@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from jaxgen.config.base import Config, NonNegative, Positive, Rate, Seed, Size
-from jaxgen.config.data import SourceConfig
+from jaxgen.config.base import Config, Fraction, NonNegative, Positive, Rate, Seed, Size
+from jaxgen.config.data import CorpusConfig
 from jaxgen.config.experiment import Experiment
 from jaxgen.config.optimizer import OptimizerConfig
 from jaxgen.config.tokenizer import TokenizerConfig
@@ -20,11 +20,15 @@ ESTIMATORS: dict[str, tuple[str, ...]] = {
 """The estimators of the generator's gradient, and the settings that are theirs."""
 
 
-class TextGanData(SourceConfig):
+class TextGanData(CorpusConfig):
     """Short texts, one a line or a row; with neither `dataset` nor `files`: `embedded`."""
 
     column: str = "text"
     """Column with the text; a number where a csv or tsv has no header line."""
+    validation_fraction: Fraction = 0.05
+    """Share of the training texts drawn for validation where no split or file is given."""
+    test_fraction: Fraction = 0.05
+    """Share of the training texts drawn for testing where no split or file is given."""
     label_column: str | None = None
     """Column with the label that both models are told (default: no labels)."""
     embedded: Literal["sentences", "oracle"] = "sentences"
@@ -39,8 +43,7 @@ class TextGanData(SourceConfig):
     examples: Positive = 10_000
     """Texts that the oracle writes for training, and as many held out."""
     max_length: Positive = 20
-    """Tokens of a text, its end among them; shorter ones are padded. All of an oracle's texts are
-    as long."""
+    """Most tokens of a text; shorter ones are padded. All texts of an oracle have as many."""
     too_long: Literal["refuse", "cut", "drop"] = "refuse"
     """What is done with longer texts: refuse the data, cut their end, or leave them out."""
 
