@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxgen.models.language_model import LanguageModel, LanguageModelCarry, modulated
+from jaxgen.models.language_model import LanguageModel, LanguageModelCarry, added_rows, modulated
 from jaxgen.models.stack_step import Cells, prepare_stack, stack_step
 from jaxgen.ops.lookup import lookup
 from jaxgen.types import Array, Float, Int, PyTree
@@ -47,17 +47,18 @@ class LanguageModelStep:
         if not isinstance(params, DecodingParams):
             params = self.prepare(params)
         condition = self.model.condition if self.model.num_labels else None
+        rows = params.label_table[carry.labels] if condition == "input" else None
         layers, x = stack_step(
             params.cells,
             carry.layers,
             lookup(params.table, tokens),
             residual=self.model.residual,
-            added=params.label_table[carry.labels] if condition == "input" else None,
+            added=added_rows(rows, carry.gate_rows),
         )
         if condition == "film":
             x = modulated(x, params.label_table[carry.labels])
         logits = jnp.matmul(x, params.output_kernel, preferred_element_type=jnp.float32)
-        return LanguageModelCarry(layers, carry.labels), logits + params.output_bias
+        return carry._replace(layers=layers), logits + params.output_bias
 
     def prepare(self, params: PyTree) -> PyTree | DecodingParams:
         """Fold the embedding into the first layer and stack each other layer's two kernels."""

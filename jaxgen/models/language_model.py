@@ -26,6 +26,9 @@ class LanguageModelCarry(NamedTuple):
     layers: tuple[LSTMCarry, ...]
     labels: Int[Array, "B"] | None
     """What the text is conditioned on; it rides along unchanged. None: unconditioned."""
+    gate_rows: Float[Array, "B G"] | None = None
+    """What the first layer's pre-activations get at every step, beside that of a label; it rides
+    along too. The noise of a text generator enters so."""
 
 
 class LanguageModel(nn.Module):
@@ -176,12 +179,12 @@ class LanguageModel(nn.Module):
             carry.layers,
             mask=mask,
             resets=resets,
-            gate_bias_rows=rows,
+            gate_bias_rows=added_rows(rows, carry.gate_rows),
             deterministic=deterministic,
         )
         if condition == "film":
             hidden = modulated(hidden, self.label_table[carry.labels])
-        return LanguageModelCarry(layers, carry.labels), hidden
+        return carry._replace(layers=layers), hidden
 
     def _inputs(self, tokens: Array, deterministic: bool) -> TokenInputs | Array:
         if not self.embedding_size:
@@ -209,6 +212,12 @@ class LanguageModel(nn.Module):
         scores = jnp.matmul(rows, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
         scores = add_bias(scores, self.output_bias)
         return scores.reshape(*hidden.shape[:-1], self.vocab_size)
+
+
+def added_rows(*rows: Float[Array, "B G"] | None) -> Array | None:
+    """The sum of those that there are."""
+    there = [row for row in rows if row is not None]
+    return sum(there[1:], there[0]) if there else None
 
 
 def modulated(hidden: Float[Array, "*T B H"], rows: Float[Array, "B D"]) -> Array:

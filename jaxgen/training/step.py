@@ -179,7 +179,7 @@ def make_train_step(
         count = jnp.maximum(weight, 1.0)
         grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
         grad_norm = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(grads)))
-        params, opt_state = _updated(tx, grads, state)
+        params, opt_state = updated(tx, grads, state.opt_state, state.params)
         finite = state.finite & jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
         new = state._replace(
             step=state.step + 1,
@@ -190,19 +190,24 @@ def make_train_step(
             finite=finite,
         )
         metrics = Metrics(figures, weight, loss_sum / count, grad_norm, finite)
-        kept = state._replace(finite=finite)
-        return jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, kept), metrics
+        return kept_if_finite(new, state), metrics
 
     return train_step
 
 
-def _updated(
-    tx: optax.GradientTransformation, grads: PyTree, state: TrainState
+def updated(
+    tx: optax.GradientTransformation, grads: PyTree, opt_state: PyTree, params: PyTree
 ) -> tuple[PyTree, PyTree]:
     """The next parameters and optimizer state."""
     with jax.numpy_dtype_promotion("standard"):  # optax mixes int and float scalars
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        return optax.apply_updates(state.params, updates), opt_state
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+
+def kept_if_finite(new: TrainState, old: TrainState) -> TrainState:
+    """The new state; where it is not `finite`, the old one, marked so."""
+    kept = old._replace(finite=new.finite)
+    return jax.tree.map(lambda new, old: jnp.where(kept.finite, new, old), new, kept)
 
 
 def multi_step_of(train_step: TrainStep) -> MultiStep:

@@ -1,0 +1,136 @@
+"""One step of a training with several phases, each of which moves its own part of the parameters.
+
+As `jaxgen.training.step` knows a model by its loss, so does this: a phase has a loss,
+``loss_fn(params, extra, batch, key, step) -> (loss, aux)``, of all parts and what the training
+remembers beside them, and names the part that moves. A GAN has a phase for its generator and one
+for its discriminator, so that any number of steps of the one may follow the other: the batches say
+which, see `jaxgen.training.phases`.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxgen.training.phases import PhasedBatch
+from jaxgen.training.step import Metrics, TrainState, TrainStep, kept_if_finite, updated
+from jaxgen.types import Array, LossAux, PyTree, Sum
+
+PhaseLoss = Callable[[Any, Any, Any, Any, Any], tuple[Array, LossAux]]
+
+
+class Phase(NamedTuple):
+    """What a step of one kind does."""
+
+    part: str
+    """The part of the parameters that moves."""
+    loss_fn: PhaseLoss
+    """See the head of this file."""
+    tx: optax.GradientTransformation
+    """The optimizer."""
+    optimizer: str
+    """Name of its state. Phases of one part that share the name must share the optimizer."""
+    next_extra: Callable[[PyTree, dict[str, Sum]], PyTree] | None = None
+    """What is remembered after the step, given what was and the step's sums over all devices."""
+    copy_to: str | None = None
+    """Another part that becomes a copy of this one after the step: the pre-trained model to compare
+    with."""
+
+
+def init_adversarial_state(
+    params: dict[str, PyTree], phases: Sequence[Phase], key: Array, extra: PyTree = ()
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        params: Initial parameters by part; parts that are copied to are among them.
+        phases: All that there are.
+        key: Random key of the whole run.
+        extra: What is remembered beside the parameters.
+    """
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        opt_state={phase.optimizer: phase.tx.init(params[phase.part]) for phase in phases},
+        carry=(),
+        key=key,
+        average=(),
+        finite=jnp.bool_(True),
+        extra=extra,
+    )
+
+
+def make_adversarial_step(phases: Sequence[Phase], *, axis_name: str | None = None) -> TrainStep:
+    """One update of one part from one `PhasedBatch`.
+
+    A loss or gradient that is not finite leaves the whole state as it was, but for `finite`.
+
+    Args:
+        phases: By the number that the batches call them.
+        axis_name: Mapped axis of `jaxgen.training.parallel` over which gradients are summed. The
+            mean over devices counts each by its `aux.weight`.
+
+    Returns:
+        train_step(state, batch) -> (state, metrics), to be jitted by the caller. The metrics have
+        the sums of all phases; those of other phases than the step's have the weight 0.
+    """
+    # Traced once, for the names of its sums and for its body.
+    updates = [jax.jit(partial(_update, phase, axis_name), inline=True) for phase in phases]
+
+    def train_step(state: TrainState, batch: PhasedBatch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(state.key, state.step)
+        if axis_name is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        shapes = [jax.eval_shape(update, state, batch.batch, key)[1].sums for update in updates]
+        names = {name: shape for each in shapes for name, shape in each.items()}
+        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), names)
+
+        def branch(update: TrainStep) -> Callable:
+            def run(state: TrainState, batch: PyTree, key: Array) -> tuple[TrainState, Metrics]:
+                state, metrics = update(state, batch, key)
+                return state, metrics._replace(sums=blank | metrics.sums)
+
+            return run
+
+        return jax.lax.switch(
+            batch.phase[0], [branch(update) for update in updates], state, batch.batch, key
+        )
+
+    return train_step
+
+
+def _update(
+    phase: Phase, axis_name: str | None, state: TrainState, batch: PyTree, key: Array
+) -> tuple[TrainState, Metrics]:
+    """A step of one phase."""
+
+    def loss_fn(own: PyTree) -> tuple[Array, LossAux]:
+        params = {**state.params, phase.part: own}
+        return phase.loss_fn(params, state.extra, batch, key, state.step)
+
+    old = state.params[phase.part]
+    (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(old)
+    weight = aux.weight.astype(jnp.float32)
+    grads = jax.tree.map(lambda g: g * weight.astype(g.dtype), grads)
+    total = (grads, loss * weight, aux.sums, weight)
+    if axis_name is not None:
+        total = jax.lax.psum(total, axis_name)
+    grads, loss_sum, sums, weight = total
+    count = jnp.maximum(weight, 1.0)
+    grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
+    grad_norm = optax.global_norm(grads)
+    own, opt_state = updated(phase.tx, grads, state.opt_state[phase.optimizer], old)
+    moved = {phase.part: own} | ({phase.copy_to: own} if phase.copy_to else {})
+    finite = state.finite & jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
+    new = state._replace(
+        step=state.step + 1,
+        params=state.params | moved,
+        opt_state=state.opt_state | {phase.optimizer: opt_state},
+        extra=phase.next_extra(state.extra, sums) if phase.next_extra else state.extra,
+        finite=finite,
+    )
+    metrics = Metrics(sums, weight, loss_sum / count, grad_norm, finite)
+    return kept_if_finite(new, state), metrics
