@@ -93,14 +93,21 @@ class TextGanConfig(Config):
     """Units of each LSTM layer of the discriminator."""
     discriminator_layers: Positive = 1
     """LSTM layers of the discriminator."""
+    discriminator_pooling: tuple[Literal["last", "mean", "max", "attention"], ...] = ()
+    """What the LSTM discriminator makes one score a text of (default: a score after each token)."""
     layer_norm: bool = False
     """Normalise the layers of the LSTM discriminator."""
     filter_widths: tuple[Positive, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20)
-    """Tokens that the filters of the CNN span; wider ones than a text are left out."""
+    """Tokens that the filters of the CNN span."""
     filters: tuple[Positive, ...] = (100, 200, 200, 200, 200, 100, 100, 100, 100, 100, 160, 160)
     """Filters of each width."""
     discriminator_dropout: Rate = 0.0
-    """Dropout on what the discriminator's last layer reads."""
+    """Dropout on what the discriminator's last layer reads; SeqGAN has 0.25."""
+
+    @property
+    def scores_each_token(self) -> bool:
+        """Whether the discriminator has a score after each token."""
+        return self.discriminator == "lstm" and not self.discriminator_pooling
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -110,10 +117,11 @@ class TextGanConfig(Config):
                 f"{len(self.filter_widths)} and {len(self.filters)}; give a number of filters for "
                 "each width"
             )
-        if self.layer_norm and self.discriminator == "cnn":
-            raise ValueError(
-                '`model.layer_norm` is for `model.discriminator` = "lstm", got cnn; turn it off'
-            )
+        for name in ("layer_norm", "discriminator_pooling"):
+            if getattr(self, name) and self.discriminator == "cnn":
+                raise ValueError(
+                    f'`model.{name}` is for `model.discriminator` = "lstm", got cnn; leave it out'
+                )
         return self
 
 
@@ -123,9 +131,21 @@ class TextGanTraining(TrainingConfig):
     epochs: Annotated[float, Field(ge=0)] = 40.0
     """Passes over the texts by maximum likelihood, before the adversarial training."""
     evaluate_every: Positive | None = 500
-    """Steps between evaluations."""
+    """Steps between evaluations; of both models, each update is a step."""
+    label_dropout: Rate = 0.1
+    """Share of the texts whose label is replaced by the null label, anew in each epoch."""
 
-    changeable_on_resume = frozenset({"max_minutes", "patience"})
+    changeable_on_resume = frozenset({"max_steps", "max_minutes", "patience"})
+
+    @model_validator(mode="after")
+    def _one_batch_a_step(self) -> Self:
+        for name, only in (("accumulate_steps", 1), ("averaging", "none")):
+            if getattr(self, name) != only:
+                raise ValueError(
+                    f"`training.{name}` must be {only} for text GANs, got {getattr(self, name)}; "
+                    "leave it out"
+                )
+        return self
 
 
 class AdversarialConfig(Config):
@@ -172,6 +192,12 @@ class AdversarialConfig(Config):
                     f"{' and '.join(has)}, got {getattr(self, name)} with {self.estimator}; leave "
                     "it out, or choose another estimator"
                 )
+        if self.loss == "relativistic" and self.estimator != "gumbel":
+            raise ValueError(
+                '`adversarial.loss` = "relativistic" compares a text with a real one, and the '
+                f"rewards of `adversarial.estimator` {self.estimator} are of one text; take the "
+                "estimator gumbel, or another loss"
+            )
         return self
 
 
@@ -194,8 +220,8 @@ class GanSamples(Config):
 
     shown: NonNegative = 4
     """Samples that are shown."""
-    measured: NonNegative = 500
-    """Samples that quality, diversity and collapse are told from; 0: none."""
+    measured: Annotated[int, Field(ge=2)] = 500
+    """Samples that quality, diversity and collapse are told from."""
 
     changeable_on_resume = frozenset({"shown"})
 
@@ -216,11 +242,11 @@ class TextGanExperiment(Experiment):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if self.adversarial.estimator == "dense" and self.model.discriminator == "cnn":
+        if self.adversarial.estimator == "dense" and not self.model.scores_each_token:
             raise ValueError(
                 '`adversarial.estimator` = "dense" needs a score after each token, and '
-                '`model.discriminator` = "cnn" has one a text; take lstm, or the estimator '
-                "rollouts or gumbel"
+                f"`model.discriminator` {self.model.discriminator} has one a text here; take lstm "
+                "without `model.discriminator_pooling`, or the estimator rollouts or gumbel"
             )
         if not self.training.epochs and not self.adversarial.steps:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Short texts, one a line or a row: read into memory, divided into parts, encoded to one length."""
+"""Short texts, one a line or a row: read into memory, divided into parts, encoded."""
 
 import warnings
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import numpy as np
 from jaxgen.config import LabelledSource, TextGanData
 from jaxgen.data.corpora import Source, load_corpus, readable
 from jaxgen.data.labelled import LabelledCorpus, LabelledTexts, load_labelled, read_labelled
+from jaxgen.data.ragged import Ragged
 from jaxgen.data.sentiment import sentiment_sentences
 from jaxgen.data.splits import stratified
 from jaxgen.data.tokenizers import Tokenizer, warn_unknown
@@ -19,15 +20,13 @@ from jaxgen.types import Int
 PARTS = ("train", "validation", "test")
 
 
-class FixedRows(NamedTuple):
-    """Texts of one padded length."""
+class EncodedTexts(NamedTuple):
+    """Texts as token ids."""
 
-    tokens: Int[np.ndarray, "N T"]
-    """Int32: each text, its end, and `<eos>` again to the end of the row."""
-    lengths: Int[np.ndarray, " N"]
-    """Int32: tokens of each text, its end among them."""
-    labels: Int[np.ndarray, " N"]
-    """Int32; zeros without labels."""
+    rows: Ragged
+    """Each text between two `<eos>`."""
+    kept: Int[np.ndarray, " N"]
+    """Which of the texts they are."""
 
 
 def load_texts(config: TextGanData) -> LabelledCorpus:
@@ -106,19 +105,13 @@ def _with_held_out(
     return parts | held_out | {"train": train.take(left, train.name)}
 
 
-def fixed_rows(
-    tokenizer: Tokenizer,
-    texts: LabelledTexts,
-    config: TextGanData,
-    labels: Int[np.ndarray, " N"] | None = None,
-) -> FixedRows:
-    """Encode texts as rows of `data.max_length` tokens and an `<eos>`.
+def encode_texts(tokenizer: Tokenizer, texts: LabelledTexts, config: TextGanData) -> EncodedTexts:
+    """Encode texts as an `<eos>`, at most `data.max_length` tokens, and another `<eos>`.
 
     Args:
         tokenizer: has an `<eos>`.
         texts: one part of the corpus.
         config: says how long a text may be, and what is done with longer ones.
-        labels: of the texts; or none.
 
     Raises:
         UserError: a text is too long, and such are refused; or none is left.
@@ -127,11 +120,10 @@ def fixed_rows(
         UserWarning: how many texts were cut or left out.
         UnknownTokenWarning: words or characters were outside the vocabulary.
     """
-    encoded, unknown = tokenizer.encode_many(texts.texts)
+    encoded, unknown = tokenizer.encode_many([" ".join(text.split()) for text in texts.texts])
     warn_unknown(unknown, texts.name)
     lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-    most = config.max_length
-    kept = np.arange(len(encoded))
+    most, kept = config.max_length, np.arange(len(encoded))
     if long := int((lengths > most).sum()):
         found = (
             f"{long} of the {len(encoded)} texts of {texts.name} have more than the {most} tokens "
@@ -141,21 +133,14 @@ def fixed_rows(
             raise UserError(
                 f"{found}; raise it, or set `data.too_long` to cut or drop (--data.too-long)"
             )
-        warnings.warn(f"{found}: they are {_DONE[config.too_long]}", stacklevel=2)
+        done = "cut there" if config.too_long == "cut" else "left out"
+        warnings.warn(f"{found}: they are {done}", stacklevel=2)
         if config.too_long == "drop":
             kept = np.flatnonzero(lengths <= most)
     if len(kept) == 0:
         raise UserError(
-            f"all {len(encoded)} texts of {texts.name} are longer than the {most} tokens of "
-            "`data.max_length`; raise it"
+            f"no text of {texts.name} has at most the {most} tokens of `data.max_length`; raise it"
         )
-    tokens = np.full((len(kept), most + 1), tokenizer.eos_id, np.int32)
-    for row, index in zip(tokens, kept.tolist(), strict=True):
-        ids = encoded[index][:most]
-        row[: len(ids)] = ids
-    chosen = np.zeros(len(kept)) if labels is None else labels[kept]
-    ends = np.minimum(lengths[kept], most) + 1
-    return FixedRows(tokens, ends.astype(np.int32), chosen.astype(np.int32))
-
-
-_DONE = {"cut": "cut there", "drop": "left out"}
+    end = np.array([tokenizer.eos_id], np.int32)
+    rows = (np.concatenate([end, encoded[index][:most], end]) for index in kept.tolist())
+    return EncodedTexts(Ragged.from_rows(rows), kept)
