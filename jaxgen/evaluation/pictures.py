@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from jaxgen.errors import UserError
 from jaxgen.files import reason, replacing
 
 BLUE, PALE, RED, GREY = "#2f5d8c", "#9db7d5", "#c0392b", "#8a8f98"
@@ -20,6 +21,19 @@ _FONTS = (
 def can_draw() -> bool:
     """Whether matplotlib is installed."""
     return find_spec("matplotlib") is not None
+
+
+def check_curve(path: Path) -> None:
+    """UserError where a curve could not be drawn there, so that nobody waits for it in vain."""
+    if path.suffix != ".png" or path.is_dir() or not path.parent.is_dir():
+        raise UserError(
+            f"`curve` must be a file that ends in .png, in a directory that exists, got {path}"
+        )
+    if not can_draw():
+        raise UserError(
+            "`curve` needs matplotlib, which is not installed; install jaxgen[plot], or leave it "
+            "out"
+        )
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from jaxgen.evaluation.control import (
 )
 from jaxgen.evaluation.control_plots import plot_control
 from jaxgen.evaluation.control_tables import control_tables
-from jaxgen.evaluation.pictures import can_draw
+from jaxgen.evaluation.pictures import check_curve
 from jaxgen.generation.lines import Sample
 from jaxgen.generation.sampling import SamplingParams
 from jaxgen.generation.text import TextModel
@@ -121,20 +121,7 @@ def check_control(data: LabelledCorpus, options: Mapping[str, Any]) -> None:
         )
     SamplingParams(temperature=temperature, top_p=options.get("top_p", 1.0))
     if "curve" in options:
-        _check_curve(Path(options["curve"]))
-
-
-def _check_curve(path: Path) -> None:
-    """UserError where the picture could not be drawn, so that nobody waits for it in vain."""
-    if path.suffix != ".png" or path.is_dir() or not path.parent.is_dir():
-        raise UserError(
-            f"`curve` must be a file that ends in .png, in a directory that exists, got {path}"
-        )
-    if not can_draw():
-        raise UserError(
-            "`curve` needs matplotlib, which is not installed; install jaxgen[plot], or leave it "
-            "out"
-        )
+        check_curve(Path(options["curve"]))
 
 
 def control(
