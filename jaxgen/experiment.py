@@ -39,6 +39,7 @@ from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.seed_runs import (
     SeedRuns,
     first_run_of,
+    runs_of,
     seed_group_of,
     seeds_history,
     seeds_to_resume,
@@ -265,7 +266,8 @@ def evaluate(
     """Measure a trained model on held-out data.
 
     Args:
-        path: A run directory or an export.
+        path: A run directory or an export; of a text GAN also a directory of seeds, whose figures
+            are means over its runs.
         split: Part of its corpus; None takes the test part, or the validation part where there
             is no other.
         files: Data to measure on instead of the model's corpus.
@@ -275,7 +277,9 @@ def evaluate(
             `jaxgen.tasks.language_model.evaluate`; for a classifier `threshold`, `temperature`,
             `plots` and `baselines`, see `jaxgen.tasks.classifier_evaluation.evaluate`; for a
             labelled language model `control` and `judge`, runs or exports of a classifier and of a
-            language model, see `jaxgen.tasks.conditional_control.evaluate_control`.
+            language model, see `jaxgen.tasks.conditional_control.evaluate_control`; for a text
+            GAN `samples`, `temperatures` and more, see
+            `jaxgen.tasks.text_gan_evaluation.evaluate`.
 
     Returns:
         What was measured, and the figures of the task: of a language model `tokens` counted, `nll`
@@ -291,7 +295,9 @@ def evaluate(
             f"`split` names a part of the model's own corpus, got {split} beside `files`; leave "
             "one of them out"
         )
-    saved = read_saved(first_run_of(Path(path)) if ensemble else path, which)
+    together = SeedRuns.exists(path) and task_of(settings_of(path)).evaluate_runs is not None
+    first = first_run_of(Path(path)) if ensemble or together else path
+    saved = read_saved(first, which)
     experiment, task = saved.experiment, task_of(saved.experiment)
     check_evaluate_options(experiment.task, options)
     data = _opened(task, experiment, files)
@@ -301,8 +307,14 @@ def evaluate(
     for name, tasks in task.evaluates_with.items():
         if (other := options.get(name)) is not None:
             options[name] = load_saved(_read_named(f"`{name}`", other, tasks), str(other))
-    model = load_ensemble(path, which=which) if ensemble else load_saved(saved, str(path))
-    figures = task.evaluate(model, data, {"split": split, **options})
+    options["split"] = split
+    if ensemble:
+        figures = task.evaluate(load_ensemble(path, which=which), data, options)
+    elif together and task.evaluate_runs is not None:
+        models = [load(run, which) for run in runs_of(Path(path))]
+        figures = task.evaluate_runs(models, data, options)
+    else:
+        figures = task.evaluate(load_saved(saved, str(path)), data, options)
     return {"path": str(path), "split": None if files else split, **figures}
 
 

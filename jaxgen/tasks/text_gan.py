@@ -13,7 +13,9 @@ import numpy as np
 from jaxgen.config import AdversarialConfig, TextGanExperiment
 from jaxgen.data.buckets import BucketedRows, LabelDropout
 from jaxgen.data.ragged import rows_digest
+from jaxgen.data.short_texts import PARTS
 from jaxgen.errors import UserError
+from jaxgen.generation.text import TextModel
 from jaxgen.models.gan_estimators import TextGan
 from jaxgen.models.gan_steps import (
     dense_loss,
@@ -27,7 +29,6 @@ from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.tasks.labelled import LabelledRows, evaluation_by_length
 from jaxgen.tasks.task import Files, Saved, Task, tokenizer_of
 from jaxgen.tasks.text_gan_data import (
-    PARTS,
     GanCorpus,
     fit_files,
     labels_of,
@@ -101,7 +102,7 @@ def build(
     """Everything that training needs, see `jaxgen.tasks.task.Build`."""
     gan = build_gan(experiment, files, seeds)
     parts = {
-        name: rows_of(experiment, files, part)
+        name: rows_of(experiment, tokenizer_of(files), labels_of(files), part)
         for name in PARTS
         if (part := getattr(data, name)) is not None
     }
@@ -280,7 +281,11 @@ def _sampler(
 
     def write(params: PyTree) -> list[Sample]:
         texts = replace(lm, params=params["generator"]).generate(
-            "", n=count, temperature=1.0, top_p=1.0, max_new_tokens=length,
+            "",
+            n=count,
+            temperature=1.0,
+            top_p=1.0,
+            max_new_tokens=length,
             key=experiment.training.seed,
         )
         return [Sample(f"sample {number}", text) for number, text in enumerate(texts, 1)]
@@ -288,7 +293,7 @@ def _sampler(
     return write
 
 
-def load(experiment: TextGanExperiment, files: Files, params: PyTree) -> GanTextModel:
+def load(experiment: TextGanExperiment, files: Files, params: PyTree) -> TextModel:
     """The trained generator."""
     return text_model(experiment, files, params)
 
@@ -321,8 +326,8 @@ def training_tokens(lm: GanTextModel) -> np.ndarray:
     Raises:
         UserError: The corpus is not there any more.
     """
-    files = {"tokenizer.json": lm.tokenizer.backend.to_str()}
-    return rows_of(lm.config, files, open_data(lm.config).train).rows.ids
+    train = open_data(lm.config).train
+    return rows_of(lm.config, lm.tokenizer, lm.labels, train).rows.ids
 
 
 def recurrence(experiment: TextGanExperiment) -> tuple[str, RecurrenceSpec]:
@@ -348,6 +353,7 @@ TEXT_GAN = Task(
     objective=objective,
     command="generate",
     open_files=open_files,
+    evaluate_runs=evaluate,
     evaluate_options=EVALUATE_OPTIONS,
     training_tokens=training_tokens,
     recurrence=recurrence,

@@ -13,13 +13,13 @@ from jaxgen.data.labelled import LabelledCorpus, LabelledTexts
 from jaxgen.data.labels import LabelSet
 from jaxgen.data.ragged import Ragged
 from jaxgen.data.short_texts import PARTS, encode_texts, load_texts, read_texts
-from jaxgen.data.tokenizers import EOS
+from jaxgen.data.tokenizers import EOS, Tokenizer
 from jaxgen.data.vocabulary import build_tokenizer, count_tokenizer
 from jaxgen.errors import UserError
 from jaxgen.evaluation import oracle
 from jaxgen.evaluation.oracle import Oracle
 from jaxgen.tasks.labelled import Classes, LabelledRows
-from jaxgen.tasks.task import Files, Saved, tokenizer_of
+from jaxgen.tasks.task import Files, Saved
 from jaxgen.types import Int
 
 
@@ -103,18 +103,18 @@ def labels_of(files: Files) -> tuple[str, ...]:
     return Classes.of(files).labels.names if "classes.json" in files else ()
 
 
-def rows_of(experiment: TextGanExperiment, files: Files, part: Part) -> LabelledRows:
+def rows_of(
+    experiment: TextGanExperiment, tokenizer: Tokenizer, names: Sequence[str], part: Part
+) -> LabelledRows:
     """The texts as models read them: what a text starts from, its tokens and its end."""
-    tokenizer = tokenizer_of(files)
     if isinstance(part, OracleTexts):
         starts = np.full((len(part.tokens), 1), oracle.START_ID, np.int32)
         rows = Ragged.from_rows(np.concatenate([starts, part.tokens], axis=1))
         return LabelledRows(rows, np.zeros(len(rows), np.int32))
     encoded = encode_texts(tokenizer, part, experiment.data)
-    names = labels_of(files)
     if not names:
         return LabelledRows(encoded.rows, np.zeros(len(encoded.rows), np.int32))
-    labels = LabelSet(names).encode(part.labels, part.name)
+    labels = LabelSet(tuple(names)).encode(part.labels, part.name)
     return LabelledRows(encoded.rows, labels[encoded.kept])
 
 

@@ -12,10 +12,8 @@ import numpy as np
 from jaxgen.config import TextGanExperiment
 from jaxgen.generation.checks import check_key, row_keys
 from jaxgen.generation.constrained_text import constrained_model
-from jaxgen.generation.generate import generate
 from jaxgen.generation.guidance import Guidance
 from jaxgen.generation.requests import Request
-from jaxgen.generation.sampling import SamplingParams
 from jaxgen.generation.text import TextModel
 from jaxgen.generation.utf8 import utf8_automaton
 from jaxgen.models.decoding import step_fn_of
@@ -25,13 +23,12 @@ from jaxgen.models.text_discriminator import CNNDiscriminator, LSTMDiscriminator
 from jaxgen.models.text_gan import (
     GeneratorCondition,
     TextGenerator,
-    draw_condition,
+    Texts,
     initial_carry_of,
-    lengths_of,
 )
 from jaxgen.tasks import language_model
-from jaxgen.tasks.text_gan_data import labels_of
 from jaxgen.tasks.task import Files, tokenizer_of
+from jaxgen.tasks.text_gan_data import labels_of
 from jaxgen.training.seeds import SeedLayout
 from jaxgen.types import Array, Float, Int, PyTree
 
@@ -112,7 +109,7 @@ class GanTextModel(TextModel):
             return request  # a state that is continued keeps its noise
         rows, size = request.rows.tolist(), self.gan.generator.noise_size
         keys = row_keys(check_key(options.get("key", 0), len(rows)), len(rows))
-        noise = np.asarray(_noise(keys, size))
+        noise: Any = np.asarray(_noise(keys, size))
         return replace(
             request,
             prompts=[request.prompts[row] for row in rows],
@@ -129,7 +126,7 @@ def _noise(keys: Array, size: int) -> Float[Array, "N Z"]:
     return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, last), (size,)))(keys)
 
 
-def _with_noise(condition: Any, rows: Sequence[int], noise: np.ndarray) -> Any:
+def _with_noise(condition: Any, rows: Sequence[int], noise: Any) -> Any:
     """What rows of a request are made from: a label each, several labels, or none; and noise."""
     if condition is None:
         return GeneratorCondition(None, noise)
@@ -141,7 +138,7 @@ def _with_noise(condition: Any, rows: Sequence[int], noise: np.ndarray) -> Any:
     return Guidance(GeneratorCondition(labels, each), GeneratorCondition(null, noise), weights)
 
 
-def text_model(experiment: TextGanExperiment, files: Files, params: PyTree) -> GanTextModel:
+def text_model(experiment: TextGanExperiment, files: Files, params: PyTree) -> TextModel:
     """The generator with strings in and out."""
     gan, tokenizer = build_gan(experiment, files), tokenizer_of(files)
     lm = GanTextModel(
@@ -162,65 +159,42 @@ def text_model(experiment: TextGanExperiment, files: Files, params: PyTree) -> G
     return constrained_model(lm, utf8_automaton(tokenizer.vocab_size))
 
 
-@partial(jax.jit, static_argnames=("gan", "length"))
-def draw_texts(
-    gan: TextGan,
-    params: PyTree,
-    labels: Int[Array, "B"],
-    key: Array,
-    temperature: Float[Array, ""],
-    *,
-    length: int,
-) -> tuple[Int[Array, "B T"], Int[Array, "B"]]:
-    """Sample texts of a generator, and how many tokens each has, its end among them.
+def tempered(params: PyTree, temperature: float) -> PyTree:
+    """A generator whose logits are divided by a temperature."""
+    output = {name: params[name] / temperature for name in ("output_kernel", "output_bias")}
+    return {**params, **output}
 
-    Args:
-        gan: the models.
-        params: of the generator.
-        labels: of each text; of no meaning where the model has none.
-        key: consumed.
-        temperature: of the samples.
-        length: most tokens of a text.
-    """
-    noise_key, key = jax.random.split(key)
-    condition = draw_condition(gan.generator, noise_key, len(labels), labels)
-    output = generate(
-        step_fn_of(gan.generator),
-        params,
-        initial_carry_of(gan.generator)(params, len(labels), condition),
-        jnp.full((len(labels), 1), gan.start_id, jnp.int32),
-        None,
-        key,
-        SamplingParams(
-            temperature=temperature,
-            stop_tokens=None if gan.end_id is None else [gan.end_id],
-        ),
-        max_new_tokens=length,
-        num_logprobs=None,
-    )
-    tokens = jnp.maximum(output.tokens, 0)  # -1 where the parameters are no numbers any more
-    return tokens, lengths_of(tokens, gan.end_id)
+
+@partial(jax.jit, static_argnames=("gan", "length"))
+def _draw(
+    gan: TextGan, params: PyTree, labels: Int[Array, "B"], key: Array, *, length: int
+) -> tuple[Int[Array, "B T"], Int[Array, "B"]]:
+    ones = jnp.ones(labels.shape, jnp.int32)
+    like = Texts(jnp.zeros((len(labels), length), jnp.int32), ones, labels, jnp.float32(ones))
+    texts, _ = gan.sample({"generator": params}, like, key)
+    return texts.tokens, texts.lengths
 
 
 def sample_texts(
-    gan: TextGan,
-    params: PyTree,
-    labels: Int[np.ndarray, " N"],
-    *,
-    length: int,
-    seed: int = 0,
-    temperature: float = 1.0,
+    gan: TextGan, params: PyTree, labels: Int[np.ndarray, " N"], *, length: int, seed: int = 0
 ) -> tuple[Int[np.ndarray, "N T"], Int[np.ndarray, " N"]]:
-    """As `draw_texts`, any number of texts, on the host."""
+    """Texts of a generator, and how many tokens each has, its end among them.
+
+    Args:
+        gan: the models.
+        params: of the generator; see `tempered`.
+        labels: of each text; of no meaning where the model has none.
+        length: most tokens of a text.
+        seed: of the samples.
+    """
     count = len(labels)
     size = min(count, ROWS)
     blocks = []
     for number, begin in enumerate(range(0, count, size)):
         rows = np.minimum(np.arange(begin, begin + size), count - 1)
         key = jax.random.fold_in(jax.random.key(seed), number)
-        found = draw_texts(
-            gan, params, labels[rows], key, np.float32(temperature), length=length
+        blocks.append(
+            jax.tree.map(np.asarray, _draw(gan, params, labels[rows], key, length=length))
         )
-        blocks.append(jax.tree.map(np.asarray, found))
     tokens, lengths = (np.concatenate(parts)[:count] for parts in zip(*blocks, strict=True))
     return tokens, lengths
