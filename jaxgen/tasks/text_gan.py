@@ -37,9 +37,9 @@ from jaxgen.tasks.text_gan_data import (
     rows_of,
     text_length,
 )
-from jaxgen.tasks.text_gan_evaluation import EVALUATE_OPTIONS, evaluate, held_out_nll, show
+from jaxgen.tasks.text_gan_evaluation import EVALUATE_OPTIONS, evaluate, show
 from jaxgen.tasks.text_gan_model import GanTextModel, build_gan, init_params, text_model
-from jaxgen.tasks.text_gan_quality import Quality, objective
+from jaxgen.tasks.text_gan_quality import Quality, held_out_nll, objective
 from jaxgen.training.adversarial_step import (
     Phase,
     init_adversarial_state,
@@ -266,7 +266,7 @@ def _evaluation(
     quality: Quality | None,
     seeds: SeedLayout | None,
 ) -> Evaluation | None:
-    found = evaluation_by_length(partial(held_out_nll, gan, "generator"), held_out, seeds)
+    found = evaluation_by_length(partial(held_out_nll, gan), held_out, seeds)
     return None if found is None else found._replace(generated=quality)
 
 

@@ -1,13 +1,11 @@
 """What a text GAN reached, beside maximum likelihood at any temperature and real texts."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgen.data.buckets import batches_by_length
 from jaxgen.data.ragged import Ragged
 from jaxgen.data.short_texts import PARTS
 from jaxgen.errors import UserError
@@ -18,27 +16,18 @@ from jaxgen.evaluation.gan_tables import gan_tables
 from jaxgen.evaluation.gan_verdict import joined
 from jaxgen.evaluation.oracle import Oracle
 from jaxgen.evaluation.pictures import check_curve
-from jaxgen.evaluation.sums import make_sums
 from jaxgen.models.gan_estimators import TextGan
-from jaxgen.models.text_gan import generator_nll
-from jaxgen.tasks.labelled import EVALUATION_ROWS, LabelledRows
+from jaxgen.tasks.labelled import LabelledRows
 from jaxgen.tasks.text_gan_data import GanCorpus, rows_of, text_length
 from jaxgen.tasks.text_gan_model import GanTextModel, sample_texts, tempered
-from jaxgen.tasks.text_gan_quality import Lists, lists_of, lists_of_rows, some
+from jaxgen.tasks.text_gan_quality import Lists, lists_of, lists_of_rows, mean_nll, some
 from jaxgen.tasks.text_judge import LEAST_TEXTS, TextJudge, train_judge
-from jaxgen.types import Array, Float, LossAux, PyTree
+from jaxgen.types import PyTree
 
 EVALUATE_OPTIONS = ("samples", "temperatures", "seed", "skip_judges", "curve")
 TEMPERATURES = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
 MOST_SAMPLES = 10_000
 """As many as the field's tables are of."""
-
-
-def held_out_nll(
-    gan: TextGan, part: str, params: PyTree, carry: PyTree, batch: Any, key: Array | None = None
-) -> tuple[Float[Array, ""], LossAux]:
-    """Nats per token that the generator of a part of the parameters gives to texts."""
-    return generator_nll(gan.generator, params[part], carry, batch, start_id=gan.start_id)
 
 
 class Measures(NamedTuple):
@@ -70,9 +59,9 @@ class Measures(NamedTuple):
         tokens, lengths = sample_texts(
             self.gan, params, self.labels, length=self.length, seed=self.seed
         )
-        row = {"temperature": temperature, "nll_test": _nll(self.gan, params, self.test)}
+        row = {"temperature": temperature, "nll_test": mean_nll(self.gan, params, self.test)}
         if self.validation is not None:
-            row["nll_gen"] = _nll(self.gan, params, self.validation)
+            row["nll_gen"] = mean_nll(self.gan, params, self.validation)
         return row | self._of_texts(tokens, lengths, reverse=reverse)
 
     def real_row(self, train: LabelledRows) -> dict[str, float]:
@@ -201,16 +190,3 @@ def _padded(rows: Ragged, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Texts without what they start from, and their tokens, the end among them."""
     tokens, lengths = rows.padded(np.arange(len(rows)), length + 1)
     return tokens[:, 1:], lengths - 1
-
-
-@cache
-def _sums(gan: TextGan) -> Callable[..., Any]:
-    return make_sums(partial(held_out_nll, gan, "generator"), batches_per_dispatch=8)
-
-
-def _nll(gan: TextGan, params: PyTree, rows: LabelledRows) -> float:
-    """Mean nats per token of texts under a generator."""
-    padded = [int(rows.rows.lengths.max())]
-    batches = batches_by_length(*rows, EVALUATION_ROWS, padded)
-    found = _sums(gan)({"generator": params}, (), (batch for _, batch in batches))["nll"]
-    return float(found.total / found.weight)

@@ -1,22 +1,26 @@
 """How good and how different a generator's texts are, told while it trains."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from jaxgen.config import TextGanExperiment
+from jaxgen.data.buckets import batches_by_length
 from jaxgen.evaluation.bleu import bleus
 from jaxgen.evaluation.gan_figures import sample_figures
 from jaxgen.evaluation.oracle import Oracle
+from jaxgen.evaluation.sums import make_sums
 from jaxgen.models.gan_estimators import TextGan
-from jaxgen.tasks.labelled import LabelledRows
+from jaxgen.models.text_gan import generator_nll
+from jaxgen.tasks.labelled import EVALUATION_ROWS, LabelledRows
 from jaxgen.tasks.task import Files
 from jaxgen.tasks.text_gan_data import text_length
 from jaxgen.tasks.text_gan_model import sample_texts
 from jaxgen.training.trainable import Objective
-from jaxgen.types import Int, PyTree
+from jaxgen.types import Array, Float, Int, LossAux, PyTree
 
 Lists = list[list[int]]
 
@@ -52,8 +56,9 @@ class Quality:
     labels: Int[np.ndarray, " N"]
     """Of the samples."""
     length: int
+    held_out: LabelledRows
     references: Lists
-    """Held-out texts."""
+    """The texts of `held_out`."""
     real: Mapping[str, float]
     """Figures of training texts."""
     oracle: Oracle | None
@@ -75,6 +80,7 @@ class Quality:
             gan,
             np.asarray(chosen.labels),
             text_length(experiment),
+            held_out,
             references,
             sample_figures(lists_of_rows(chosen, gan.end_id), references),
             oracle,
@@ -93,7 +99,10 @@ class Quality:
             figures["nll_oracle"] = self.oracle.nll(tokens)
         if int(params["adversarial_steps"]) == 0:
             return figures
-        if self.oracle is None:
+        if self.oracle is not None:
+            nll = mean_nll(self.gan, params["generator"], self.held_out)
+            figures["nll_balanced"] = (figures["nll_oracle"] + nll) / 2
+        else:
             forward = figures[f"bleu_{BLEU}"]
             backward = bleus(self.references, samples, BLEU)[BLEU]
             figures["bleu_f1"] = 2 * forward * backward / max(forward + backward, 1e-9)
@@ -118,6 +127,26 @@ class Quality:
                     "`generator_optimizer.learning_rate`, or raise `adversarial.entropy_bonus`)"
                 )
         return None
+
+
+def held_out_nll(
+    gan: TextGan, params: PyTree, carry: PyTree, batch: Any, key: Array | None = None
+) -> tuple[Float[Array, ""], LossAux]:
+    """Nats per token that the generator gives to texts."""
+    return generator_nll(gan.generator, params["generator"], carry, batch, start_id=gan.start_id)
+
+
+@cache
+def _sums(gan: TextGan) -> Callable[..., Any]:
+    return make_sums(partial(held_out_nll, gan), batches_per_dispatch=8)
+
+
+def mean_nll(gan: TextGan, params: PyTree, rows: LabelledRows) -> float:
+    """Mean nats per token of texts under a generator, given its parameters."""
+    padded = [int(rows.rows.lengths.max())]
+    batches = batches_by_length(*rows, EVALUATION_ROWS, padded)
+    found = _sums(gan)({"generator": params}, (), (batch for _, batch in batches))["nll"]
+    return float(found.total / found.weight)
 
 
 def some(rows: LabelledRows, count: int, seed: int = 0) -> LabelledRows:
