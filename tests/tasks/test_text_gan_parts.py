@@ -93,7 +93,7 @@ def test_a_corpus_smaller_than_a_batch(tmp_path: Path) -> None:
     experiment = settings(
         data={"files": (write_lines(tmp_path),), "max_length": 4}, training={"batch_size": 100}
     )
-    with pytest.raises(UserError, match="`training.batch_size` must be at most the 36 training"):
+    with pytest.raises(UserError, match=r"`training.batch_size` must be at most the 36 training"):
         built(experiment)
 
 
@@ -101,7 +101,7 @@ def test_an_oracle_of_wrong_shapes_is_named(tmp_path: Path) -> None:
     path = tmp_path / "oracle.npz"
     np.savez(path, embedding=np.zeros((3, 2), np.float32))
     experiment = settings(data={"embedded": "oracle", "oracle": path})
-    with pytest.raises(UserError, match="oracle.npz.*`Wo`.* is missing"):
+    with pytest.raises(UserError, match=r"oracle.npz.*`Wo`.* is missing"):
         open_data(experiment)
 
 

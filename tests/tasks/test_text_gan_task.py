@@ -71,11 +71,7 @@ def test_what_maximum_likelihood_learned_is_kept(run: Path, tmp_path: Path) -> N
     jax.tree.map(np.testing.assert_array_equal, mle["mle"], alone_params["generator"])
     assert int(mle["adversarial_steps"]) == 3
     assert int(alone_params["adversarial_steps"]) == 0
-    moved = [
-        np.abs(a - b).max()
-        for a, b in zip(*map(jax.tree.leaves, (mle["generator"], mle["mle"])), strict=True)
-    ]
-    assert max(moved) > 0
+    assert not np.array_equal(mle["generator"]["output_bias"], mle["mle"]["output_bias"])
 
 
 def test_from_scratch_keeps_both_apart(tmp_path: Path) -> None:
@@ -196,11 +192,8 @@ def test_an_oracle_with_roll_outs(tmp_path: Path) -> None:
 
 def test_labels_reach_both_models(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    rows = [
-        f"{'so dull' if n % 2 else 'so fun'} {'it is'[: n % 5]},{['bad', 'good'][n % 2]}"
-        for n in range(60)
-    ]
-    path.write_text("text,label\n" + "\n".join(rows) + "\n")
+    rows = ["so dull,bad" if n % 2 else f"so fun {n % 3},good" for n in range(60)]
+    path.write_text("\n".join(["text,label", *rows]) + "\n")
     experiment = settings(
         data={"files": (path,), "label_column": "label", "max_length": 6},
         adversarial={"steps": 1, "discriminator_pretrain_steps": 1},

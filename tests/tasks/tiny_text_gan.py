@@ -18,13 +18,11 @@ TINY = {
 
 
 def write_lines(folder: Path, count: int = 40) -> Path:
-    """Texts of two to four words."""
-    names = ("ann", "bob", "cid", "dot", "eve")
-    lines = [
-        f"{names[n % 5]} {['likes', 'sees', 'has'][n % 3]} {names[n % 4]}" for n in range(count)
-    ]
+    """Texts of two or three words."""
+    names, verbs = ("ann", "bob", "cid", "dot", "eve"), ("likes", "sees", "has")
+    lines = [f"{names[n % 5]} {verbs[n % 3]}{f' {names[n % 4]}' * (n % 2)}" for n in range(count)]
     path = folder / "lines.txt"
-    path.write_text("\n".join(line[: None if n % 2 else -4] for n, line in enumerate(lines)) + "\n")
+    path.write_text("\n".join(lines) + "\n")
     return path
 
 
