@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks import (
     classifier_sections,
+    compare_gans,
     control,
     plots,
     results,
@@ -217,6 +218,7 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
     "keras_reference": classifier_sections.keras_reference,
     "control": control.section,
     "steering": steering.section,
+    "gans": compare_gans.section,
     "seeds": seeds.section,
     "keras_recipe": sections.recipe,
     "session": sections.session,

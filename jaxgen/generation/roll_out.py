@@ -54,7 +54,7 @@ def roll_out(
         return jax.tree.map(spread, tree)
 
     each = N * tokens.shape[0]
-    steps = np.arange(T)[:, None]
+    steps = np.broadcast_to(np.arange(T)[:, None], (T, len(slots)))
     turned = np.repeat(steps >= T - first, each, axis=1)
     sampling = SamplingParams()
     uniforms = [

@@ -76,29 +76,37 @@ def straight_through(
 ) -> Float[Array, "*N V"]:
     """One-hot rows of sampled tokens, with the gradient of the Gumbel-softmax that drew them.
 
-    The noise is drawn after the token, from Gumbel noise under which the token is the one with
-    the largest sum of logit and noise. The pair of both is distributed as if the noise had
-    come first.
-
     Args:
         key: consumed.
         logits: that the tokens were drawn from.
         tokens: drawn from their softmax.
         temperature: of the softmax whose gradient is taken.
 
-    Source: Maddison, Tarlow & Minka (2014) for the noise of a given maximum.
+    Source: Jang, Gu & Poole (2017), section 2.2.
     """
-    hit = jax.nn.one_hot(tokens, logits.shape[-1], dtype=jnp.float32)
-    fixed = jax.lax.stop_gradient(logits)
+    noise = gumbel_noise_given(key, jax.lax.stop_gradient(logits), tokens)
+    soft = jax.nn.softmax((logits + noise) / temperature)
+    return jax.nn.one_hot(tokens, logits.shape[-1]) + soft - jax.lax.stop_gradient(soft)
+
+
+def gumbel_noise_given(
+    key: Array, logits: Float[Array, "*N V"], tokens: Int[Array, "*N"]
+) -> Float[Array, "*N V"]:
+    """Gumbel noise under which each token has the largest sum of logit and noise.
+
+    So a token that another sampler drew gets its noise afterwards: the pair of both is distributed
+    as if the noise had come first.
+
+    Source: Maddison, Tarlow & Minka (2014), section 3, in other terms: exp(-(log p + noise)) is
+    exponential with the rate p; the least of all has rate 1, and each of the others exceeds it by
+    what it would be alone.
+    """
+    log_p = jax.nn.log_softmax(logits)
     exponential = jax.random.exponential(key, logits.shape)
-    log_p = jax.nn.log_softmax(fixed)
-    # exp(-(log p + Gumbel)) is exponential with the rate p. The least of all is one of rate 1, and
-    # the others, given that, are it and as much more as they would be without it.
-    least = jnp.where(hit > 0, exponential, 0).sum(axis=-1, keepdims=True)
-    times = least + jnp.where(hit > 0, 0, exponential * jnp.exp(-log_p))
-    noise = -jnp.log(times) - log_p
-    soft = jax.nn.softmax((jax.nn.log_softmax(logits) + noise) / temperature)
-    return hit + soft - jax.lax.stop_gradient(soft)
+    hit = jnp.arange(logits.shape[-1]) == tokens[..., None]
+    least = jnp.where(hit, exponential, 0).sum(axis=-1, keepdims=True)
+    times = least + jnp.where(hit, 0, exponential * jnp.exp(-log_p))
+    return -jnp.log(times) - log_p
 
 
 def rollout_returns(

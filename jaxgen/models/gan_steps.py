@@ -22,7 +22,6 @@ from jaxgen.models.gan_estimators import (
     discounted,
     rollout_returns,
     straight_through,
-    text_rewards,
 )
 from jaxgen.models.gan_losses import (
     AdversarialLoss,
@@ -187,8 +186,8 @@ def rollout_loss(
     sample_key, rollout_key = jax.random.split(key)
     fake, condition = gan.sample(params, real_texts(batch), sample_key)
     returns = rollout_returns(gan, params, fake, condition, rollout_key, rollouts)
-    last = text_rewards(gan, params, fake)
-    reward = Sum(weighted_sum(last, fake.weights), fake.weights.sum())
+    # What the last place is worth is the reward of the text.
+    reward = Sum(weighted_sum(returns[:, -1], fake.weights), fake.weights.sum())
     return _policy_loss(gan, params, extra, fake, condition, returns, reward, entropy_bonus)
 
 

@@ -121,7 +121,7 @@ def _update(
     grads, loss_sum, sums, weight = total
     count = jnp.maximum(weight, 1.0)
     grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
-    grad_norm = optax.global_norm(grads)
+    grad_norm = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(grads)))
     own, opt_state = updated(phase.tx, grads, state.opt_state[phase.optimizer], old)
     moved = {phase.part: own} | ({phase.copy_to: own} if phase.copy_to else {})
     finite = state.finite & jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
