@@ -136,7 +136,8 @@ def _matches(
         most = np.zeros(size, int)
         np.maximum.at(most, gram[~own], times[~own])
         limits = most[gram]
-    return np.bincount(owner[own], np.minimum(times, limits)[own], minlength=count)
+    clipped = np.minimum(times, limits)[own]
+    return np.bincount(owner[own], clipped, minlength=count).astype(np.float64)  # int if empty
 
 
 def _brevity_penalties(

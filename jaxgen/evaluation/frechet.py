@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 
 from jaxgen.errors import UserError
-from jaxgen.types import Float
 
 
-def frechet_distance(first: Float[Any, "N D"], second: Float[Any, "M D"]) -> float:
+def frechet_distance(first: Any, second: Any) -> float:
     """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of the means and covariances of features.
 
     Covariances divide by N - 1. The distance falls with the number of texts that estimate it, so
     only those of as many texts compare.
 
     Args:
-        first: one row a text, of any number of texts from 2 on.
-        second: rows of the same size.
+        first: Float[N, D], a row for each of at least 2 texts.
+        second: Float[M, D].
 
     Returns:
         0 or more, in squared units of the features.

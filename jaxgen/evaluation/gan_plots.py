@@ -26,7 +26,7 @@ def plot_curve(path: Path, figures: Mapping[str, Any]) -> Path | None:
         for row in figures["mle_sweep"]:
             place = (row[plane.diversity.name], row[plane.quality.name])
             label = f"{row['temperature']:g}"
-            axes.annotate(label, place, xytext=(5, -11), textcoords="offset points", fontsize=8)
+            axes.annotate(label, place, xytext=(5, 5), textcoords="offset points", fontsize=8)
         _draw(axes, figures.get("gan_sweep", [figures["gan"]]), plane, "GAN", RED)
         real = figures["train"]
         if all(known(real, axis.name) for axis in plane):

@@ -79,7 +79,7 @@ class Oracle:
             UserError: for `n` below 1, or what is no key.
         """
         check_at_least_one(n=n)
-        keys = row_keys(check_key(key, n), n)
+        keys = row_keys(jnp.asarray(check_key(key, n)), n)
         found = []
         for rows, count in _blocks(n):
             prompts = np.full((len(rows), 1), START_ID, np.int32)
@@ -105,11 +105,11 @@ class Oracle:
         texts = jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=START_ID)
         return score(_step, self.params, self._carry(len(texts)), texts).logprobs
 
-    def nll(self, tokens: Int[Any, "N T"]) -> float:
+    def nll(self, tokens: Any) -> float:
         """Mean nats per token of texts under the oracle: NLL_oracle.
 
         Args:
-            tokens: texts of any one length, without the start token.
+            tokens: Int[N, T], texts of any one length, without the start token.
 
         Raises:
             UserError: the tokens are none of the oracle's, or there are none.
@@ -201,7 +201,8 @@ def load(path: str | Path, *, length: int = LENGTH) -> Oracle:
             or hold what is no finite number.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(
@@ -216,8 +217,9 @@ def _check(arrays: Mapping[str, np.ndarray], path: Any) -> None:
     """UserError that names all arrays that are not as they must be."""
     votes: dict[str, Counter[int]] = {axis: Counter() for axis in "VEH"}
     for name, axes in _LAYOUT.items():
-        for axis, size in zip(axes, np.shape(arrays.get(name, ())), strict=False):
-            votes[axis][size] += 1
+        if name in arrays:
+            for axis, size in zip(axes, arrays[name].shape, strict=False):
+                votes[axis][size] += 1
     # What most arrays say, so that the one that differs from the others is the one named.
     sizes = {axis: vote.most_common(1)[0][0] if vote else axis for axis, vote in votes.items()}
     wrong = []

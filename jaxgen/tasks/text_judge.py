@@ -44,7 +44,7 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TextJudge:
-    """A trained judge. Texts are rows of tokens [N, T], right-padded, with their lengths.
+    """A trained judge. Texts are tokens Int[N, T], right-padded, and their lengths Int[N].
 
     A token that ends the texts counts like any other where the lengths count it.
     """
@@ -55,7 +55,7 @@ class TextJudge:
     held_out_nll: float
     """Nats per token of those of the texts it was made from that it was not trained on."""
 
-    def nll(self, tokens: Int[Any, "N T"], lengths: Int[Any, "N"] | None = None) -> float:
+    def nll(self, tokens: Any, lengths: Any = None) -> float:
         """Mean nats per token over all tokens of the texts; NaN where there are none.
 
         Raises:
@@ -64,9 +64,7 @@ class TextJudge:
         rows = _rows(tokens, lengths, self.model.vocab_size - 1)
         return _nll(self.model, self.params, rows)
 
-    def features(
-        self, tokens: Int[Any, "N T"], lengths: Int[Any, "N"] | None = None
-    ) -> Float[np.ndarray, "N H"]:
+    def features(self, tokens: Any, lengths: Any = None) -> Float[np.ndarray, "N H"]:
         """The mean of the last layer's outputs over the tokens of each text; zeros without tokens.
 
         Takes and raises what `nll` does.
@@ -80,8 +78,8 @@ class TextJudge:
 
 
 def train_judge(
-    tokens: Int[Any, "N T"],
-    lengths: Int[Any, "N"] | None,
+    tokens: Any,
+    lengths: Any,
     vocab_size: int,
     *,
     seed: int = 0,
@@ -100,8 +98,8 @@ def train_judge(
     on as many texts; those share their compiled programs.
 
     Args:
-        tokens: texts, right-padded, in [0, vocab_size).
-        lengths: their tokens; None: all T of each.
+        tokens: Int[N, T], texts, right-padded, in [0, vocab_size).
+        lengths: Int[N], their tokens; None: all T of each.
         vocab_size: tokens that there may be.
         seed: of the parameters, the order of the texts, and what is held out.
         epochs: passes over the texts.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxgen.errors import UserError
@@ -26,10 +26,8 @@ def by_definition(hypothesis: Sequence[Any], references: Sequence[Sequence[Any]]
     product = 1.0
     for order in range(1, n + 1):
         counts = grams(hypothesis, order)
-        matches = sum(
-            min(count, max(grams(reference, order)[gram] for reference in references))
-            for gram, count in counts.items()
-        )
+        known = [grams(reference, order) for reference in references]
+        matches = sum(min(n, max(of[gram] for of in known)) for gram, n in counts.items())
         if order == 1 and matches == 0:
             return 0.0
         product *= (matches or 0.1) / max(sum(counts.values()), 1)
@@ -39,6 +37,7 @@ def by_definition(hypothesis: Sequence[Any], references: Sequence[Sequence[Any]]
     return penalty * product ** (1 / n)
 
 
+@settings(max_examples=40)
 @given(TEXTS, TEXTS)
 def test_equals_the_definition(hypotheses: list, references: list) -> None:
     found = sentence_bleus(hypotheses, references, 4)
@@ -114,22 +113,26 @@ def test_many_tokens_have_ngrams_of_their_own() -> None:
         assert found[[0, 2], i] == pytest.approx(want)
 
 
+@pytest.mark.peers("nltk")
 def test_nltk_says_the_same() -> None:
-    nltk = pytest.importorskip("nltk.translate.bleu_score")
-    smooth = nltk.SmoothingFunction().method1
+    from nltk.translate import bleu_score
+
+    smooth = bleu_score.SmoothingFunction().method1
     rng = np.random.default_rng(0)
     for vocabulary in (2, 6, 40):
         texts, references = (
             [rng.integers(vocabulary, size=rng.integers(0, 10)).tolist() for _ in range(12)]
             for _ in range(2)
         )
-        for n in range(1, 6):
-            weights = [1 / n] * n
-            for i, text in enumerate(texts):
-                others = texts[:i] + texts[i + 1 :]
-                for against, given in ((references, references), (others, None)):
-                    want = nltk.sentence_bleu(against, text, weights, smooth)
-                    assert sentence_bleus(texts, given, n)[n - 1, i] == pytest.approx(want)
+        found, among = sentence_bleus(texts, references), sentence_bleus(texts, None)
+        for i, text in enumerate(texts):
+            others = texts[:i] + texts[i + 1 :]
+            for n in range(1, 6):
+                weights = [1 / n] * n
+                want = [
+                    bleu_score.sentence_bleu(x, text, weights, smooth) for x in (references, others)
+                ]
+                assert [found[n - 1, i], among[n - 1, i]] == pytest.approx(want)
 
 
 @pytest.mark.parametrize(
