@@ -47,6 +47,8 @@ class TextGanData(CorpusConfig):
     too_long: Literal["refuse", "cut", "drop"] = "refuse"
     """What is done with longer texts: refuse the data, cut their end, or leave them out."""
 
+    changeable_on_resume = CorpusConfig.changeable_on_resume | {"oracle"}
+
     @model_validator(mode="after")
     def _embedded_is_used(self) -> Self:
         if (self.dataset or self.files) and self.embedded == "oracle":
