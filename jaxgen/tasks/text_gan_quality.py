@@ -105,7 +105,7 @@ class Quality:
         else:
             forward = figures[f"bleu_{BLEU}"]
             backward = bleus(self.references, samples, BLEU)[BLEU]
-            figures["bleu_f1"] = 2 * forward * backward / max(forward + backward, 1e-9)
+            figures["bleu_f1"] = harmonic_mean(forward, backward)
         return figures
 
     def alarm(self, figures: Mapping[str, float]) -> str | None:
@@ -127,6 +127,12 @@ class Quality:
                     "`generator_optimizer.learning_rate`, or raise `adversarial.entropy_bonus`)"
                 )
         return None
+
+
+def harmonic_mean(first: float, second: float) -> float:
+    """2ab / (a + b); 0 where both are 0."""
+    total = first + second
+    return 2 * first * second / total if total else 0.0
 
 
 def held_out_nll(

@@ -19,7 +19,14 @@ from jaxgen.tasks.labelled import LabelledRows
 from jaxgen.tasks.text_gan import TEXT_GAN, figures_of, gumbel_temperature
 from jaxgen.tasks.text_gan_data import open_data
 from jaxgen.tasks.text_gan_model import build_gan, init_params, tempered
-from jaxgen.tasks.text_gan_quality import Quality, lists_of, lists_of_rows, objective, some
+from jaxgen.tasks.text_gan_quality import (
+    Quality,
+    harmonic_mean,
+    lists_of,
+    lists_of_rows,
+    objective,
+    some,
+)
 from jaxgen.training.phases import PhaseOrder
 from jaxgen.types import Sum
 
@@ -128,6 +135,11 @@ def test_the_objective_counts_quality_and_diversity() -> None:
     assert objective(tiny(), {}).name == "nll_balanced"
     assert objective(settings(), {}).name == "bleu_f1"
     assert objective(settings(adversarial={"steps": 0}), {}).name == "nll"
+
+
+def test_the_harmonic_mean_is_low_where_one_of_both_is() -> None:
+    assert harmonic_mean(1.0, 0.5) == pytest.approx(2 / 3)
+    assert harmonic_mean(0.9, 0.0) == harmonic_mean(0.0, 0.0) == 0.0
 
 
 def test_lists_are_without_start_and_end() -> None:
