@@ -1,6 +1,6 @@
 """Which steps one dispatch makes, and their batches."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -11,6 +11,7 @@ from jaxgen.training.trainable import BatchSource
 from jaxgen.types import PyTree
 
 
+@runtime_checkable
 class Steps(Protocol):
     """Over how many steps a learning rate takes its course."""
 
