@@ -130,7 +130,7 @@ class TextGanConfig(Config):
 class TextGanTraining(TrainingConfig):
     """The training loop; a row of a batch is one text."""
 
-    epochs: Annotated[float, Field(ge=0)] = 40.0
+    epochs: Annotated[float, Field(gt=0)] = 40.0
     """Passes over the texts by maximum likelihood, before the adversarial training."""
     evaluate_every: Positive | None = 500
     """Steps between evaluations; of both models, each update is a step."""
@@ -194,6 +194,11 @@ class AdversarialConfig(Config):
                     f"{' and '.join(has)}, got {getattr(self, name)} with {self.estimator}; leave "
                     "it out, or choose another estimator"
                 )
+        if self.from_scratch and not self.steps:
+            raise ValueError(
+                "`adversarial.from_scratch` begins the adversarial training, and "
+                "`adversarial.steps` is 0; raise it, or turn it off"
+            )
         if self.loss == "relativistic" and self.estimator != "gumbel":
             raise ValueError(
                 '`adversarial.loss` = "relativistic" compares a text with a real one, and the '
@@ -249,15 +254,5 @@ class TextGanExperiment(Experiment):
                 '`adversarial.estimator` = "dense" needs a score after each token, and '
                 f"`model.discriminator` {self.model.discriminator} has one a text here; take lstm "
                 "without `model.discriminator_pooling`, or the estimator rollouts or gumbel"
-            )
-        if not self.training.epochs and not self.adversarial.steps:
-            raise ValueError(
-                "`training.epochs` and `adversarial.steps` are both 0, so nothing would be "
-                "trained; raise one of them"
-            )
-        if self.adversarial.from_scratch and not self.adversarial.steps:
-            raise ValueError(
-                "`adversarial.from_scratch` begins the adversarial training, and "
-                "`adversarial.steps` is 0; raise it, or turn it off"
             )
         return self

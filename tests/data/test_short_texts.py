@@ -44,10 +44,10 @@ def test_files_and_columns(lines: Path, tmp_path: Path) -> None:
     table.write_text("words,mood\none two,sad\nthree,glad\nfour,sad\nfive,glad\n")
     whole: dict[str, Any] = {"validation_fraction": 0, "test_fraction": 0}
     data = TextGanData(files=(table,), column="words", test_files=(lines,), **whole)
-    with pytest.raises(UserError, match="column"):
-        load_texts(data)  # a text file has no columns, and one corpus is all of one kind
-    data = TextGanData(files=(table,), column="words", **whole)
-    assert load_texts(data).train.texts == ["one two", "three", "four", "five"]
+    corpus = load_texts(data)
+    assert corpus.test is not None
+    assert corpus.test.texts[0] == "a cat sat"
+    assert corpus.train.texts == ["one two", "three", "four", "five"]
     named = TextGanData(files=(table,), column="words", label_column="mood", **whole)
     assert load_texts(named).train.labels == [("sad",), ("glad",), ("sad",), ("glad",)]
     assert read_texts(data, [table]).texts == ["one two", "three", "four", "five"]
