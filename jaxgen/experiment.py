@@ -40,6 +40,7 @@ from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.seed_runs import (
     SeedRuns,
     first_run_of,
+    runs_of,
     seed_group_of,
     seeds_history,
     seeds_to_resume,
@@ -268,7 +269,8 @@ def evaluate(
     """Measure a trained model on held-out data.
 
     Args:
-        path: A run directory or an export.
+        path: A run directory or an export; of a text GAN also a directory of seeds, whose figures
+            are means over its runs.
         split: Part of its corpus; None takes the test part, or the validation part where there
             is no other.
         files: A file, or several, to measure on instead of the model's corpus.
@@ -283,7 +285,8 @@ def evaluate(
             labelled language model `control` and `judge`, runs or exports of a classifier and of a
             language model, see `jaxgen.tasks.conditional_control.evaluate_control`; for an
             encoder-decoder `beam_size`, `bleu_tokenize` and `baselines`, see
-            `jaxgen.tasks.seq2seq_evaluation.evaluate`.
+            `jaxgen.tasks.seq2seq_evaluation.evaluate`; for a text GAN `samples`, `temperatures`
+            and more, see `jaxgen.tasks.text_gan_evaluation.evaluate`.
 
     Returns:
         What was measured, and the figures of the task: of a language model `tokens` counted, `nll`
@@ -297,7 +300,8 @@ def evaluate(
     """
     other = OtherFiles.named(files, source_files, target_files)
     other.check(split)
-    saved = read_saved(first_run_of(Path(path)) if ensemble else path, which)
+    together = SeedRuns.exists(path) and task_of(settings_of(path)).evaluate_runs is not None
+    saved = read_saved(first_run_of(Path(path)) if ensemble or together else path, which)
     experiment, task = saved.experiment, task_of(saved.experiment)
     check_evaluate_options(experiment.task, options)
     data = other.open(task, experiment)
@@ -307,8 +311,14 @@ def evaluate(
     for name, tasks in task.evaluates_with.items():
         if (named := options.get(name)) is not None:
             options[name] = load_saved(_read_named(f"`{name}`", named, tasks), str(named))
-    model = load_ensemble(path, which=which) if ensemble else load_saved(saved, str(path))
-    figures = task.evaluate(model, data, {"split": split, **options})
+    options["split"] = split
+    if ensemble:
+        figures = task.evaluate(load_ensemble(path, which=which), data, options)
+    elif together and task.evaluate_runs is not None:
+        models = [load(run, which) for run in runs_of(Path(path))]
+        figures = task.evaluate_runs(models, data, options)
+    else:
+        figures = task.evaluate(load_saved(saved, str(path)), data, options)
     return {"path": str(path), "split": None if any(other) else split, **figures}
 
 

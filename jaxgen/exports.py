@@ -102,7 +102,7 @@ def write_export(
 
     directory = Path(directory)
     written = check_export(directory, files=files, overwrite=overwrite)
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(params, ".").items()}
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in flatten(params, ".").items()}
     card = card.replace("{name}", directory.absolute().name)
     card = card.replace("{parameters}", f"{sum(array.size for array in arrays.values()):,}")
     config = {**config, "files": list(files)}

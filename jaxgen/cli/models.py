@@ -49,16 +49,23 @@ class Evaluate:
     judge: Annotated[Path | None, DisallowNone, arg(metavar="RUN", help_behavior_hint="")] = None
     """With --control: the language model, trained on yet other texts, that gives perplexities."""
     curve: Annotated[Path | None, DisallowNone, arg(metavar="PNG", help_behavior_hint="")] = None
-    """With --control: draw accuracy and perplexity over the strength into this file."""
+    """With --control: draw accuracy and perplexity over the strength into this file. Of a text GAN:
+    draw quality and diversity over the temperature."""
     samples: Annotated[int | None, DisallowNone, said] = None
-    """With --control: texts written of each label at each strength (default: 1000)."""
+    """With --control: texts written of each label at each strength (default: 1000). Of a text GAN:
+    samples of each row (default: as many as training texts, at most 10000)."""
+    temperatures: Annotated[tuple[float, ...], said] = ()
+    """Of a text GAN: temperatures of maximum likelihood to compare with (default: 0.6 0.7 0.8 0.9
+    1 1.1)."""
+    skip_judges: Flag = False
+    """Of a text GAN: leave out fed, lm and rlm, for which small language models are trained."""
     strengths: Annotated[tuple[float, ...], said] = ()
     """With --control: strengths of guidance; 0 (no label) and 1 (plain conditioning) are always
     among them (default: 0 1 2 3)."""
     top_p: Annotated[float | None, DisallowNone, said] = None
     """With --control: of the samples (default: 1)."""
     seed: Annotated[int | None, DisallowNone, said] = None
-    """With --control: of the samples (default: 0)."""
+    """With --control, or of a text GAN: of the samples (default: 0)."""
     files: Annotated[tuple[Path, ...], said] = ()
     """Measure on these files instead."""
     source_files: Annotated[tuple[Path, ...], said] = ()
@@ -81,12 +88,13 @@ class Evaluate:
 
         names = (
             *("protocol", "threshold", "temperature", "plots", "control", "judge", "curve"),
-            *("samples", "strengths", "top_p", "seed", "beam_size", "bleu_tokenize"),
+            *("samples", "strengths", "top_p", "seed", "beam_size", "bleu_tokenize", "temperatures"),
         )
         options = {name: getattr(self, name) for name in names}
         options = {name: value for name, value in options.items() if value not in (None, ())}
-        if self.baselines:
-            options["baselines"] = True
+        for name in ("baselines", "skip_judges"):
+            if getattr(self, name):
+                options[name] = True
         figures = evaluate(
             self.run,
             split=self.split,

@@ -36,6 +36,13 @@ from jaxgen.config.seq2seq import (
     Seq2SeqTraining,
     TranslationConfig,
 )
+from jaxgen.config.text_gan import (
+    AdversarialConfig,
+    TextGanConfig,
+    TextGanData,
+    TextGanExperiment,
+    TextGanTraining,
+)
 from jaxgen.config.tokenizer import TokenizerConfig
 from jaxgen.config.training import TrainingConfig
 
@@ -44,11 +51,13 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "classifier": ClassifierExperiment,
     "conditional_language_model": ConditionalExperiment,
     "seq2seq": Seq2SeqExperiment,
+    "text_gan": TextGanExperiment,
 }
 """The settings of each task by the name that `task = "..."` gives in a TOML file."""
 
 __all__ = [
     "EXPERIMENTS",
+    "AdversarialConfig",
     "ClassifierConfig",
     "ClassifierExperiment",
     "ClassifierTraining",
@@ -75,6 +84,10 @@ __all__ = [
     "Seq2SeqTokenizer",
     "Seq2SeqTraining",
     "SourceConfig",
+    "TextGanConfig",
+    "TextGanData",
+    "TextGanExperiment",
+    "TextGanTraining",
     "TokenizerConfig",
     "TrainingConfig",
     "TranslationConfig",

@@ -98,6 +98,11 @@ def build_tokenizer(
     return Tokenizer(_plain(kept + names, kind, steps))
 
 
+def count_tokenizer(count: int) -> Tokenizer:
+    """A tokenizer of the integers below `count`, whose ids are themselves; it has no others."""
+    return Tokenizer(_plain([str(number) for number in range(count)], "integer", []))
+
+
 def _characters(tokenizer: Tokenizer, texts: Iterable[Document]) -> Counter[str]:
     counts = np.zeros(0x110000, np.int64)
     for piece in repiece(map(tokenizer.normalize, texts)):

@@ -13,6 +13,7 @@ from jaxgen.tasks.conditional import CONDITIONAL
 from jaxgen.tasks.language_model import LANGUAGE_MODEL
 from jaxgen.tasks.seq2seq import SEQ2SEQ
 from jaxgen.tasks.task import Saved, Task
+from jaxgen.tasks.text_gan import TEXT_GAN
 
 __all__ = ["TASKS", "Saved", "Task", "check_evaluate_options", "task_of"]
 
@@ -21,6 +22,7 @@ TASKS: dict[str, Task] = {
     "classifier": CLASSIFIER,
     "conditional_language_model": CONDITIONAL,
     "seq2seq": SEQ2SEQ,
+    "text_gan": TEXT_GAN,
 }
 
 

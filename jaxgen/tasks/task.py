@@ -102,6 +102,8 @@ class Task:
     """(experiment, source files, target files): the same, of files whose lines are pairs."""
     begins_from: tuple[str, ...] = ()
     """Tasks whose runs `model.pretrained` may name, where the settings have that."""
+    evaluate_runs: Callable[[Sequence[Any], Any, Mapping[str, Any]], dict[str, Any]] | None = None
+    """(models, data, options): as `evaluate`, of the runs of several seeds together."""
     evaluate_options: tuple[str, ...] = ()
     """What `evaluate` takes besides `split`."""
     evaluates_with: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxgen.training.loop_state import Evaluated, Loop, fail, place_states, save
+from jaxgen.training.plots import plot_run
 from jaxgen.training.progress import spread
 from jaxgen.training.run_progress import EARLY_STOPPING
 from jaxgen.training.step import evaluation_params, is_averaging, start_averaging
@@ -27,7 +28,7 @@ def evaluate(loop: Loop) -> Evaluated:
     rows, best = {}, set()
     for i in loop.active:
         run, own = loop.runs[i], figures[i]
-        if own and run.add_evaluation(own[name]):
+        if name in own and run.add_evaluation(own[name]):
             best.add(i)
         row = loop.where | {f"validation_{figure}": value for figure, value in own.items()}
         if samples:
@@ -35,6 +36,7 @@ def evaluate(loop: Loop) -> Evaluated:
         run.run.append_metrics(row | {"seconds": round(loop.elapsed, 3)})
         rows[i] = row
     show_evaluation(loop, rows, best, samples)
+    sound_alarms(loop, figures)
     average_stalled_runs(loop, rows)
     if len(loop.runs) > 1:
         for i in rows:
@@ -44,6 +46,9 @@ def evaluate(loop: Loop) -> Evaluated:
     save(loop, list(rows), best)
     if len(loop.active) < len(loop.runs):
         place_states(loop, loop.layout.unstack_runs(loop.state))
+    if loop.trainable.plotted:
+        for i in rows:
+            plot_run(loop.runs[i].run, loop.trainable.objective, loop.trainable.plotted)
     return Evaluated(loop.step, [own if i in rows else {} for i, own in enumerate(figures)])
 
 
@@ -75,6 +80,18 @@ def show_evaluation(
         epoch = loop.step / loop.schedule.epoch_steps
         found = spread(values, objective)
         loop.display.line(f"step {loop.step}  epoch {epoch:.2f}  {name} {found}")
+
+
+def sound_alarms(loop: Loop, figures: Sequence[dict[str, float]]) -> None:
+    """Say once of each run what the task finds wrong with its figures."""
+    if loop.trainable.alarm is None:
+        return
+    for i in loop.active:
+        found = None if loop.runs[i].progress.alarmed else loop.trainable.alarm(figures[i])
+        if found is not None:
+            loop.runs[i].progress.alarmed = True
+            who = "" if len(loop.runs) == 1 else f"{loop.runs[i].name}: "
+            loop.display.line(f"warning: {who}step {loop.step}: {found}")
 
 
 def average_stalled_runs(loop: Loop, evaluated: Collection[int]) -> None:

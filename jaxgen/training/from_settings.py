@@ -11,13 +11,13 @@ from jaxgen.config import OptimizerConfig, TrainingConfig
 from jaxgen.errors import UserError
 from jaxgen.training.layerwise import DepthOf, layerwise
 from jaxgen.training.optimizers import Schedule, make_optimizer, make_schedule
-from jaxgen.training.schedule import StepSchedule
+from jaxgen.training.schedule import Steps
 from jaxgen.training.step import TrainState, init_state
 from jaxgen.types import Array, PyTree
 
 
 def optimizer_of(
-    config: OptimizerConfig, steps: StepSchedule, *, depth_of: DepthOf | None = None
+    config: OptimizerConfig, steps: Steps, *, depth_of: DepthOf | None = None
 ) -> tuple[optax.GradientTransformation, Schedule]:
     """The optimizer that the settings describe, and its learning rate.
 

@@ -240,7 +240,7 @@ def collect(loop: Loop, dispatched: Dispatched) -> None:
 def results(loop: Loop) -> list[Result]:
     """How each run ended; its metrics are drawn."""
     for run in loop.runs:
-        plot_run(run.run, loop.trainable.objective)
+        plot_run(run.run, loop.trainable.objective, loop.trainable.plotted)
     return [
         Result(
             state,

@@ -1,16 +1,23 @@
-"""loss.png: how the objective went in training and validation, where matplotlib is installed."""
+"""loss.png: how the objective and other figures went, where matplotlib is installed."""
 
 import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from jaxgen.files import reason, replacing
 from jaxgen.training.runs import Run
 from jaxgen.training.trainable import Objective
 
 
-def plot_run(run: Run, objective: Objective) -> Path | None:
+def plot_run(run: Run, objective: Objective, also: Sequence[str] = ()) -> Path | None:
     """Draw the run's metrics into its loss.png.
+
+    Args:
+        run: whose metrics are read.
+        objective: its training and validation.
+        also: other figures of training, drawn below.
 
     Returns:
         The picture's path, or None without matplotlib, without metrics or on a full disk.
@@ -20,14 +27,17 @@ def plot_run(run: Run, objective: Objective) -> Path | None:
         [(row["step"], row[name]) for row in rows if name in row]
         for name in (objective.name, f"validation_{objective.name}")
     )
-    if not train + validation or find_spec("matplotlib") is None:
+    others = {name: [(row["step"], row[name]) for row in rows if name in row] for name in also}
+    others = {name: points for name, points in others.items() if points}
+    if not (train or validation or others) or find_spec("matplotlib") is None:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.5), dpi=120, layout="constrained")
+    count = 1 + bool(others)
+    figure = Figure(figsize=(7.2, 4.5 * count), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes, *below = figure.subplots(count, squeeze=False)[:, 0]
     if train:
         axes.plot(*zip(*train, strict=True), color="#9db7d5", linewidth=1.0, label="training")
     if validation:
@@ -35,12 +45,12 @@ def plot_run(run: Run, objective: Objective) -> Path | None:
         best = objective.best(values)
         label = f"validation, best {values[best]:.4f} at step {steps[best]}"
         axes.plot(steps, values, color="#c0392b", marker="o", markersize=3.5, label=label)
-    axes.set_xlabel("optimizer step")
-    axes.set_ylabel(", ".join(filter(None, (objective.name, objective.unit))))
     axes.set_title(run.directory.name)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    _finish(axes, ", ".join(filter(None, (objective.name, objective.unit))))
+    for other in below:
+        for name, points in others.items():
+            other.plot(*zip(*points, strict=True), linewidth=1.0, label=name.replace("_", " "))
+        _finish(other, "training")
     path = run.directory / "loss.png"
     try:
         with replacing(path) as file:
@@ -49,3 +59,12 @@ def plot_run(run: Run, objective: Objective) -> Path | None:
         warnings.warn(f"could not draw {path}: {reason(error)}", stacklevel=2)
         return None
     return path
+
+
+def _finish(axes: Any, label: str) -> None:
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.lines:
+        axes.legend(frameon=False)

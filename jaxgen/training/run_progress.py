@@ -51,6 +51,8 @@ class Progress:
     stopped: str | None = None
     """Why this run goes on no more while others beside it do: early stopping, or what was not
     finite."""
+    alarmed: bool = False
+    """Whether the user was told what is wrong with its figures."""
 
     @classmethod
     def from_saved(cls, saved: Mapping[str, Any]) -> "Progress":

@@ -1,5 +1,7 @@
 """Which steps one dispatch makes, and their batches."""
 
+from typing import Protocol, runtime_checkable
+
 import jax
 import numpy as np
 
@@ -7,6 +9,19 @@ from jaxgen.config import TrainingConfig
 from jaxgen.errors import UserError
 from jaxgen.training.trainable import BatchSource
 from jaxgen.types import PyTree
+
+
+@runtime_checkable
+class Steps(Protocol):
+    """Over how many steps a learning rate takes its course."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+
+    @property
+    def epoch_steps(self) -> int:
+        """Those of one pass over the data."""
 
 
 class StepSchedule:
@@ -28,7 +43,9 @@ class StepSchedule:
                 f"`training.accumulate_steps` must be at most the {source.batches_per_epoch} "
                 f"batches of one pass over the training data, got {self.accumulate}"
             )
-        steps = max(1, round(config.epochs * self.epoch_steps))
+        steps = getattr(source, "total_steps", None)
+        if steps is None:
+            steps = max(1, round(config.epochs * self.epoch_steps))
         self.total = steps if config.max_steps is None else min(steps, config.max_steps)
         """Steps of the whole training."""
         self.capacity = min(config.steps_per_dispatch, self.total)

@@ -11,7 +11,11 @@ from jaxgen.types import PyTree, Sum
 
 @runtime_checkable
 class BatchSource(Protocol):
-    """Training batches in order: a pure function of where they are."""
+    """Training batches in order: a pure function of where they are.
+
+    One that knows where the training ends has `total_steps` too, which then counts in the place of
+    `training.epochs`.
+    """
 
     @property
     def batches_per_epoch(self) -> int:
@@ -102,3 +106,7 @@ class Trainable:
     NumPy arrays. The rest are those of `init_state`."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """A digest of each part of the corpus: a resumed run compares them."""
+    alarm: Callable[[Mapping[str, float]], str | None] | None = None
+    """What the user should know of the figures of an evaluation, if anything: said once a run."""
+    plotted: Sequence[str] = ()
+    """Figures of training that are drawn beside the objective, at each evaluation."""
