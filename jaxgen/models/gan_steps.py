@@ -82,6 +82,15 @@ def discriminator_step_loss(
 ) -> tuple[Float[Array, ""], LossAux]:
     """The discriminator's loss of real texts and as many generated ones under their labels.
 
+    Args:
+        gan: the models.
+        params: of both.
+        extra: not used.
+        batch: the real texts.
+        key: of the samples and of dropout.
+        step: not used.
+        loss: what is minimised.
+
     Returns:
         The loss, and the sums "discriminator_loss", "discriminator_accuracy" (of scores above 0 of
         real texts and below of generated ones, each counting half) and "distinct_2".

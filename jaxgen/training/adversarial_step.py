@@ -88,7 +88,7 @@ def make_adversarial_step(phases: Sequence[Phase], *, axis_name: str | None = No
         names = {name: shape for each in shapes for name, shape in each.items()}
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), names)
 
-        def branch(update: TrainStep) -> Callable:
+        def branch(update: Callable) -> Callable:
             def run(state: TrainState, batch: PyTree, key: Array) -> tuple[TrainState, Metrics]:
                 state, metrics = update(state, batch, key)
                 return state, metrics._replace(sums=blank | metrics.sums)

@@ -14,7 +14,7 @@ from jaxgen.generation.roll_out import roll_out
 V, B, N = 11, 3, 2
 
 
-@pytest.mark.parametrize("length", [2, 5, 6])
+@pytest.mark.parametrize("length", [2, 5, pytest.param(6, marks=pytest.mark.slow)])
 def test_roll_outs_are_those_of_generate_after_each_prefix(length: int) -> None:
     params = lstm_params(jax.random.key(0), V)
     start = jnp.array([0, 3, 5])

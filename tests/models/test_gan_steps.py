@@ -59,6 +59,7 @@ def test_the_discriminator_compares_real_texts_with_samples() -> None:
     )
 
 
+@pytest.mark.slow
 def test_no_gradient_reaches_the_other_model() -> None:
     gan, params = made_gan(V, T)
     batch = batch_of(V, ROWS, T)
@@ -73,7 +74,9 @@ def test_no_gradient_reaches_the_other_model() -> None:
         assert all((leaf != 0).any() for leaf in jax.tree.leaves(grads)), loss_fn
 
 
-@pytest.mark.parametrize("loss", ["non_saturating", "relativistic"])
+@pytest.mark.parametrize(
+    "loss", ["relativistic", pytest.param("non_saturating", marks=pytest.mark.slow)]
+)
 def test_the_gumbel_loss_is_that_of_straight_through_samples(loss: Any) -> None:
     gan, params = made_gan(V, T, discriminator="cnn")
     batch = batch_of(V, ROWS, T)

@@ -17,6 +17,11 @@ from jaxgen.models.text_discriminator import (
 )
 
 V, B, T = 6, 3, 5
+NAMES = (
+    "steps",
+    "cnn",
+    *[pytest.param(x, marks=pytest.mark.slow) for x in ("layer_norm", "pooled")],
+)
 MODELS: dict[str, Any] = {
     "steps": LSTMDiscriminator(V, 3, 4, num_layers=2, num_labels=2),
     "layer_norm": LSTMDiscriminator(V, 3, 4, cell="layernorm_lstm", num_labels=2),
@@ -36,7 +41,7 @@ def scores(model: Any, *inputs: Any) -> Any:
     return jax.jit(model.apply)({"params": params_of(model)}, *inputs)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_what_stands_beyond_a_text_changes_nothing(name: str) -> None:
     model = MODELS[name]
     found = scores(model, TOKENS, LENGTHS, LABELS)
@@ -55,7 +60,7 @@ def test_what_stands_beyond_a_text_changes_nothing(name: str) -> None:
         np.testing.assert_allclose(alone[0], found[row, :count], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_one_hot_rows_are_tokens_and_pass_a_gradient(name: str) -> None:
     model, params = MODELS[name], params_of(MODELS[name])
     rows = jax.nn.one_hot(TOKENS, V)
@@ -69,7 +74,7 @@ def test_one_hot_rows_are_tokens_and_pass_a_gradient(name: str) -> None:
         np.testing.assert_array_equal(gradient[2, 1:], 0)  # beyond its length
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_label_adds_a_product_with_the_features(name: str) -> None:
     """The features are what the score's own kernel takes; so its kernel moves by the label's."""
     model, params = MODELS[name], params_of(MODELS[name])

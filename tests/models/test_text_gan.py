@@ -25,7 +25,7 @@ from jaxgen.ops.lstm import LSTMCarry
 V, T, Z = 5, 4, 2
 
 
-@pytest.mark.parametrize("labels", [0, 3])
+@pytest.mark.parametrize("labels", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_reading_at_once_is_stepping(labels: int) -> None:
     gan, parts = made_gan(V, T, noise=Z, labels=labels)
     model, params = gan.generator, parts["generator"]
