@@ -7,6 +7,7 @@ its last token, so that no two can be mistaken for each other.
 """
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -102,7 +103,7 @@ def sentence_bleus(
 
 def _lists(name: str, texts: Texts) -> list[Sequence[Hashable]]:
     """Texts as lists of what a dict can hold."""
-    lists = [text.tolist() if hasattr(text, "tolist") else text for text in texts]
+    lists: list[Any] = [text.tolist() if hasattr(text, "tolist") else text for text in texts]
     if not lists:
         raise UserError(f"`{name}` must hold at least one text, got none")
     wrong = next((text for text in lists if isinstance(text, str | bytes | int)), None)

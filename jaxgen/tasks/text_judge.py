@@ -212,7 +212,7 @@ def _nll(model: LanguageModel, params: PyTree, rows: Rows) -> float:
 @partial(jax.jit, static_argnames="model")
 def _features(model: LanguageModel, params: PyTree, tokens: Array, mask: Array) -> Array:
     carry = model.initial_carry(len(tokens))
-    _, hidden = model.apply({"params": params}, tokens.T, carry, method="hidden_states")
-    # The first output has read the start token alone, which says nothing of the text.
-    total = jnp.where(mask.T[..., None], hidden[1:], 0).sum(axis=0)
+    output: Any = model.apply({"params": params}, tokens.T, carry, method="hidden_states")
+    # The first hidden state has read the start token alone, which says nothing of the text.
+    total = jnp.where(mask.T[..., None], output[1][1:], 0).sum(axis=0)
     return total / jnp.maximum(mask.sum(axis=1, keepdims=True), 1).astype(jnp.float32)
