@@ -134,7 +134,7 @@ def _with_noise(condition: Any, rows: Sequence[int], noise: Any) -> Any:
     if not isinstance(condition, Guidance):
         return GeneratorCondition(condition, noise)
     labels, null, weights = condition
-    each = np.broadcast_to(noise[:, None], (*labels.shape, noise.shape[-1]))
+    each: Any = np.broadcast_to(noise[:, None], (*labels.shape, noise.shape[-1]))
     return Guidance(GeneratorCondition(labels, each), GeneratorCondition(null, noise), weights)
 
 
