@@ -88,7 +88,8 @@ class Evaluate:
 
         names = (
             *("protocol", "threshold", "temperature", "plots", "control", "judge", "curve"),
-            *("samples", "strengths", "top_p", "seed", "beam_size", "bleu_tokenize", "temperatures"),
+            *("samples", "strengths", "top_p", "seed", "temperatures"),
+            *("beam_size", "bleu_tokenize"),
         )
         options = {name: getattr(self, name) for name in names}
         options = {name: value for name, value in options.items() if value not in (None, ())}
