@@ -20,6 +20,7 @@ from benchmarks import (
     seq2seq_sections,
     steering,
     tpu_compiled,
+    translator,
 )
 from benchmarks.timing import Spread
 from jaxgen.errors import UserError
@@ -220,6 +221,7 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
     "trainings": classifier_sections.trainings,
     "seq2seq": seq2seq_sections.section,
     "keras_reference": classifier_sections.keras_reference,
+    "translator": translator.section,
     "addition": addition.section,
     "fra_eng": fra_eng.section,
     "control": control.section,
