@@ -138,7 +138,7 @@ def section(data: dict[str, Any]) -> str:
             results.table(headers, rows),
             f"On {data['held_out']:,} held-out sums, each contestant by its own protocol, see "
             f"`benchmarks/addition.py`. Keras trains on {data['train']:,} sums, as jaxgen does; "
-            f"Flax makes its own as it goes. `{data['command']}`",
+            f"Flax makes its own as it goes. `{data['command']}` {data.get('remark', '')}",
         ]
     )
 

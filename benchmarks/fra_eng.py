@@ -189,7 +189,7 @@ def section(data: dict[str, Any]) -> str:
             "add to the loss; after its end mark a text of jaxgen is certain.",
             results.table(goals, times),
             f"{len(data['keras'])} epochs of Keras took {data['keras'][-1]['seconds']:.1f} s. "
-            f"The ratio is of jaxgen's median. `{data['command']}`",
+            f"The ratio is of jaxgen's median. `{data['command']}` {data.get('remark', '')}",
         ]
     )
 
