@@ -3,14 +3,12 @@
 from typing import Any
 
 from benchmarks import results
-from benchmarks.timing import Spread
+from benchmarks.comparison_tables import FASTER_TORCH, Rows, contestants_table, targets_table
 
 TRAINING = "classifier training"
 """The suite of rows whose unit is an epoch."""
-FASTER_TORCH = "the faster of PyTorch's two"
 TARGETS = {"torch packed": 1.5, FASTER_TORCH: 1.1, "keras": 3.0}
 """How many times faster an epoch is meant to be, by the group beside it."""
-Rows = list[dict[str, Any]]
 
 
 def classifiers(data: dict[str, Any]) -> str:
@@ -36,26 +34,7 @@ def classifiers(data: dict[str, Any]) -> str:
 def case_section(rows: Rows, ratios: Rows) -> str:
     """One case: its contestants, and what was aimed at."""
     training = rows[0]["suite"] == TRAINING
-    unit, scale = ("s/epoch", 1) if training else ("ms/call", 1e3)
-    times = {(entry["slower"], entry["faster"]): Spread(**entry["times"]) for entry in ratios}
-    ours = list(dict.fromkeys(entry["faster"] for entry in ratios))
-    lines = []
-    for row in sorted(rows, key=lambda row: (not row["final"], row["seconds"]["median"])):
-        name, compiled, held = row["contestant"], row.get("compile_seconds"), row.get("peak_bytes")
-        lines.append(
-            [
-                name + ("" if row["final"] else " (trial)"),
-                f"{row['seconds']['median'] * scale:.3g}",
-                f"{row['examples_per_second']:,.0f}",
-                f"{row['tokens_per_second']:,.0f}",
-                f"{row['flops_per_second'] / 1e9:.3g}",
-                "" if compiled is None else f"{compiled:.1f}",
-                "" if held is None else f"{held / 2**20:,.0f}",
-                *[str(times.get((name, our), "")) if row["final"] else "" for our in ours],
-            ]
-        )
-    headers = ["", unit, "examples/s", "tokens/s", "GFLOP/s", "compile s", "peak MiB"]
-    headers += [f"{our} is faster by" for our in ours]
+    unit, scale = ("s/epoch", 1.0) if training else ("ms/call", 1e3)
     shape = rows[0]["shape"]
     what = "Epochs" if training else "Predictions"
     title = f"### {what}, {rows[0]['case']}"
@@ -63,20 +42,10 @@ def case_section(rows: Rows, ratios: Rows) -> str:
         f"{shape['examples']:,} texts, {shape['tokens']:,} tokens, {shape['padded']:,} steps with "
         f"the padding, {shape['batches']} batches."
     )
-    parts = [title, results.table(headers, lines), drawn]
-    return "\n\n".join([*parts, _targets(rows, ratios)] if training and ratios else parts)
-
-
-def _targets(rows: Rows, ratios: Rows) -> str:
-    groups = {row["contestant"]: row["group"] for row in rows}
-    lines = []
-    for entry in ratios:
-        group = groups.get(entry["slower"], entry["slower"])
-        if group in TARGETS:
-            spread = Spread(**entry["times"])
-            met = "reached" if spread.median >= TARGETS[group] else "missed"
-            lines.append([entry["slower"], f"{TARGETS[group]:g}", str(spread), met])
-    return results.table(["aimed at beside", "times", "measured", ""], lines) if lines else ""
+    parts = [title, contestants_table(rows, ratios, unit, scale, "examples"), drawn]
+    if training and ratios:
+        parts.append(targets_table(rows, ratios, TARGETS))
+    return "\n\n".join(parts)
 
 
 def trainings(data: dict[str, Any]) -> str:

@@ -19,19 +19,16 @@ from typing import Any, NamedTuple
 from benchmarks import classifier_sections, costs, machine, results
 from benchmarks.classifier_cases import ALL_WORDS, ClassifierCase
 from benchmarks.classifier_sections import TRAINING
+from benchmarks.comparison import compared
 from benchmarks.contestants import (
     Contestant,
     agreeing,
-    best_of_groups,
     each_case,
     installed,
-    measure,
-    ratios,
     start_all,
     stop_all,
 )
 from benchmarks.jaxgen_classifier import planned
-from benchmarks.timing import Spread, ratio
 
 REFERENCE = ClassifierCase(B=128, H=64, E=32)
 POOLED = ClassifierCase(
@@ -149,57 +146,28 @@ def compare(
     training = suite == TRAINING
     entries = (training_contestants if training else prediction_contestants)(args)
     running = start_all(entries, case.as_dict(), args.deadline)
-    most = 1 if args.dry_run else 10**6
+    cost = costs.classifier(case, train=training)
+    units = 1 if training else len(case.plan)
+
+    def figures(seconds: float) -> dict[str, float]:
+        own = costs.figures(cost, case.tokens, seconds * units, ceilings)
+        return {"examples_per_second": case.examples / units / seconds, **own}
+
+    def facts(contestant: Contestant) -> dict[str, Any]:
+        steps = min(LOSSES, len(case.plan))
+        return {"losses": contestant.call("losses", steps=steps)} if training else {}
+
     try:
         if training:
             running = agreeing(running, "losses", mean=True, steps=1)
         else:
             running = agreeing(running, "probabilities", mean=True, steps=len(case.plan))
         # An epoch takes seconds: one in the trial, and one a round.
-        times = {"seconds": args.seconds, "most": most}
-        finalists, trial = best_of_groups(running, rounds=1, **times)
-        seconds = measure(finalists, rounds=args.rounds, **times)
-        cost = costs.classifier(case, train=training)
-        units = 1 if training else len(case.plan)
-        rows = []
-        for contestant in running:
-            final = contestant.name in seconds
-            spread = Spread.of(seconds[contestant.name] if final else trial[contestant.name])
-            facts = contestant.facts() if final else {"options": contestant.options}
-            if final and training:
-                facts["losses"] = contestant.call("losses", steps=min(LOSSES, len(case.plan)))
-            figures = costs.figures(cost, case.tokens, spread.median * units, ceilings)
-            rows.append(
-                {
-                    **{"suite": suite, "case": case.name, "shape": case.shape},
-                    **{"contestant": contestant.name, "group": contestant.group, "final": final},
-                    "seconds": spread.as_dict(),
-                    "examples_per_second": case.examples / units / spread.median,
-                    **figures,
-                    **facts,
-                }
-            )
-        ours = [c for c in finalists if c.group in ("jaxgen", "text")]
-        peers = [c for c in finalists if c not in ours]
-        found = ratios(seconds, ours, peers) + _faster_torch(seconds, ours, peers)
-        return rows, [{"suite": suite, "case": case.name, **entry} for entry in found]
+        head = {"suite": suite, "case": case.name, "shape": case.shape}
+        ours = ("jaxgen", "text")
+        return compared(running, args, ours=ours, head=head, figures=figures, facts=facts)
     finally:
         stop_all(running)
-
-
-def _faster_torch(
-    seconds: dict[str, list[float]], ours: list[Contestant], peers: list[Contestant]
-) -> list[dict[str, Any]]:
-    """Ratios to whichever of PyTorch's two took less time, round by round."""
-    both = [seconds[c.name] for c in peers if c.group in ("torch packed", "torch padded")]
-    if len(both) < 2:
-        return []
-    fastest = list(map(min, *both))
-    name = classifier_sections.FASTER_TORCH
-    return [
-        {"slower": name, "faster": c.name, "times": ratio(fastest, seconds[c.name]).as_dict()}
-        for c in ours
-    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -225,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
         args.rounds, args.seconds, cases = 1, 1e-4, [SMALL, SMALL_POOLED]
     ceilings = machine.ceilings(quick=args.quick or args.dry_run)
 
-    def compared(item: Comparison) -> tuple[list, list]:
+    def one(item: Comparison) -> tuple[list, list]:
         suite, case = item
         rows, found = compare(planned(case), suite, ceilings, args)
         print(classifier_sections.case_section(rows, found) + "\n", flush=True)
@@ -236,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
         smaller = [dataclasses.replace(case, B=batch, rows=rows) for case in cases]
         items += [Comparison(PREDICTING, case) for case in smaller]
     items = [item for item in items if args.only in (None, item.suite.split()[-1])]
-    rows, found = each_case(items, compared, args.deadline)
+    rows, found = each_case(items, one, args.deadline)
     results.write(args.out, "classifiers", ceilings=ceilings, rows=rows, ratios=found)
     print(f"written to {args.out}")
     return 0

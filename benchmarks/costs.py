@@ -66,7 +66,7 @@ def train_step(case: Case, *, folded: bool = True, itemsize: int = FLOAT) -> Cos
         itemsize: bytes of a number in the compute type; parameters and logits are float32.
     """
     tokens, gates = case.B * case.T, 4 * case.H
-    flops = 3 * _products(case) + _first_layer(case, folded)
+    flops = 3 * _products(case) + first_layer(case, folded)
     params = parameter_count(case)
     optimizer = (4 + 4) * params  # reads p, g, m, v twice over (norm, update); writes g, p, m, v
     # Per layer: input gates in; activations, c and h out; all read back; d_gates out and in twice.
@@ -106,7 +106,7 @@ def _products(case: Case) -> float:
     return layers + 2 * tokens * case.H * case.V
 
 
-def _first_layer(case: Case, folded: bool) -> float:
+def first_layer(case: Case, folded: bool) -> float:
     """FLOPs of the first layer's input projection, forward and backward."""
     tokens, gates = case.B * case.T, 4 * case.H
     scatter = 2 * tokens * case.V * gates if case.V <= ONE_HOT_ROWS else 0
@@ -145,7 +145,7 @@ def _classifier_batch(case: ClassifierCase, length: int, train: bool) -> Cost:
     layer = Case(B=case.B, T=length, H=case.H, V=case.V, E=case.E)
     inputs = 2 * min(tokens, case.V) * case.E * gates
     if train:
-        inputs = _first_layer(layer, folded=True)
+        inputs = first_layer(layer, folded=True)
     recurrence = times * 2 * tokens * case.H * gates
     head = times * 2 * case.B * case.features
     own = gates * (case.E + case.H + 1)

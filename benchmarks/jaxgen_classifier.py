@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -11,17 +12,12 @@ import numpy as np
 
 from benchmarks.cases import cycle
 from benchmarks.classifier_cases import ClassifierCase, Ints
-from benchmarks.costs import compiled_bytes
-from benchmarks.machine import device_peak
+from benchmarks.jaxgen_epochs import BLOCK, EpochTraining
 from jaxgen.data.buckets import BucketedRows, bucket_lengths
-from jaxgen.data.ragged import LabelledBatch, Ragged
+from jaxgen.data.ragged import Ragged
 from jaxgen.models.classifier import TextClassifier, classifier_loss
-from jaxgen.training.optimizers import make_optimizer
-from jaxgen.training.parallel import jit_multi_step, make_layout, request_host_devices
-from jaxgen.training.step import LossFn, init_state, make_train_step
-
-BLOCK = 8
-"""Batches of one padded length in a row: at most so many steps a dispatch."""
+from jaxgen.training.parallel import request_host_devices
+from jaxgen.training.step import LossFn
 
 
 def bucketed(case: ClassifierCase, labels: Ints) -> BucketedRows:
@@ -87,11 +83,8 @@ def loss_of(model: TextClassifier) -> LossFn:
     return loss_fn
 
 
-class JaxgenTraining:
-    """The contestant: a unit of `run` is one epoch, its batches read and padded on the way.
-
-    Each run goes on with the next epoch, as a training does; its rows lie in other batches, but
-    the padded lengths are the same.
+class JaxgenTraining(EpochTraining):
+    """The contestant: a unit of `run` is one epoch, see `EpochTraining`.
 
     Args:
         case: the fields of a `ClassifierCase`.
@@ -109,66 +102,13 @@ class JaxgenTraining:
     ):
         request_host_devices(devices)
         self.case = ClassifierCase(**case)
-        self.source = bucketed(self.case, self.case.labels())
-        self.layout = make_layout(devices)
-        self.tx = make_optimizer(name="adam", learning_rate=self.case.learning_rate)
-        self.reset()
-        loss_fn = loss_of(model_of(self.case, dtype, backend))
-        train_step = make_train_step(loss_fn, self.tx, axis_name=self.layout.axis_name)
-        steps = jit_multi_step(train_step, self.layout)
-        started = time.perf_counter()
-        self.programs = {}
-        for shape in self.source.shapes:
-            blank = jax.tree.map(lambda x: np.zeros((BLOCK, *x.shape), x.dtype), shape)
-            batches = self.layout.place_batches(blank)
-            program = steps.lower(self.state, batches, jnp.int32(BLOCK)).compile()
-            self.programs[shape.tokens.shape[-1]] = program
-        self.compile_seconds = time.perf_counter() - started
-
-    def reset(self) -> None:
-        """Back to the starting parameters and the first epoch."""
-        state = init_state(params_of(self.case), self.tx, jax.random.key(0))
-        self.state = self.layout.place_state(state)
-        self.epoch = 0
-
-    def dispatch(self, first: int, most: int = BLOCK) -> Any:
-        """Begin the steps at `first`, of one padded length; their metrics, and how many."""
-        count = min(self.source.same_shape(self.epoch, first), most)
-        batches = self.source.read(self.epoch, first, count)
-
-        def filled(x: np.ndarray) -> np.ndarray:
-            rest = np.zeros((BLOCK - count, *x.shape[1:]), x.dtype)
-            return np.concatenate([x, rest]) if len(rest) else x
-
-        program = self.programs[batches.tokens.shape[-1]]
-        placed = self.layout.place_batches(LabelledBatch(*map(filled, batches)))
-        self.state, metrics = program(self.state, placed, jnp.int32(count))
-        return metrics, count
-
-    def losses(self, steps: int) -> list[float]:
-        """Losses of the epoch's first steps, each before its update."""
-        self.reset()
-        found: list[float] = []
-        while len(found) < steps:
-            most = min(BLOCK, steps - len(found))
-            metrics, count = self.dispatch(len(found), most)
-            found += np.asarray(metrics.loss)[:count].tolist()
-        return found
-
-    def run(self, steps: int) -> None:
-        """Train for so many epochs and wait for the end."""
-        for _ in range(steps):
-            first = 0
-            while first < self.source.batches_per_epoch:
-                first += self.dispatch(first)[1]
-            self.epoch += 1
-        jax.block_until_ready(self.state)
-
-    def facts(self) -> dict[str, Any]:
-        """Compile time of all shapes, and memory of the largest program by XLA's accounting."""
-        held = [compiled_bytes(program) for program in self.programs.values()]
-        most = max((n for n in held if n), default=0) * self.layout.devices
-        return {"compile_seconds": self.compile_seconds, "program_bytes": most, **device_peak()}
+        super().__init__(
+            bucketed(self.case, self.case.labels()),
+            loss_of(model_of(self.case, dtype, backend)),
+            partial(params_of, self.case),
+            self.case.learning_rate,
+            devices,
+        )
 
 
 class JaxgenPrediction:

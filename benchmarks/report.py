@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    addition,
     classifier_sections,
     compare_gans,
     control,
+    fra_eng,
     plots,
     results,
     sections,
     seeds,
+    seq2seq_sections,
     steering,
     tpu_compiled,
 )
@@ -215,7 +218,10 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
     "recurrence": _comparison("The recurrence alone", 1e3, "ms"),
     "classifiers": classifier_sections.classifiers,
     "trainings": classifier_sections.trainings,
+    "seq2seq": seq2seq_sections.section,
     "keras_reference": classifier_sections.keras_reference,
+    "addition": addition.section,
+    "fra_eng": fra_eng.section,
     "control": control.section,
     "steering": steering.section,
     "gans": compare_gans.section,

@@ -24,7 +24,8 @@ from jaxgen.saved import (
     settings_of,
     settings_of_run,
 )
-from jaxgen.tasks import Saved, Task, check_evaluate_options, task_of
+from jaxgen.tasks import Saved, check_evaluate_options, task_of
+from jaxgen.tasks.other_files import OtherFiles, Paths
 from jaxgen.training.devices import candidate_devices, choose_devices, jitted_init
 from jaxgen.training.loop import Result, open_loop
 from jaxgen.training.loop import train as train_runs
@@ -258,7 +259,9 @@ def evaluate(
     path: str | Path,
     *,
     split: Split | None = None,
-    files: Sequence[str | Path] = (),
+    files: Paths = (),
+    source_files: Paths = (),
+    target_files: Paths = (),
     which: CheckpointName | None = None,
     ensemble: bool = False,
     **options: Any,
@@ -270,43 +273,45 @@ def evaluate(
             are means over its runs.
         split: Part of its corpus; None takes the test part, or the validation part where there
             is no other.
-        files: Data to measure on instead of the model's corpus.
+        files: A file, or several, to measure on instead of the model's corpus.
+        source_files: Of an encoder-decoder, in the place of `files`: texts with a source in each
+            line, beside `target_files`.
+        target_files: As many, whose lines are the targets of these lines.
         which: As in `load`.
         ensemble: Measure the runs of a directory of seeds as one model, see `load_ensemble`.
         **options: Of the model's task: for a language model `protocol`, see
             `jaxgen.tasks.language_model.evaluate`; for a classifier `threshold`, `temperature`,
             `plots` and `baselines`, see `jaxgen.tasks.classifier_evaluation.evaluate`; for a
             labelled language model `control` and `judge`, runs or exports of a classifier and of a
-            language model, see `jaxgen.tasks.conditional_control.evaluate_control`; for a text
-            GAN `samples`, `temperatures` and more, see
-            `jaxgen.tasks.text_gan_evaluation.evaluate`.
+            language model, see `jaxgen.tasks.conditional_control.evaluate_control`; for an
+            encoder-decoder `beam_size`, `bleu_tokenize` and `baselines`, see
+            `jaxgen.tasks.seq2seq_evaluation.evaluate`; for a text GAN `samples`, `temperatures`
+            and more, see `jaxgen.tasks.text_gan_evaluation.evaluate`.
 
     Returns:
         What was measured, and the figures of the task: of a language model `tokens` counted, `nll`
         in nats per token, `perplexity`, and `bpc` where tokens are characters or bytes; of a
-        classifier `accuracy`, `f1_macro`, `nll`, `ece` and more, also of each class.
+        classifier `accuracy`, `f1_macro`, `nll`, `ece` and more, also of each class; of an
+        encoder-decoder `exact_match`, `bleu` and `chrf`, beside those of the nearest training pair.
 
     Raises:
         UserError: The model, its corpus or that part of it is not there, the task does not know an
             option, or an option names a model of another task.
     """
-    if files and split is not None:
-        raise UserError(
-            f"`split` names a part of the model's own corpus, got {split} beside `files`; leave "
-            "one of them out"
-        )
+    other = OtherFiles.named(files, source_files, target_files)
+    other.check(split)
     together = SeedRuns.exists(path) and task_of(settings_of(path)).evaluate_runs is not None
     first = first_run_of(Path(path)) if ensemble or together else path
     saved = read_saved(first, which)
     experiment, task = saved.experiment, task_of(saved.experiment)
     check_evaluate_options(experiment.task, options)
-    data = _opened(task, experiment, files)
+    data = other.open(task, experiment)
     split = split or ("validation" if data.test is None else "test")
     if getattr(data, split) is None:
         raise UserError(f"the corpus of {path} holds out no {split} text; choose another --split")
     for name, tasks in task.evaluates_with.items():
-        if (other := options.get(name)) is not None:
-            options[name] = load_saved(_read_named(f"`{name}`", other, tasks), str(other))
+        if (named := options.get(name)) is not None:
+            options[name] = load_saved(_read_named(f"`{name}`", named, tasks), str(named))
     options["split"] = split
     if ensemble:
         figures = task.evaluate(load_ensemble(path, which=which), data, options)
@@ -315,18 +320,7 @@ def evaluate(
         figures = task.evaluate_runs(models, data, options)
     else:
         figures = task.evaluate(load_saved(saved, str(path)), data, options)
-    return {"path": str(path), "split": None if files else split, **figures}
-
-
-def _opened(task: Task, experiment: Experiment, files: Sequence[str | Path]) -> Any:
-    """The data of the settings, or those in files."""
-    if not files:
-        return task.open_data(experiment)
-    if task.open_files is None:
-        raise UserError(
-            f"task {experiment.task} reads no `files`; leave them out to measure on its own data"
-        )
-    return task.open_files(experiment, [Path(file) for file in files])
+    return {"path": str(path), "split": None if any(other) else split, **figures}
 
 
 def describe(path: str | Path) -> dict[str, Any]:

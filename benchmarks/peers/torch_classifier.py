@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from benchmarks.cases import cycle
 from benchmarks.classifier_cases import ClassifierCase, padded
+from benchmarks.peers.torch_layers import at_ends, load_layer, set_up, turned
 
 
 class Classifier(nn.Module):
@@ -38,17 +39,14 @@ class Classifier(nn.Module):
         self.load()
 
     def load(self) -> None:
-        """Copy the case's parameters. The second bias is zero and frozen: jaxgen has one."""
+        """Copy the case's parameters."""
         params = {name: torch.from_numpy(x) for name, x in self.case.parameters().items()}
+        for way in range(self.case.directions):
+            names = (f"weight_ih.{way}", f"weight_hh.{way}", f"bias.{way}")
+            lstm: Any = self.lstms[0 if self.packed else way]
+            load_layer(lstm, params, names, "_reverse" if self.packed and way else "")
         with torch.no_grad():
             self.embedding.weight.copy_(params["embedding"])
-            for direction in range(self.case.directions):
-                lstm = self.lstms[0 if self.packed else direction]
-                suffix = "_reverse" if self.packed and direction else ""
-                getattr(lstm, f"weight_ih_l0{suffix}").copy_(params[f"weight_ih.{direction}"])
-                getattr(lstm, f"weight_hh_l0{suffix}").copy_(params[f"weight_hh.{direction}"])
-                getattr(lstm, f"bias_ih_l0{suffix}").copy_(params[f"bias.{direction}"])
-                getattr(lstm, f"bias_hh_l0{suffix}").zero_().requires_grad_(False)
             self.head.weight.copy_(params["head.weight"])
             self.head.bias.copy_(params["head.bias"])
 
@@ -70,17 +68,13 @@ class Classifier(nn.Module):
 
     def read_padded(self, embedded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The same, with anything beyond a text's end."""
-        steps = torch.arange(embedded.shape[1])
-        backward = (lengths[:, None] - 1 - steps) % embedded.shape[1]  # its own inverse
         hidden = [self.lstms[0](embedded)[0]]
-        ends = (lengths - 1)[:, None, None].expand(-1, 1, self.case.H)
-        last = [hidden[0].gather(1, ends)]
+        last = [at_ends(hidden[0], lengths)]
         if self.case.bidirectional:
-            turned = embedded.gather(1, backward[..., None].expand_as(embedded))
-            outputs = self.lstms[1](turned)[0]
-            last.append(outputs.gather(1, ends))
-            hidden.append(outputs.gather(1, backward[..., None].expand_as(outputs)))
-        return torch.cat(hidden, -1), torch.cat(last, -1)[:, 0]
+            outputs = self.lstms[1](turned(embedded, lengths))[0]
+            last.append(at_ends(outputs, lengths))
+            hidden.append(turned(outputs, lengths))
+        return torch.cat(hidden, -1), torch.cat(last, -1)
 
     def pooled(self, hidden: Tensor, last: Tensor, lengths: Tensor) -> Tensor:
         """What the head reads (B, features)."""
@@ -94,11 +88,6 @@ class Classifier(nn.Module):
             else:
                 parts.append(hidden.masked_fill(~mask, -torch.inf).amax(1))
         return torch.cat(parts, -1)
-
-
-def set_up(threads: int, mkldnn: bool) -> None:
-    torch.set_num_threads(threads)
-    torch.backends.mkldnn.enabled = mkldnn
 
 
 class TorchTraining:

@@ -32,7 +32,15 @@ class Evaluate:
     --control: of the samples (default: 1)."""
     baselines: Flag = False
     """Of a classifier: beside it, how good are the likeliest class, and TF-IDF with logistic
-    regression."""
+    regression. Of an encoder-decoder: with other files too, copies of the nearest training pair."""
+    beam_size: Annotated[int | None, DisallowNone, said] = None
+    """Of an encoder-decoder: width of the search; 1 takes the likeliest token at each step
+    (default: `translation.beam_size` of the run)."""
+    bleu_tokenize: Annotated[
+        Literal["13a", "none", "intl", "char", "zh"] | None, DisallowNone, said
+    ] = None
+    """Of an encoder-decoder: how sacreBLEU divides texts into words; none for texts that are
+    tokenised already (default: 13a, or none for a model of words)."""
     plots: Annotated[Path | None, DisallowNone, arg(metavar="DIR", help_behavior_hint="")] = None
     """Of a classifier: write confusion.png, roc.png and calibration.png into this directory."""
     control: Annotated[Path | None, DisallowNone, arg(metavar="RUN", help_behavior_hint="")] = None
@@ -60,6 +68,10 @@ class Evaluate:
     """With --control, or of a text GAN: of the samples (default: 0)."""
     files: Annotated[tuple[Path, ...], said] = ()
     """Measure on these files instead."""
+    source_files: Annotated[tuple[Path, ...], said] = ()
+    """Of an encoder-decoder: measure on these texts instead, a source in each line..."""
+    target_files: Annotated[tuple[Path, ...], said] = ()
+    """...and on as many with the targets of these lines."""
     ensemble: Flag = False
     """RUN is a directory of seeds: measure all its runs as one model, whose probabilities are the
     mean of theirs."""
@@ -77,6 +89,7 @@ class Evaluate:
         names = (
             *("protocol", "threshold", "temperature", "plots", "control", "judge", "curve"),
             *("samples", "strengths", "top_p", "seed", "temperatures"),
+            *("beam_size", "bleu_tokenize"),
         )
         options = {name: getattr(self, name) for name in names}
         options = {name: value for name, value in options.items() if value not in (None, ())}
@@ -87,6 +100,8 @@ class Evaluate:
             self.run,
             split=self.split,
             files=self.files,
+            source_files=self.source_files,
+            target_files=self.target_files,
             which=self.checkpoint,
             ensemble=self.ensemble,
             **options,

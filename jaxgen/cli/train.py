@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from jaxgen.training.loop import Result
 
 
+_CORPORA = {
+    "dataset": ("subset",),
+    "files": ("validation_files", "test_files"),
+    "source_files": (
+        *("validation_source_files", "test_source_files"),
+        *("target_files", "validation_target_files", "test_target_files"),
+    ),
+}
+"""Settings that name a corpus, and those that go with them."""
+
+
 @dataclass(frozen=True)
 class Train:
     """Train a model into a run directory, or go on training one.
@@ -80,19 +91,9 @@ class Train:
     def experiment(self) -> Experiment:
         """The settings with the options."""
         settings: Any = getattr(self, "settings")  # noqa: B009 - the subclass of a task has it
-        values, base = asdict(settings), self.base.data.model_dump()
-        data = values["data"]
-        # A corpus named by an option takes the place of the file's.
-        if {"files", "dataset"} <= data.keys():
-            if (
-                data["files"]
-                and data["files"] != base["files"]
-                and data["dataset"] == base["dataset"]
-            ):
-                data |= {"dataset": None, "subset": None}
-            elif data["dataset"] not in (None, base["dataset"]) and data["files"] == base["files"]:
-                data |= {"files": (), "validation_files": (), "test_files": ()}
-        return validate({"task": self.base.task, **values}, "command line")
+        values, base = asdict(settings), self.base
+        values["data"] = _in_place(values["data"], base.data.model_dump(), type(base)().data)
+        return validate({"task": base.task, **values}, "command line")
 
     def __call__(self) -> None:
         """Train."""
@@ -181,6 +182,26 @@ def _type_of(info: FieldInfo) -> Any:
     if takes_none and info.default is not None:
         return info.annotation | Literal["none"]
     return info.annotation
+
+
+def _in_place(data: dict[str, Any], base: dict[str, Any], plain: Config) -> dict[str, Any]:
+    """Settings of data, where a corpus that an option names takes the place of the file's."""
+    named = [name for name in _CORPORA if data.get(name) and data[name] != base[name]]
+    if len(named) != 1:
+        return data
+    replaced = {
+        name
+        for corpus, names in _CORPORA.items()
+        if corpus in data and corpus != named[0]
+        for name in (corpus, *names)
+    }
+    if named == ["source_files"]:
+        replaced |= {"source_column", "target_column"}
+    return data | {
+        name: getattr(plain, name)
+        for name in replaced
+        if data[name] == base[name]  # an option that has no effect now is told of
+    }
 
 
 def _filled(options: Any, config: Config) -> Any:

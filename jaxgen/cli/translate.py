@@ -153,6 +153,10 @@ class Translate:
                 "--attention draws one picture: give one text after the run, got "
                 f"{len(self.text) or 'none'}"
             )
+        if self.attention is not None:
+            from jaxgen.evaluation.pictures import check_picture
+
+            check_picture(self.attention, "--attention")
 
     def _given(self, names: Sequence[str]) -> list[str]:
         """Those of some options that are given, as they are written."""

@@ -36,6 +36,8 @@ class Seq2SeqConfig(Config):
     """Units of the encoder's layers, and direction; 0: `hidden_size`."""
     encoder_last_size: Annotated[int, Field(ge=0, le=2**28)] = 0
     """Units of its last layer; 0: as the others. A tied language model's is its embedding size."""
+    decoder_last_size: Annotated[int, Field(ge=0, le=2**28)] = 0
+    """The same of the decoder; tied and without attention it is `embedding_size` always."""
     attention: Literal["none", "additive", "dot", "general", "scaled"] = "general"
     """How the decoder finds its place in the source."""
     input_feeding: bool = False

@@ -7,8 +7,11 @@ import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.generation.ngram_matches import occurrences
+from jaxgen.types import Int, Shaped
 
 Split = Callable[[str], Sequence[Hashable]]
+DENSE = 1 / 32
+"""Words of more than this share of the sources have a row of marks instead of a list of places."""
 
 
 class NearestPairs:
@@ -35,7 +38,8 @@ class NearestPairs:
         for place, source in enumerate(sources):
             for word in occurrences(split(source)):
                 places[word].append(place)
-        self._places = {word: np.array(of, np.int64) for word, of in places.items()}
+        count = len(sources)
+        self._places = {word: _marked(np.array(of), count) for word, of in places.items()}
         self._lengths = np.array([len(split(source)) for source in sources])
 
     def nearest(self, source: str) -> int:
@@ -44,13 +48,26 @@ class NearestPairs:
         By the F1 score of the words (Dice), repeated ones counted; of equals the first pair.
         """
         words = occurrences(self._split(source))
-        found = [self._places[word] for word in words if word in self._places]
-        if not found:
+        shared = np.zeros(len(self._lengths), np.int32)
+        for found in (self._places[word] for word in words if word in self._places):
+            if found.dtype == bool:
+                shared += found
+            else:
+                shared[found] += 1  # each place once
+        if not shared.any():
             return -1
-        shared = np.bincount(np.concatenate(found), minlength=len(self._lengths))
         return int((shared / (self._lengths + len(words))).argmax())
 
     def translate(self, sources: Sequence[str]) -> list[str]:
         """The target of the nearest pair for each source; empty where nothing is shared."""
         places = map(self.nearest, sources)
         return ["" if place < 0 else self._targets[place] for place in places]
+
+
+def _marked(places: Int[np.ndarray, " K"], count: int) -> Shaped[np.ndarray, " _"]:
+    """Some of so many places; or where they are a large share, True at each of them."""
+    if len(places) <= DENSE * count:
+        return places
+    marks = np.zeros(count, bool)
+    marks[places] = True
+    return marks

@@ -36,6 +36,18 @@ def check_curve(path: Path) -> None:
         )
 
 
+def check_picture(path: Path, name: str) -> None:
+    """UserError where a picture, an option of this name, could not be drawn into a file."""
+    if not can_draw():
+        raise UserError(
+            f"{name} draws a picture, which needs matplotlib, and that is not installed; install "
+            "jaxgen[plot]"
+        )
+    if path.is_dir() or not path.parent.is_dir():
+        rule = "a file, not a directory" if path.is_dir() else "in a directory that exists"
+        raise UserError(f"{name} must be {rule}, got {path}")
+
+
 @contextmanager
 def plain_names() -> Iterator[None]:
     """While names of labels are drawn: letters of any script, and no name is a formula."""

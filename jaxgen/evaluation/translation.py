@@ -40,9 +40,7 @@ def bleu(
             outputs as references.
     """
     _check(outputs, references)
-    if tokenize not in TOKENIZERS:
-        raise UserError(f"`tokenize` must be one of {', '.join(TOKENIZERS)}, got {tokenize!r}")
-    metrics = _sacrebleu()
+    metrics = check_bleu(tokenize)
     # Its one warning, of texts that seem tokenised, is for those who do not name a tokenizer.
     metric = metrics.BLEU(tokenize=tokenize, lowercase=lowercase, force=True)
     return _scored(metric, outputs, references)
@@ -108,6 +106,13 @@ def translation_figures(
         "chrf_signature": characters.signature,
         "exact_match": exact_match(outputs, references),
     }
+
+
+def check_bleu(tokenize: str, *, name: str = "`tokenize`") -> Any:
+    """The metrics of sacreBLEU; UserError where BLEU cannot be had with this tokenizer."""
+    if tokenize not in TOKENIZERS:
+        raise UserError(f"{name} must be one of {', '.join(TOKENIZERS)}, got {tokenize!r}")
+    return _sacrebleu()
 
 
 def can_score() -> bool:

@@ -183,10 +183,22 @@ def devices_for(batch: int, params: PyTree) -> int:
 
     A core that has rows of its own is faster than one that gets a part of every small product.
     Large products are divided well as they are, and large weights would be read by every core.
+    Parameters that are bound to some devices, as those of a training are, stay there.
     """
     count = jax.local_device_count()
     small = batch <= LARGEST_DIVIDED_BATCH and is_small(params)
-    return count if jax.default_backend() == "cpu" and small and batch % (16 * count) == 0 else 1
+    divisible = jax.default_backend() == "cpu" and small and batch % (16 * count) == 0
+    return count if divisible and not any(map(_is_bound, jax.tree.leaves(params))) else 1
+
+
+def _is_bound(x: Any) -> bool:
+    """Whether an array must stay on its devices, and these are not all."""
+    return (
+        isinstance(x, jax.Array)
+        and not isinstance(x, jax.core.Tracer)
+        and x.committed
+        and len(x.devices()) < jax.local_device_count()
+    )
 
 
 def _by_rows(decode_rows: Callable, devices: int) -> Callable:

@@ -16,6 +16,7 @@ from jaxgen.data.ragged import rows_digest
 from jaxgen.data.tokenizers import BOS, EOS, PAD, Tokenizer
 from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.errors import UserError
+from jaxgen.evaluation.translation_tables import translation_tables
 from jaxgen.generation.joined import ensemble_translator
 from jaxgen.generation.translator import Translator
 from jaxgen.models.seq2seq import Seq2Seq, language_model_part, seq2seq_loss
@@ -69,6 +70,14 @@ def open_data(experiment: Seq2SeqExperiment) -> PairCorpus:
 def open_files(experiment: Seq2SeqExperiment, files: Sequence[Path]) -> PairCorpus:
     """All the pairs of some files, read as the settings say."""
     pairs = read_pairs(experiment.data, files)
+    return PairCorpus(train=pairs, test=pairs)
+
+
+def open_parallel(
+    experiment: Seq2SeqExperiment, source_files: Sequence[Path], target_files: Sequence[Path]
+) -> PairCorpus:
+    """The pairs of source files and target files, read as the settings say."""
+    pairs = read_pairs(experiment.data, source_files=source_files, target_files=target_files)
     return PairCorpus(train=pairs, test=pairs)
 
 
@@ -264,8 +273,10 @@ SEQ2SEQ = Task(
     command="translate",
     ensemble=ensemble_translator,
     open_files=open_files,
+    open_parallel=open_parallel,
     begins_from=("language_model",),
     evaluate_options=EVALUATE_OPTIONS,
+    show=translation_tables,
     recurrence=recurrence,
     card=CARD,
 )

@@ -1,6 +1,6 @@
 """How good an encoder-decoder is on a part of a corpus: figures of tokens, and of translations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,14 +9,19 @@ import numpy as np
 
 from jaxgen.config import PairData, Seq2SeqConfig
 from jaxgen.data.pair_buckets import PairRows, encoded_pairs, pair_shapes, pairs_by_shape
-from jaxgen.data.pairs import PairCorpus, Pairs
+from jaxgen.data.pairs import PairCorpus, Pairs, load_pairs
 from jaxgen.data.ragged import Ragged
 from jaxgen.data.tokenizers import Tokenizer
 from jaxgen.errors import UserError
 from jaxgen.evaluation.nearest_pair import NearestPairs
 from jaxgen.evaluation.perplexity import perplexity
 from jaxgen.evaluation.sums import make_sums
-from jaxgen.evaluation.translation import can_score, exact_match, translation_figures
+from jaxgen.evaluation.translation import (
+    can_score,
+    check_bleu,
+    exact_match,
+    translation_figures,
+)
 from jaxgen.generation.joined import JoinedStep
 from jaxgen.generation.translator import Translator
 from jaxgen.models.seq2seq import Seq2Seq, seq2seq_loss
@@ -97,53 +102,78 @@ def held_out_evaluation(
 def evaluate(
     translator: Translator, data: PairCorpus, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Measure a model on a part of a corpus.
+    """Measure a model on a part of a corpus, beside the copying of the nearest training pair.
 
     Args:
         translator: From `load`.
-        data: The corpus.
+        data: The corpus, or pairs of other files.
         options: `split`, the part; `beam_size` of the search (default: that of the settings);
             `bleu_tokenize`, how sacreBLEU divides texts into words (default: "none" for a model
-            of words, else "13a"); `baselines`, whether to measure the copying of the nearest
-            training pair beside it.
+            of words, else "13a"); `baselines`, whether to read the training pairs again to copy
+            from beside pairs of other files (those of the corpus are there anyway).
 
     Returns:
         `pairs`; `nll` in nats per token of the real target tokens, `perplexity` and
         `token_accuracy` of them (not of an ensemble); `exact_match` of the translations, and where
-        sacreBLEU is installed `bleu` and `chrf` with their signatures. `nearest_pair` and each kind
-        of pairs that is measured apart have the figures of translations under their names.
+        sacreBLEU is installed `bleu` and `chrf` with their signatures, and under `nearest_pair`
+        the same of copies. Each kind of pairs that is measured apart has these figures of
+        translations under its name.
+
+    Raises:
+        UserError: An option is out of its range, or asks for what is not there.
     """
     experiment = translator.config
     pairs: Pairs = getattr(data, options["split"])
-    beams = options.get("beam_size") or experiment.translation.beam_size
+    beams = options.get("beam_size", experiment.translation.beam_size)
     if beams < 1:
         raise UserError(f"`beam_size` must be at least 1, got {beams}")
     settings = {"length_penalty": experiment.translation.length_penalty} if beams > 1 else {}
+    scored = partial(_scored, tokenize=_bleu_tokenizer(translator, options))
+    nearest = _nearest_pairs(translator, data, options)
 
-    def outputs(sources: Any) -> list[str]:
-        return translator.translate(list(sources), beam_size=beams, **settings)
+    def measured(part: Pairs) -> dict[str, Any]:
+        outputs = translator.translate(list(part.sources), beam_size=beams, **settings)
+        figures = scored(outputs, part.targets)
+        if nearest is not None:
+            figures["nearest_pair"] = scored(nearest.translate(part.sources), part.targets)
+        return figures
 
-    words = "none" if translator.tokenizer.kind == "word" else "13a"
-    scored = partial(_translated, tokenize=options.get("bleu_tokenize") or words)
-    figures = {
-        "text": pairs.name,
-        "pairs": len(pairs),
-        "beam_size": beams,
-        **_of_tokens(translator, pairs),
-        **scored(outputs(pairs.sources), pairs.targets),
+    figures = {"text": pairs.name, "pairs": len(pairs), "beam_size": beams}
+    figures |= _of_tokens(translator, pairs) | measured(pairs)
+    apart = data.apart if pairs is data.test else {}
+    return figures | {
+        name: {"pairs": len(other)} | measured(other) for name, other in apart.items()
     }
-    for name, other in data.apart.items() if pairs is data.test else ():
-        figures[name] = scored(outputs(other.sources), other.targets)
-    if options.get("baselines"):
-        if pairs is data.train:
+
+
+def _bleu_tokenizer(translator: Translator, options: Mapping[str, Any]) -> str:
+    """How BLEU divides texts into words; UserError where it cannot, before any is translated."""
+    chosen = options.get("bleu_tokenize")
+    if chosen is None:
+        return "none" if translator.tokenizer.kind == "word" else "13a"
+    check_bleu(chosen, name="`bleu_tokenize`")
+    return str(chosen)
+
+
+def _nearest_pairs(
+    translator: Translator, data: PairCorpus, options: Mapping[str, Any]
+) -> NearestPairs | None:
+    """The training pairs to copy from; None where they are what is measured, or not at hand."""
+    asked = options.get("baselines")
+    if options["split"] == "train":
+        if asked:
             raise UserError(
                 "`baselines` copies from the training pairs, so it says nothing of the training "
-                "part, or of other files; choose the split test or validation"
+                "part; choose the split test or validation"
             )
-        split = list if translator.tokenizer.kind in ("char", "byte") else str.split
-        nearest = NearestPairs(data.train.sources, data.train.targets, split)
-        figures["nearest_pair"] = scored(nearest.translate(pairs.sources), pairs.targets)
-    return figures
+        return None
+    train = data.train
+    if train is data.test:  # other files
+        if not asked:
+            return None
+        train = load_pairs(translator.config.data).train
+    whole = translator.source_tokenizer.kind in ("char", "byte")
+    return NearestPairs(train.sources, train.targets, list if whole else str.split)
 
 
 def _of_tokens(translator: Translator, pairs: Pairs) -> dict[str, float]:
@@ -161,9 +191,8 @@ def _of_tokens(translator: Translator, pairs: Pairs) -> dict[str, float]:
     return figures_of(sums(translator.params, (), (batch for _, batch in batches)))
 
 
-def _translated(outputs: list[str], references: Any, tokenize: str) -> dict[str, Any]:
+def _scored(outputs: list[str], references: Sequence[str], tokenize: str) -> dict[str, Any]:
     """The figures of translations, those of sacreBLEU where it is installed."""
-    references = list(references)
     if not can_score():
         return {"exact_match": exact_match(outputs, references)}
     return translation_figures(outputs, references, tokenize=tokenize)

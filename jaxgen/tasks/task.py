@@ -98,6 +98,8 @@ class Task:
     """(models, weights, mode): several of its models as one; see `jaxgen.saved.load_ensemble`."""
     open_files: Callable[[Any, Sequence[Path]], Any] | None = None
     """(experiment, files): other data to evaluate on, all of it in the part `test`."""
+    open_parallel: Callable[[Any, Sequence[Path], Sequence[Path]], Any] | None = None
+    """(experiment, source files, target files): the same, of files whose lines are pairs."""
     begins_from: tuple[str, ...] = ()
     """Tasks whose runs `model.pretrained` may name, where the settings have that."""
     evaluate_runs: Callable[[Sequence[Any], Any, Mapping[str, Any]], dict[str, Any]] | None = None

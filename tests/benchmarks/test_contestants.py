@@ -92,6 +92,7 @@ for name in ("pydantic", "tokenizers", "datasets", "tyro", "jaxtyping", "torch",
     sys.modules[name] = None
 import benchmarks.compare_sampling, benchmarks.compare_training, benchmarks.grid
 import benchmarks.compare_classifiers, benchmarks.jaxgen_classifier, benchmarks.test_classifier
+import benchmarks.compare_seq2seq, benchmarks.jaxgen_seq2seq, benchmarks.test_seq2seq
 import benchmarks.jaxgen_lm, benchmarks.jaxgen_sampler, benchmarks.peers.flax_rnn
 import benchmarks.report, benchmarks.conftest, benchmarks.test_train_step
 import benchmarks.test_sampler, benchmarks.test_data, benchmarks.test_metrics

@@ -16,6 +16,7 @@ import pytest
 import jaxgen
 from jaxgen.cli.options import print_facts
 from jaxgen.cli.tables import write_table
+from jaxgen.cli.train import parse_train
 from jaxgen.training.runs import Run
 
 Fail = Callable[..., str]
@@ -87,6 +88,30 @@ def test_a_corpus_named_by_an_option_replaces_the_files(
     assert say("train", config, "--data.files", corpus, "--out", out)[0] == 0
     data = jaxgen.load(out).config.data
     assert (data.dataset, data.files) == (None, (corpus,))
+
+
+COLUMNS = {"source_column": "de", "target_column": "en"}
+
+
+@pytest.mark.parametrize(
+    ("base", "options", "wanted"),
+    [
+        (
+            "dataset = 'a'\nsubset = 'b'",
+            ("--data.source-files", "c", "--data.target-files", "d"),
+            {"source_files": (Path("c"),), "target_files": (Path("d"),)},
+        ),
+        ("dataset = 'a'", ("--data.files", "c"), {"files": (Path("c"),), **COLUMNS}),
+        ("files = ['a']\ntest_files = ['b']", ("--data.dataset", "c"), {"dataset": "c", **COLUMNS}),
+    ],
+)
+def test_pairs_named_by_an_option_replace_those_of_the_file(
+    base: str, options: tuple[str, ...], wanted: dict[str, Any], config: Path
+) -> None:
+    columns = "\n".join(f'{name} = "{column}"' for name, column in COLUMNS.items())
+    config.write_text(f'task = "seq2seq"\n[data]\n{base}\n{columns}\n')
+    data = parse_train([str(config), *options]).experiment.data
+    assert data.model_dump(exclude_defaults=True) == wanted
 
 
 def test_resume(config: Path, tmp_path: Path, say: Say, fail: Fail) -> None:

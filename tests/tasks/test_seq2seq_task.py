@@ -1,5 +1,7 @@
 """An encoder-decoder from settings to translations: trained, resumed, measured, exported."""
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,13 @@ import numpy as np
 import pytest
 
 from jaxgen.cli import main
-from jaxgen.config import LanguageModelExperiment, Seq2SeqExperiment
+from jaxgen.config import LanguageModelExperiment, Seq2SeqConfig, Seq2SeqExperiment
 from jaxgen.config.toml import parse_toml
+from jaxgen.data.pairs import PairCorpus, Pairs, load_pairs
 from jaxgen.errors import UserError
 from jaxgen.experiment import describe, evaluate, export, load, train
+from jaxgen.models.seq2seq import Seq2Seq
+from jaxgen.tasks.seq2seq import SEQ2SEQ
 
 WORDS = {"eins": "one", "zwei": "two", "drei": "three", "vier": "four", "acht": "eight"}
 
@@ -61,8 +66,12 @@ def test_a_run_translates(run: Path) -> None:
     assert translator.translate("drei") == "three"
 
 
-def test_a_run_is_measured_and_described(run: Path) -> None:
-    figures = evaluate(run, baselines=True)
+@pytest.fixture(scope="module")
+def figures(run: Path) -> dict[str, Any]:
+    return evaluate(run)
+
+
+def test_a_run_is_measured_and_described(run: Path, figures: dict[str, Any]) -> None:
     assert (figures["pairs"], figures["split"]) == (16, "test")
     assert figures["token_accuracy"] > 0.9
     assert figures["exact_match"] > 0.7
@@ -72,20 +81,51 @@ def test_a_run_is_measured_and_described(run: Path) -> None:
     assert "one" in (run / "metrics.jsonl").read_text()  # a sample
 
 
+def test_other_files_are_measured_as_a_part_is(
+    run: Path, figures: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = _part(run, "test")
+    names = [str(tmp_path / name) for name in ("a.de", "a.en")]
+    Path(names[0]).write_bytes(b"\xef\xbb\xbf" + "\r\n".join(pairs.sources).encode())
+    Path(names[1]).write_text("\n".join(pairs.targets) + "\n")
+    options = ["--source-files", names[0], "--target-files", names[1], "--beam-size", "4"]
+    options += ["--baselines", "--bleu-tokenize", "char", "--json"]
+    assert main(["evaluate", str(run), *options]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["split"], shown["text"]) == (None, ", ".join(names))
+    for one, own in ((shown, figures), (shown["nearest_pair"], figures["nearest_pair"])):
+        same = own.keys() - {"split", "text", "bleu", "bleu_signature", "nearest_pair"}
+        assert {name: one[name] for name in same} == {name: own[name] for name in same}
+        if "bleu" in own:
+            assert "tok:none" in own["bleu_signature"]
+            assert "tok:char" in one["bleu_signature"]
+
+
+def test_pairs_apart_have_copies_beside_them_too(run: Path, figures: dict[str, Any]) -> None:
+    pairs = _part(run, "test")
+    corpus = PairCorpus(_part(run, "train"), test=pairs, apart={"others": pairs})
+    apart = SEQ2SEQ.evaluate(load(run), corpus, {"split": "test"})["others"]
+    assert apart == {name: figures[name] for name in apart}
+    assert set(apart) >= {"pairs", "exact_match", "nearest_pair"}
+
+
+def test_every_size_of_the_module_is_a_setting() -> None:
+    own = {field.name for field in dataclasses.fields(Seq2Seq)} - {"parent", "name"}
+    settings = set(Seq2SeqConfig.model_fields) - {"pretrained", "pretrained_side"}
+    assert own - settings == {"source_vocab_size", "target_vocab_size"}
+    assert settings <= own
+
+
 def test_what_evaluate_says_is_what_score_says(run: Path) -> None:
     figures, translator = evaluate(run, split="validation"), load(run)
-    sources, targets = zip(*_validation(run), strict=True)
-    scores = translator.score(list(sources), list(targets))
+    pairs = _part(run, "validation")
+    scores = translator.score(pairs.sources, pairs.targets)
     mean = sum(float(np.sum(score)) for score in scores) / sum(map(len, scores))
     assert figures["nll"] == pytest.approx(-mean, rel=1e-5)
 
 
-def _validation(run: Path) -> list[tuple[str, str]]:
-    from jaxgen.data.pairs import load_pairs
-
-    pairs = load_pairs(load(run).config.data).validation
-    assert pairs is not None
-    return list(zip(pairs.sources, pairs.targets, strict=True))
+def _part(run: Path, name: str) -> Pairs:
+    return getattr(load_pairs(load(run).config.data), name)
 
 
 def test_commands_translate_and_name_the_right_one(
@@ -135,19 +175,23 @@ def test_an_export_translates_alike(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("side", ["encoder", "decoder"])
-def test_it_begins_with_a_language_model(tmp_path: Path, side: str) -> None:
+@pytest.mark.parametrize(
+    ("side", "tied"), [("encoder", False), ("decoder", False), ("encoder", True), ("decoder", True)]
+)
+def test_it_begins_with_a_language_model(tmp_path: Path, side: str, tied: bool) -> None:
     text = tmp_path / "text.csv"
     text.write_text("text\n" + "\n".join(f"one two three {word}" for word in WORDS.values()) + "\n")
     lm = LanguageModelExperiment(
         data={"files": (text,), "validation_fraction": 0.0, "test_fraction": 0.0},
         tokenizer={"kind": "word"},
-        model={"hidden_size": 16, "embedding_size": 8},
+        model={"hidden_size": 16, "embedding_size": 8, "tied": tied},
         training={"batch_size": 2, "sequence_length": 4, "max_steps": 2, "devices": 1},
         samples={"temperatures": ()},
     )
     train(lm, out=tmp_path / "lm")
     model = {"pretrained": tmp_path / "lm", "pretrained_side": side, "bidirectional": False}
+    if tied:  # its last layer is as large as its embedding
+        model |= {f"{side}_last_size": 8, "tied": side == "decoder"}
     begun = settings(
         write_pairs(tmp_path),
         model=model,
@@ -158,7 +202,9 @@ def test_it_begins_with_a_language_model(tmp_path: Path, side: str) -> None:
     before, after = (load(tmp_path / name, "last").params for name in ("lm", "run"))
     names = {"embedding": "source_embedding", "lstm": "encoder"}
     if side == "decoder":
-        names |= {"embedding": "embedding", "lstm": "decoder", "output_kernel": "output_kernel"}
+        names |= {"embedding": "embedding", "lstm": "decoder", "output_bias": "output_bias"}
+        if not tied:
+            names["output_kernel"] = "output_kernel"
     for name, new in names.items():
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after[new], before[name]

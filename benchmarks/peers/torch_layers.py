@@ -1,0 +1,42 @@
+"""What PyTorch's contestants share: threads, the loading of a layer, texts turned around."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def set_up(threads: int, mkldnn: bool) -> None:
+    torch.set_num_threads(threads)
+    torch.backends.mkldnn.enabled = mkldnn
+
+
+def load_layer(
+    lstm: nn.LSTM, weights: Mapping[str, Any], names: tuple[str, str, str], suffix: str = ""
+) -> None:
+    """Copy a layer's parameters. The second bias is zero and frozen: jaxgen has one.
+
+    Args:
+        lstm: of one layer; what it reads may be wider than the weights, by columns at the end.
+        weights: tensors by name.
+        names: of the weights of its inputs (4H, E), of its hidden states (4H, H), and of its bias.
+        suffix: `_reverse` for the second direction.
+    """
+    inputs, recurrent, bias = (weights[name] for name in names)
+    with torch.no_grad():
+        getattr(lstm, f"weight_ih_l0{suffix}")[:, : inputs.shape[1]].copy_(inputs)
+        getattr(lstm, f"weight_hh_l0{suffix}").copy_(recurrent)
+        getattr(lstm, f"bias_ih_l0{suffix}").copy_(bias)
+        getattr(lstm, f"bias_hh_l0{suffix}").zero_().requires_grad_(False)
+
+
+def turned(x: Tensor, lengths: Tensor) -> Tensor:
+    """Each text of x (B, T, D) from its end, the padding somewhere after it; its own inverse."""
+    places = (lengths[:, None] - 1 - torch.arange(x.shape[1])) % x.shape[1]
+    return x.gather(1, places[..., None].expand_as(x))
+
+
+def at_ends(x: Tensor, lengths: Tensor) -> Tensor:
+    """What stands at the last real step (B, D) of x (B, T, D)."""
+    return x.gather(1, (lengths - 1)[:, None, None].expand(-1, 1, x.shape[2]))[:, 0]
