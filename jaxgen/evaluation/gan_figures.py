@@ -46,7 +46,7 @@ def sample_figures(samples: Texts, references: Texts) -> dict[str, float]:
     return {
         **{f"bleu_{n}": quality[n] for n in ORDERS},
         **{f"self_bleu_{n}": likeness[n] for n in ORDERS},
-        "distinct_2": distinct(samples, 2),
+        "distinct_2": distinct(list(samples), 2),
     }
 
 
