@@ -27,9 +27,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import results
-from benchmarks.jaxgen_run import COLD
 from benchmarks.train_for import shown
-from benchmarks.worker import ROOT, Worker
+from benchmarks.worker import COLD, ROOT, Worker
 
 CONFIG = ROOT / "configs/seq2seq_addition.toml"
 GOAL = 0.99

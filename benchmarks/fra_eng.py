@@ -29,9 +29,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import results
-from benchmarks.jaxgen_run import COLD
 from benchmarks.train_for import shown
-from benchmarks.worker import ROOT, Worker
+from benchmarks.worker import COLD, ROOT, Worker
 
 CONFIG = ROOT / "configs/fra_eng.toml"
 PUBLISHED = 0.4358

@@ -20,9 +20,6 @@ from jaxgen.training.progress import Display
 from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.step import evaluation_params
 
-COLD = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
-"""Environment of a process whose compiling counts."""
-
 
 class JaxgenRun:
     """What `jaxgen.train` does with a configuration of an encoder-decoder, step for step.

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+COLD = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+"""Environment of a process whose compiling counts."""
 
 
 class WorkerError(RuntimeError):

@@ -77,10 +77,10 @@ def main(epochs=12, adversarial_steps=200, size=64, batch_size=64):
     step = jax.jit(make_adversarial_step(phases), donate_argnums=0)
     extra = {"baseline": jnp.float32(0)}
     state = init_adversarial_state(params, phases, jax.random.key(1), extra)
-    for number in range(first[1] + 2 * adversarial_steps):
+    for number in range(steps := first[1] + 2 * adversarial_steps):
         batch = batches.read(*divmod(number, batches.batches_per_epoch), 1)
         state, metrics = step(state, jax.tree.map(lambda x: jnp.asarray(x[0]), batch))
-        if number % 100 == 0:
+        if number % 100 == 0 or number >= steps - 2:
             shown = {name: s for name, s in metrics.sums.items() if s.weight > 0}
             print(number, *[f"{name} {s.total / s.weight:.3f}" for name, s in shown.items()])
 

@@ -108,7 +108,7 @@ class GanTextModel(TextModel):
         if self.gan is None or not self.gan.generator.noise_size or request.after is not None:
             return request  # a state that is continued keeps its noise
         rows, size = request.rows.tolist(), self.gan.generator.noise_size
-        keys = row_keys(check_key(options.get("key", 0), len(rows)), len(rows))
+        keys = row_keys(jnp.asarray(check_key(options.get("key", 0), len(rows))), len(rows))
         noise: Any = np.asarray(_noise(keys, size))
         return replace(
             request,

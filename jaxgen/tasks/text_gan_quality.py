@@ -120,7 +120,7 @@ class Quality:
         collapsed = (name, (1 + self.real[name]) / 2), ("distinct_2", self.real["distinct_2"] / 2)
         for name, limit in collapsed:
             value, real = figures[name], self.real[name]
-            if (value > limit) if name != "distinct_2" else (value < limit):
+            if (value > limit) if name != "distinct_2" else not value >= limit:  # nan: no pairs
                 return (
                     f"`{name}` of samples is {value:.3f}, that of as many training texts "
                     f"{real:.3f}: the generator collapses; the best checkpoint is kept (lower "
