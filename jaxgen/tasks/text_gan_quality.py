@@ -116,15 +116,16 @@ class Quality:
         """
         if self.objective not in figures:
             return None
-        name = f"self_bleu_{BLEU}"
-        collapsed = (name, (1 + self.real[name]) / 2), ("distinct_2", self.real["distinct_2"] / 2)
-        for name, limit in collapsed:
-            value, real = figures[name], self.real[name]
-            if (value > limit) if name != "distinct_2" else not value >= limit:  # nan: no pairs
+        likeness, diversity = f"self_bleu_{BLEU}", "distinct_2"
+        alike = figures[likeness] > (1 + self.real[likeness]) / 2
+        few = not figures[diversity] >= self.real[diversity] / 2  # nan: no text has a pair
+        for name, collapsed in ((likeness, alike), (diversity, few)):
+            if collapsed:
                 return (
-                    f"`{name}` of samples is {value:.3f}, that of as many training texts "
-                    f"{real:.3f}: the generator collapses; the best checkpoint is kept (lower "
-                    "`generator_optimizer.learning_rate`, or raise `adversarial.entropy_bonus`)"
+                    f"`{name}` of samples is {figures[name]:.3f}, that of as many training texts "
+                    f"{self.real[name]:.3f}: the generator collapses; the best checkpoint is kept "
+                    "(lower `generator_optimizer.learning_rate`, or raise "
+                    "`adversarial.entropy_bonus`)"
                 )
         return None
 
