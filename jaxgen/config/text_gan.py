@@ -1,7 +1,7 @@
 """Settings of a text GAN: an LSTM generator trained against a discriminator."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,12 +12,12 @@ from jaxgen.config.optimizer import OptimizerConfig
 from jaxgen.config.tokenizer import TokenizerConfig
 from jaxgen.config.training import TrainingConfig
 
-ESTIMATORS: dict[str, tuple[str, ...]] = {
-    "gumbel": ("temperature_start", "temperature_end"),
-    "rollouts": ("rollouts", "baseline_decay"),
-    "dense": ("discount", "baseline_decay"),
+ESTIMATORS: dict[str, dict[str, Any]] = {
+    "gumbel": {"temperature_start": 1.0, "temperature_end": 0.1},
+    "rollouts": {"rollouts": 16, "baseline_decay": 0.08},
+    "dense": {"discount": 0.23, "baseline_decay": 0.08},
 }
-"""The estimators of the generator's gradient, and the settings that are theirs."""
+"""The estimators of the generator's gradient, and the settings that are theirs with defaults."""
 
 
 class TextGanData(CorpusConfig):
@@ -181,6 +181,15 @@ class AdversarialConfig(Config):
     """Weight of the entropy of the generator's predictions, which keeps it from collapse."""
 
     changeable_on_resume = frozenset({"steps"})
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The settings that are the estimator's alone."""
+        own = ESTIMATORS[self.estimator].items()
+        return {
+            name: default if getattr(self, name) is None else getattr(self, name)
+            for name, default in own
+        }
 
     @model_validator(mode="after")
     def _settings_of_the_estimator(self) -> Self:

@@ -81,7 +81,7 @@ class Oracle:
         check_at_least_one(n=n)
         keys = row_keys(jnp.asarray(check_key(key, n)), n)
         found = []
-        for rows, count in _blocks(n):
+        for rows, count in blocks(n, _ROWS):
             prompts = np.full((len(rows), 1), START_ID, np.int32)
             out = generate(
                 _step,
@@ -127,7 +127,7 @@ class Oracle:
                 f"got {wrong}; the generator must have the oracle's vocabulary"
             )
         total = 0.0
-        for rows, count in _blocks(len(texts)):
+        for rows, count in blocks(len(texts), _ROWS):
             found = np.asarray(self.logprobs(texts[rows]), np.float64)
             total -= found[:count].sum()
         return float(total / texts.size)
@@ -146,9 +146,9 @@ def _step(
     return carry, logits + params.output_bias
 
 
-def _blocks(total: int) -> Iterator[tuple[Int[np.ndarray, "R"], int]]:
-    """Rows of blocks of one size, and how many of each are not there to fill the last."""
-    size = -(-total // -(-total // _ROWS))
+def blocks(total: int, most: int) -> Iterator[tuple[Int[np.ndarray, "R"], int]]:
+    """Rows of blocks of one size, at most `most`, and how many are real: the last repeats one."""
+    size = -(-total // -(-total // most))
     for begin in range(0, total, size):
         count = min(size, total - begin)
         yield np.minimum(np.arange(begin, begin + size), total - 1), count

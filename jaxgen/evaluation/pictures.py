@@ -24,26 +24,19 @@ def can_draw() -> bool:
 
 
 def check_picture(path: Path, name: str) -> None:
-    """UserError where a picture, an option of this name, could not be drawn into a file."""
-    if not can_draw():
-        raise UserError(
-            f"{name} draws a picture, which needs matplotlib, and that is not installed; install "
-            "jaxgen[plot]"
-        )
-    if path.is_dir() or not path.parent.is_dir():
-        rule = "a file, not a directory" if path.is_dir() else "in a directory that exists"
-        raise UserError(f"{name} must be {rule}, got {path}")
+    """UserError where a picture could not be drawn there, so that nobody waits for it in vain.
 
-
-def check_curve(path: Path) -> None:
-    """UserError where a curve could not be drawn there, so that nobody waits for it in vain."""
+    Args:
+        path: where to.
+        name: of the option that says so, as the user writes it.
+    """
     if path.suffix != ".png" or path.is_dir() or not path.parent.is_dir():
         raise UserError(
-            f"`curve` must be a file that ends in .png, in a directory that exists, got {path}"
+            f"{name} must be a file that ends in .png, in a directory that exists, got {path}"
         )
     if not can_draw():
         raise UserError(
-            "`curve` needs matplotlib, which is not installed; install jaxgen[plot], or leave it "
+            f"{name} needs matplotlib, which is not installed; install jaxgen[plot], or leave it "
             "out"
         )
 

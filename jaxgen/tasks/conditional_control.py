@@ -24,7 +24,7 @@ from jaxgen.evaluation.control import (
 )
 from jaxgen.evaluation.control_plots import plot_control
 from jaxgen.evaluation.control_tables import control_tables
-from jaxgen.evaluation.pictures import check_curve
+from jaxgen.evaluation.pictures import check_picture
 from jaxgen.generation.lines import Sample
 from jaxgen.generation.sampling import SamplingParams
 from jaxgen.generation.text import TextModel
@@ -121,7 +121,7 @@ def check_control(data: LabelledCorpus, options: Mapping[str, Any]) -> None:
         )
     SamplingParams(temperature=temperature, top_p=options.get("top_p", 1.0))
     if "curve" in options:
-        check_curve(Path(options["curve"]))
+        check_picture(Path(options["curve"]), "`curve`")
 
 
 def control(

@@ -172,12 +172,12 @@ def _phases(
     txs, schedules = zip(*optimizers, strict=True)
     heat = partial(gumbel_temperature, adversarial, order)
 
-    def rate(phase: int, step: int) -> float:
-        made = np.searchsorted(phases_made[phase], step)
-        return float(schedules[phase](max(int(made), 0)))
-
     every = order.of_steps(np.arange(batches.total_steps))
-    phases_made = [np.flatnonzero(every == phase) for phase in range(3)]
+    steps_of = [np.flatnonzero(every == phase) for phase in range(3)]
+
+    def rate(phase: int, step: int) -> float:
+        return float(schedules[phase](int(np.searchsorted(steps_of[phase], step))))
+
     names = ("learning_rate", "discriminator_learning_rate", "generator_learning_rate")
     rates: dict[str, Schedule] = {name: partial(rate, phase) for phase, name in enumerate(names)}
     if adversarial.estimator == "gumbel":
@@ -200,19 +200,18 @@ def _phases(
 def _generator_phase(
     config: AdversarialConfig, gan: TextGan, tx: Any, temperature: Callable[[Any], Any]
 ) -> Phase:
-    bonus = config.entropy_bonus
+    own, bonus = config.own, config.entropy_bonus
     if config.estimator == "gumbel":
         loss = partial(
             gumbel_loss, gan, loss=config.loss, temperature=temperature, entropy_bonus=bonus
         )
         return Phase("generator", loss, tx, "generator")
     if config.estimator == "rollouts":
-        loss = partial(rollout_loss, gan, rollouts=config.rollouts or 16, entropy_bonus=bonus)
+        loss = partial(rollout_loss, gan, rollouts=own["rollouts"], entropy_bonus=bonus)
     else:
-        discount = 0.23 if config.discount is None else config.discount
-        loss = partial(dense_loss, gan, discount=discount, entropy_bonus=bonus)
-    decay = 0.08 if config.baseline_decay is None else config.baseline_decay
-    return Phase("generator", loss, tx, "generator", next_extra=partial(next_extra, decay=decay))
+        loss = partial(dense_loss, gan, discount=own["discount"], entropy_bonus=bonus)
+    moved = partial(next_extra, decay=own["baseline_decay"])
+    return Phase("generator", loss, tx, "generator", next_extra=moved)
 
 
 def gumbel_temperature(config: AdversarialConfig, order: PhaseOrder, step: Any) -> Any:
@@ -223,8 +222,7 @@ def gumbel_temperature(config: AdversarialConfig, order: PhaseOrder, step: Any) 
         order: says which steps are the generator's.
         step: of the whole training.
     """
-    start = 1.0 if config.temperature_start is None else config.temperature_start
-    end = 0.1 if config.temperature_end is None else config.temperature_end
+    start, end = config.own["temperature_start"], config.own["temperature_end"]
     steps = max(config.steps * len(order.cycle), 1)
     share = jnp.clip((jnp.float32(step) - order.first_steps) / steps, 0.0, 1.0)
     return start * (end / start) ** share

@@ -15,7 +15,7 @@ from jaxgen.evaluation.gan_plots import plot_curve
 from jaxgen.evaluation.gan_tables import gan_tables
 from jaxgen.evaluation.gan_verdict import joined
 from jaxgen.evaluation.oracle import Oracle
-from jaxgen.evaluation.pictures import check_curve
+from jaxgen.evaluation.pictures import check_picture
 from jaxgen.models.gan_estimators import TextGan
 from jaxgen.tasks.labelled import LabelledRows
 from jaxgen.tasks.text_gan_data import GanCorpus, rows_of, text_length
@@ -45,6 +45,8 @@ class Measures(NamedTuple):
     oracle: Oracle | None
     judge: TextJudge | None
     """Trained on the test texts, so that all rows are of texts that are new to it."""
+    features: np.ndarray | None
+    """The judge's, of the test texts."""
     vocab_size: int
 
     def row(self, params: PyTree, temperature: float, *, reverse: bool = False) -> dict[str, float]:
@@ -75,12 +77,12 @@ class Measures(NamedTuple):
         if self.oracle is not None:
             found["nll_oracle"] = self.oracle.nll(tokens)
         if self.judge is not None:
-            real = _padded(self.test.rows, self.length)
-            features = self.judge.features(tokens, lengths), self.judge.features(*real)
-            found |= {"fed": frechet_distance(*features), "lm": self.judge.nll(tokens, lengths)}
+            features = self.judge.features(tokens, lengths)
+            found["fed"] = frechet_distance(features, self.features)
+            found["lm"] = self.judge.nll(tokens, lengths)
             if reverse:
                 own = train_judge(tokens, lengths, self.vocab_size, seed=self.seed)
-                found["rlm"] = own.nll(*real)
+                found["rlm"] = own.nll(*_padded(self.test.rows, self.length))
         return found
 
 
@@ -108,7 +110,7 @@ def evaluate(
     models = [lm] if isinstance(lm, GanTextModel) else list(lm)
     curve = None if options.get("curve") is None else Path(options["curve"])
     if curve is not None:
-        check_curve(curve)
+        check_picture(curve, "`curve`")
     temperatures = _temperatures(options)
     measures, train = _measures(models[0], data, options)
     real = measures.real_row(train)
@@ -165,10 +167,12 @@ def _measures(
     if count < LEAST_TEXTS:
         raise UserError(f"`samples` must be at least {LEAST_TEXTS}, got {count}; take more")
     length, vocab_size = text_length(lm.config), lm.tokenizer.vocab_size
-    seed, judge = options.get("seed", 0), None
+    seed, judge, features = options.get("seed", 0), None, None
     judged = data.oracle is None and len(test.rows) >= LEAST_TEXTS
     if judged and not options.get("skip_judges"):
-        judge = train_judge(*_padded(test.rows, length), vocab_size, seed=seed)
+        real = _padded(test.rows, length)
+        judge = train_judge(*real, vocab_size, seed=seed)
+        features = judge.features(*real)
     labels = np.asarray(rows["train"].labels)
     labels = np.random.default_rng(seed).choice(labels, count)
     measures = Measures(
@@ -181,6 +185,7 @@ def _measures(
         validation=rows.get("validation"),
         oracle=data.oracle,
         judge=judge,
+        features=features,
         vocab_size=vocab_size,
     )
     return measures, rows["train"]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.config import TextGanExperiment
+from jaxgen.evaluation.oracle import blocks
 from jaxgen.generation.checks import check_key, row_keys
 from jaxgen.generation.constrained_text import constrained_model
 from jaxgen.generation.guidance import Guidance
@@ -187,14 +188,10 @@ def sample_texts(
         length: most tokens of a text.
         seed: of the samples.
     """
-    count = len(labels)
-    size = min(count, ROWS)
-    blocks = []
-    for number, begin in enumerate(range(0, count, size)):
-        rows = np.minimum(np.arange(begin, begin + size), count - 1)
+    found = []
+    for number, (rows, count) in enumerate(blocks(len(labels), ROWS)):
         key = jax.random.fold_in(jax.random.key(seed), number)
-        blocks.append(
-            jax.tree.map(np.asarray, _draw(gan, params, labels[rows], key, length=length))
-        )
-    tokens, lengths = (np.concatenate(parts)[:count] for parts in zip(*blocks, strict=True))
+        drawn = _draw(gan, params, labels[rows], key, length=length)
+        found.append([np.asarray(x)[:count] for x in drawn])
+    tokens, lengths = map(np.concatenate, zip(*found, strict=True))
     return tokens, lengths

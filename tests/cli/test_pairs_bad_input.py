@@ -94,13 +94,17 @@ def test_swapped_columns_are_warned_of(say: Say) -> None:
     assert code == 2
 
 
+PICTURE = "--attention must be a file that ends in .png, in a directory that exists"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("a u", "--n-best", 3), "`n_best` must be in [1, beam_size = 2], got 3"),
         (("a u", "--prefix", "u hut"), "the prefix 'u hut' holds 'hut', which the vocabulary of"),
-        (("a u", "--attention", "no/where.png"), "--attention must be in a directory that exists"),
-        (("a u", "--attention", "."), "--attention must be a file, not a directory, got ."),
+        (("a u", "--attention", "no/where.png"), f"{PICTURE}, got no/where.png"),
+        (("a u", "--attention", "."), f"{PICTURE}, got ."),
+        (("a u", "--attention", "a.pdf"), f"{PICTURE}, got a.pdf"),
         (("--file", "none.de"), "there is no file none.de"),
         (("--file", "empty.en"), "empty.en is empty"),
         (("--file", "utf16.en"), "utf16.en is UTF-16, not UTF-8; convert it"),
@@ -127,7 +131,7 @@ def test_standard_input_that_cannot_be_translated(
 def test_no_matplotlib(export: Path, fail: Fail, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jaxgen.evaluation.pictures.find_spec", lambda name: None)
     message = fail("translate", export, "a u", "--attention", "a.png")
-    assert "which needs matplotlib, and that is not installed; install jaxgen[plot]" in message
+    assert "--attention needs matplotlib, which is not installed; install jaxgen[plot]" in message
 
 
 def test_models_of_other_tasks(export: Path, fail: Fail) -> None:

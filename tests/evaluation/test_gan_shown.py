@@ -9,7 +9,7 @@ from jaxgen.errors import UserError
 from jaxgen.evaluation.gan_plots import plot_curve
 from jaxgen.evaluation.gan_tables import gan_tables
 from jaxgen.evaluation.gan_verdict import joined
-from jaxgen.evaluation.pictures import can_draw, check_curve
+from jaxgen.evaluation.pictures import can_draw, check_picture
 
 
 def of_seed(add: float, *, oracle: bool = False, gan_sweep: bool = False) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def test_a_picture(tmp_path: Path, oracle: bool) -> None:
 def test_where_no_curve_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("curve.pdf", "missing/curve.png"):
         with pytest.raises(UserError, match=f"ends in .png, in a directory that exists.*{name}"):
-            check_curve(tmp_path / name)
+            check_picture(tmp_path / name, "`curve`")
     monkeypatch.setattr("jaxgen.evaluation.pictures.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"`curve` needs matplotlib.*install jaxgen\[plot\]"):
-        check_curve(tmp_path / "curve.png")
+        check_picture(tmp_path / "curve.png", "`curve`")
