@@ -16,7 +16,16 @@ import jax.numpy as jnp
 import optax
 
 from jaxgen.training.phases import PhasedBatch
-from jaxgen.training.step import Metrics, TrainState, TrainStep, kept_if_finite, updated
+from jaxgen.training.step import (
+    Metrics,
+    TrainState,
+    TrainStep,
+    kept_if_finite,
+    means,
+    step_key,
+    updated,
+    weighted,
+)
 from jaxgen.types import Array, LossAux, PyTree, Sum
 
 PhaseLoss = Callable[[Any, Any, Any, Any, Any], tuple[Array, LossAux]]
@@ -81,9 +90,7 @@ def make_adversarial_step(phases: Sequence[Phase], *, axis_name: str | None = No
     updates = [jax.jit(partial(_update, phase, axis_name), inline=True) for phase in phases]
 
     def train_step(state: TrainState, batch: PhasedBatch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(state.key, state.step)
-        if axis_name is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        key = step_key(state, axis_name)
         shapes = [jax.eval_shape(update, state, batch.batch, key)[1].sums for update in updates]
         names = {name: shape for each in shapes for name, shape in each.items()}
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), names)
@@ -113,24 +120,14 @@ def _update(
 
     old = state.params[phase.part]
     (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(old)
-    weight = aux.weight.astype(jnp.float32)
-    grads = jax.tree.map(lambda g: g * weight.astype(g.dtype), grads)
-    total = (grads, loss * weight, aux.sums, weight)
-    if axis_name is not None:
-        total = jax.lax.psum(total, axis_name)
-    grads, loss_sum, sums, weight = total
-    count = jnp.maximum(weight, 1.0)
-    grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
-    grad_norm = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(grads)))
+    grads, metrics = means(state, weighted(loss, aux, grads), axis_name)
     own, opt_state = updated(phase.tx, grads, state.opt_state[phase.optimizer], old)
     moved = {phase.part: own} | ({phase.copy_to: own} if phase.copy_to else {})
-    finite = state.finite & jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
     new = state._replace(
         step=state.step + 1,
         params=state.params | moved,
         opt_state=state.opt_state | {phase.optimizer: opt_state},
-        extra=phase.next_extra(state.extra, sums) if phase.next_extra else state.extra,
-        finite=finite,
+        extra=phase.next_extra(state.extra, metrics.sums) if phase.next_extra else state.extra,
+        finite=metrics.finite,
     )
-    metrics = Metrics(sums, weight, loss_sum / count, grad_norm, finite)
     return kept_if_finite(new, state), metrics

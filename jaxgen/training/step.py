@@ -149,9 +149,7 @@ def make_train_step(
     def sums(params: PyTree, carry: PyTree, batch: PyTree, key: Array) -> tuple[PyTree, PyTree]:
         """New carry; gradient and loss summed over the batch, the loss's own sums, its weight."""
         (loss, aux), grads = grad_fn(params, carry, batch, key)
-        weight = aux.weight.astype(jnp.float32)
-        grads = jax.tree.map(lambda g: g * weight.astype(g.dtype), grads)
-        return aux.carry, (grads, loss * weight, aux.sums, weight)
+        return aux.carry, weighted(loss, aux, grads)
 
     def accumulated(
         params: PyTree, carry: PyTree, windows: PyTree, key: Array
@@ -168,31 +166,47 @@ def make_train_step(
         return carry, total
 
     def train_step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(state.key, state.step)
-        if axis_name is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
         run = sums if accumulate == 1 else accumulated
+        key = step_key(state, axis_name)
         carry, total = run(state.params, state.carry, batch, key)
-        if axis_name is not None:
-            total = jax.lax.psum(total, axis_name)  # XLA makes one collective of the leaves
-        grads, loss_sum, figures, weight = total
-        count = jnp.maximum(weight, 1.0)
-        grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
-        grad_norm = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(grads)))
+        grads, metrics = means(state, total, axis_name)
         params, opt_state = updated(tx, grads, state.opt_state, state.params)
-        finite = state.finite & jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
         new = state._replace(
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
             carry=carry,
             average=_averaged(state.average, params, averaging, ema_decay),
-            finite=finite,
+            finite=metrics.finite,
         )
-        metrics = Metrics(figures, weight, loss_sum / count, grad_norm, finite)
         return kept_if_finite(new, state), metrics
 
     return train_step
+
+
+def step_key(state: TrainState, axis_name: str | None) -> Array:
+    """The key of the next step, another on each device."""
+    key = jax.random.fold_in(state.key, state.step)
+    return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+
+
+def weighted(loss: Array, aux: LossAux, grads: PyTree) -> PyTree:
+    """Gradient and loss summed over a batch, the loss's own sums, and the weight of the batch."""
+    weight = aux.weight.astype(jnp.float32)
+    grads = jax.tree.map(lambda g: g * weight.astype(g.dtype), grads)
+    return grads, loss * weight, aux.sums, weight
+
+
+def means(state: TrainState, total: PyTree, axis_name: str | None) -> tuple[PyTree, Metrics]:
+    """The mean gradient of `weighted` sums, over all devices, and what the step tells of them."""
+    if axis_name is not None:
+        total = jax.lax.psum(total, axis_name)  # XLA makes one collective of the leaves
+    grads, loss_sum, sums, weight = total
+    count = jnp.maximum(weight, 1.0)
+    grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
+    grad_norm = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(grads)))
+    finite = state.finite & jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
+    return grads, Metrics(sums, weight, loss_sum / count, grad_norm, finite)
 
 
 def updated(
