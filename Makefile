@@ -1,6 +1,6 @@
 # jaxgen's everyday commands. They need Python 3.11 or newer and make, nothing else.
 #   make demo     install, train on the embedded corpus, print samples
-#   make test     the tests, in parallel; ARGS='-m slow' runs those that take long to compile
+#   make test     the tests, in parallel; XLA_FLAGS= ARGS='-m slow' runs those that compile long
 #   make lint     ruff, mypy
 #   make bench    the benchmark suite, quick grid, and the report
 #   make bench-peers    training and sampling beside PyTorch, Flax and Keras, and the report

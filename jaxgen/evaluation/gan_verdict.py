@@ -203,7 +203,13 @@ def sentences(figures: Mapping[str, Any]) -> list[str]:
         ]
     else:
         lines = [f"{head} in both {quality} and {diversity}."]
-    real, gan = figures["train"], figures["gan"]
+    real, gan, mle = (figures[name] for name in ("train", "gan", "mle"))
+    both = known(gan, "fed") and known(mle, "fed")
+    if found["outcome"] == "beyond" and both and gan["fed"] > mle["fed"]:
+        lines.append(
+            f"By the Fréchet distance it loses: {gan['fed']:.4f}, that of MLE at temperature 1 is "
+            f"{mle['fed']:.4f}."
+        )
     by_ngrams = plane.quality.higher_is_better and all(known(real, axis.name) for axis in plane)
     if by_ngrams and all(gan[axis.name] > real[axis.name] for axis in plane):
         lines.append(

@@ -205,9 +205,9 @@ def load(path: str | Path, *, length: int = LENGTH) -> Oracle:
             file = np.load(stream, allow_pickle=False)
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        said = first_line(error) if isinstance(error, OSError) else "it holds something else"
         raise UserError(
-            f"an oracle is an .npz file of arrays, and {path} cannot be read as one: "
-            f"{first_line(error)}"
+            f"an oracle is an .npz file of arrays, and {path} cannot be read as one: {said}"
         ) from error
     _check(arrays, path)
     return Oracle(_params_of({name: arrays[name].astype(np.float32) for name in _LAYOUT}), length)

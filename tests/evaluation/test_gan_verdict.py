@@ -181,3 +181,13 @@ def test_the_figures_of_all_seeds() -> None:
 )
 def test_words(gans: list, words: str) -> None:
     assert "|".join(sentences(joined([run(*gan) for gan in gans]))) == words
+
+
+def test_a_worse_frechet_distance_is_said_of_a_gan_that_seems_better() -> None:
+    better = run(0.3, 0.4)
+    better["gan"]["fed"] = 0.25
+    assert sentences(joined([better]))[1:] == [
+        "By the Fréchet distance it loses: 0.2500, that of MLE at temperature 1 is 0.0000."
+    ]
+    better["gan"]["fed"] = 0.0
+    assert len(sentences(joined([better]))) == 1
