@@ -1,5 +1,6 @@
 """PyTorch's classifier: `nn.LSTM` over packed or padded texts, pooled, one logit, Adam."""
 
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from benchmarks.cases import cycle
 from benchmarks.classifier_cases import ClassifierCase, padded
-from benchmarks.peers.torch_layers import at_ends, load_layer, set_up, turned
+from benchmarks.peers.torch_layers import TorchEpochs, at_ends, load_layer, set_up, turned
 
 
 class Classifier(nn.Module):
@@ -90,8 +91,8 @@ class Classifier(nn.Module):
         return torch.cat(parts, -1)
 
 
-class TorchTraining:
-    """The contestant: a unit of `run` is one epoch of the case's plan, batches ready in memory.
+class TorchTraining(TorchEpochs):
+    """The contestant: a unit of `run` is one epoch of the case's plan, see `TorchEpochs`.
 
     Args:
         case: the fields of a `ClassifierCase`.
@@ -105,37 +106,17 @@ class TorchTraining:
     ):
         set_up(threads, mkldnn)
         self.case = ClassifierCase(**case)
-        self.packed = packed
-        self.batches = [
+        batches = [
             (torch.from_numpy(t).long(), torch.from_numpy(n).long(), torch.from_numpy(y).float())
             for t, n, y in self.case.batches()
         ]
-        self.reset()
+        super().__init__(
+            partial(Classifier, self.case, packed), _loss, batches, self.case.learning_rate
+        )
 
-    def reset(self) -> None:
-        """Back to the starting parameters."""
-        self.model = Classifier(self.case, self.packed)
-        params = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(params, lr=self.case.learning_rate, fused=True)
 
-    def step(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
-        self.optimizer.zero_grad(set_to_none=True)
-        logits = self.model(tokens, lengths)
-        loss = functional.binary_cross_entropy_with_logits(logits, labels)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
-
-    def losses(self, steps: int) -> list[float]:
-        """Losses of the epoch's first steps, each before its update."""
-        self.reset()
-        return [self.step(*batch).item() for batch in islice(cycle(self.batches), steps)]
-
-    def run(self, steps: int) -> None:
-        """Train for so many epochs."""
-        for _ in range(steps):
-            for batch in self.batches:
-                self.step(*batch)
+def _loss(model: nn.Module, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(model(tokens, lengths), labels)
 
 
 class TorchPrediction:

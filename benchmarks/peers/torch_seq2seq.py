@@ -1,7 +1,6 @@
 """PyTorch's encoder-decoder: `nn.LSTM` on both sides, its own attention, Adam."""
 
 from functools import partial
-from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -9,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from benchmarks.cases import cycle
-from benchmarks.peers.torch_layers import at_ends, load_layer, set_up, turned
+from benchmarks.peers.torch_layers import TorchEpochs, at_ends, load_layer, set_up, turned
 from benchmarks.seq2seq_cases import Seq2SeqCase
 
 SHUT = 100.0
@@ -156,8 +154,8 @@ class Seq2Seq(nn.Module):
         return functional.cross_entropy(logits, following.flatten(), ignore_index=0)
 
 
-class TorchTraining:
-    """The contestant: a unit of `run` is one epoch of the case's plan, batches ready in memory.
+class TorchTraining(TorchEpochs):
+    """The contestant: a unit of `run` is one epoch of the case's plan, see `TorchEpochs`.
 
     Args:
         case: the fields of a `Seq2SeqCase`.
@@ -171,32 +169,9 @@ class TorchTraining:
     ):
         set_up(threads, mkldnn)
         self.case = Seq2SeqCase(**case)
-        self.packed = packed
-        self.batches = [
+        batches = [
             tuple(torch.from_numpy(x).long() for x in batch[:3]) for batch in self.case.batches()
         ]
-        self.reset()
-
-    def reset(self) -> None:
-        """Back to the starting parameters."""
-        self.model = Seq2Seq(self.case, self.packed)
-        params = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(params, lr=self.case.learning_rate, fused=True)
-
-    def step(self, sources: Tensor, lengths: Tensor, targets: Tensor) -> Tensor:
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.model(sources, lengths, targets)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
-
-    def losses(self, steps: int) -> list[float]:
-        """Losses of the epoch's first steps, each before its update."""
-        self.reset()
-        return [self.step(*batch).item() for batch in islice(cycle(self.batches), steps)]
-
-    def run(self, steps: int) -> None:
-        """Train for so many epochs."""
-        for _ in range(steps):
-            for batch in self.batches:
-                self.step(*batch)
+        super().__init__(
+            partial(Seq2Seq, self.case, packed), Seq2Seq.__call__, batches, self.case.learning_rate
+        )
