@@ -75,11 +75,11 @@ def cache_nll(
     grid = jnp.array(thetas, jnp.float32), jnp.array(lambdas, jnp.float32)
 
     def remember(params: PyTree, state: tuple, batch: Any) -> tuple[tuple, Array, Recall]:
-        carry, window = state
+        carry, pairs = state
         carry, nll, hidden = read(params, carry, batch)
         inputs = batch["tokens"][:, :-1]
-        window, recall = read_tokens(window, hidden, inputs, batch["mask"])
-        return (carry, window), nll, recall
+        pairs, recall = read_tokens(pairs, hidden, inputs, batch["mask"], window)
+        return (carry, pairs), nll, recall
 
     def pass_by(params: PyTree, state: tuple, batch: Any) -> tuple:
         return remember(params, state, batch)[0]
@@ -94,7 +94,8 @@ def cache_nll(
     pass_by, measure = (jax.jit(step, donate_argnums=1) for step in (pass_by, measure))
     first = next(iter(batches()))
     hidden = jax.eval_shape(read, params, carry, first)[2]
-    state = (jax.tree.map(jnp.copy, carry), empty_window(len(first["mask"]), window, hidden))
+    rows, length = first["mask"].shape
+    state = (jax.tree.map(jnp.copy, carry), empty_window(rows, window + length - 1, hidden))
     for batch in batches():
         state = pass_by(params, state, batch)
     state = (jax.tree.map(jnp.copy, carry), continued(state[1], first["tokens"][:, 0]))

@@ -36,7 +36,7 @@ class CacheWindow(NamedTuple):
     """The last W pairs of a hidden state and the token that followed it."""
 
     keys: Float[Array, "B W H"]
-    """Pair n, counted from 0, lies at place n modulo W, so that a new one replaces the oldest."""
+    """Pair n, counted from 0, lies at place n modulo the room, W: a new one replaces the oldest."""
     tokens: Int[Array, "B W"]
     hidden: Float[Array, "B H"]
     """After the last token; the token that follows it is yet to come."""
@@ -62,12 +62,12 @@ class CachedParams(NamedTuple):
 
 
 class Recall(NamedTuple):
-    """What each of T hidden states finds in the cache, among its W + T pairs of that time."""
+    """What each of T hidden states finds among the N pairs that there is room for."""
 
     scores: Float[Array, "B T N"]
     """Products of the hidden states with those remembered, less the largest visible one."""
     visible: Bool[Array, "B T N"]
-    """Which are among the last W pairs of their time."""
+    """Which of them are among the last of their time."""
     tokens: Int[Array, "B N"]
 
     def weights(self, theta: Array) -> Float[Array, "B T N"]:
@@ -75,12 +75,12 @@ class Recall(NamedTuple):
         return jnp.where(self.visible, jnp.exp(theta * self.scores), 0)
 
 
-def empty_window(batch_size: int, window: int, hidden: Float[Any, "B *T H"]) -> CacheWindow:
-    """A cache before the first token, for hidden states like these."""
+def empty_window(batch_size: int, room: int, hidden: Float[Any, "B *T H"]) -> CacheWindow:
+    """A cache before the first token, with room for some pairs of hidden states like these."""
     size, dtype = hidden.shape[-1], hidden.dtype
     return CacheWindow(
-        jnp.zeros((batch_size, window, size), dtype),
-        jnp.zeros((batch_size, window), jnp.int32),
+        jnp.zeros((batch_size, room, size), dtype),
+        jnp.zeros((batch_size, room), jnp.int32),
         jnp.zeros((batch_size, size), dtype),
         jnp.zeros(batch_size, jnp.int32),
     )
@@ -91,54 +91,66 @@ def read_tokens(
     hidden: Float[Array, "B T H"],
     tokens: Int[Array, "B T"],
     mask: Bool[Array, "B T"],
+    size: int,
 ) -> tuple[CacheWindow, Recall]:
     """Remember T tokens, and look for each state among what was remembered by its time.
 
-    All T states are compared with all pairs in one product a row.
+    All T states are compared with all pairs in one product a row. The pairs are written first and
+    looked at then: XLA would copy what it has to read before it writes.
 
     Args:
-        window: what is remembered before.
+        window: what is remembered before, with room for `size + T - 1` pairs or more.
         hidden: after each token.
         tokens: what was read.
         mask: True = real token; the others are passed over.
+        size: pairs that a state sees, the last ones of its time.
     """
-    size, places = window.keys.shape[1], jnp.arange(tokens.shape[1])
-    pairs = window.count - 1  # made before; -1 where there is no hidden state yet
-    number = pairs[:, None] + jnp.cumsum(mask, axis=1, dtype=jnp.int32)  # pairs after each token
+    room, places = window.keys.shape[1], jnp.arange(tokens.shape[1])
+    made = window.count[:, None] - 1  # pairs so far; -1 where there is no hidden state yet
+    made = made + jnp.cumsum(mask, axis=1, dtype=jnp.int32)  # after each token
     # The state before a token is that after the last real one before it.
     states = jnp.concatenate([window.hidden[:, None], hidden], axis=1)
     last = jax.lax.cummax(jnp.where(mask, places + 1, 0), axis=1)
     before = jnp.concatenate([jnp.zeros_like(last[:, :1]), last[:, :-1]], axis=1)
-    keys = jnp.take_along_axis(states, before[..., None], axis=1)
 
-    age = jnp.mod(pairs[:, None] - 1 - jnp.arange(size), size)
-    old = pairs[:, None] - 1 - age  # which pair lies at each place; negative: none
-    new = jnp.where(mask, number - 1, -1)
-    pair = jnp.concatenate([old, new], axis=1)[:, None]
-    after = number[..., None]
+    place = jnp.where(mask & (made > 0), (made - 1) % room, room)  # the last one is nowhere
+    at = (jnp.arange(len(tokens))[:, None], place)
+    window = CacheWindow(
+        window.keys.at[at].set(_rows(states, before), mode="drop"),
+        window.tokens.at[at].set(tokens, mode="drop"),
+        _rows(states, last[:, -1:])[:, 0],
+        made[:, -1] + 1,
+    )
+    pair = _pairs(window.count, room)[:, None]
+    after = made[..., None]
     visible = (pair >= jnp.maximum(after - size, 0)) & (pair < after)
-    scores = jnp.concatenate([_products(hidden, window.keys), _products(hidden, keys)], axis=2)
+    contract = (((2,), (2,)), ((0,), (0,)))
+    scores = jax.lax.dot_general(
+        hidden, window.keys, contract, preferred_element_type=jnp.float32
+    )
     peak = jnp.where(visible, scores, -jnp.inf).max(axis=-1, keepdims=True)
     scores -= jnp.where(peak > -jnp.inf, peak, 0)
-    recall = Recall(scores, visible, jnp.concatenate([window.tokens, tokens], axis=1))
-
-    # Of tokens that would share a place only the last is kept; the others go nowhere.
-    kept = (new >= 0) & (new >= number[:, -1:] - size)
-    place = jnp.where(kept, jnp.mod(new, size), size)
-    rows = jnp.arange(len(tokens))[:, None]
-    end = last[:, -1]
-    after_all = CacheWindow(
-        window.keys.at[rows, place].set(keys, mode="drop"),
-        window.tokens.at[rows, place].set(tokens, mode="drop"),
-        jnp.take_along_axis(states, end[:, None, None], axis=1)[:, 0],
-        number[:, -1] + 1,
-    )
-    return after_all, recall
+    return window, Recall(scores, visible, window.tokens)
 
 
-def _products(hidden: Float[Array, "B T H"], keys: Float[Array, "B N H"]) -> Array:
-    contract = (((2,), (2,)), ((0,), (0,)))
-    return jax.lax.dot_general(hidden, keys, contract, preferred_element_type=jnp.float32)
+def resized(window: CacheWindow, room: int) -> CacheWindow:
+    """The same with room for more pairs, or for fewer: the last ones."""
+    old = window.keys.shape[1]
+    if room == old:
+        return window
+    place = _pairs(window.count, room) % old
+    keys, tokens = _rows(window.keys, place), jnp.take_along_axis(window.tokens, place, axis=1)
+    return window._replace(keys=keys, tokens=tokens)
+
+
+def _pairs(count: Int[Array, "B"], room: int) -> Int[Array, "B N"]:
+    """Which pair lies at each place after `count` tokens; negative where none does."""
+    newest = count[:, None] - 2
+    return newest - (newest - jnp.arange(room)) % room
+
+
+def _rows(x: Float[Array, "B N H"], index: Int[Array, "B M"]) -> Float[Array, "B M H"]:
+    return jnp.take_along_axis(x, index[..., None], axis=1)
 
 
 def mixed_logits(
@@ -174,9 +186,11 @@ class CachedStep:
         if one:
             tokens, logits, hidden = tokens[:, None], logits[:, None], hidden[:, None]
         real = mask[0] if mask else jnp.ones(tokens.shape, bool)
-        window, recall = read_tokens(carry.window, hidden, tokens.astype(jnp.int32), real)
+        size = carry.window.keys.shape[1]
+        window = resized(carry.window, size + tokens.shape[1] - 1)
+        window, recall = read_tokens(window, hidden, tokens.astype(jnp.int32), real, size)
         logits = mixed_logits(logits, recall, params.theta, params.lambda_)
-        return CacheCarry(after, window), logits[:, 0] if one else logits
+        return CacheCarry(after, resized(window, size)), logits[:, 0] if one else logits
 
     def prepare(self, params: CachedParams) -> CachedParams:
         """The parameters as the model's own loop wants them."""

@@ -242,7 +242,7 @@ def test_a_cache_needs_a_window_a_batch_and_hidden_states():
 
 
 def test_nothing_is_remembered_before_the_second_token():
-    window = empty_window(1, 3, jnp.zeros((1, H)))
+    window = empty_window(1, 4, jnp.zeros((1, H)))
     hidden = jax.random.normal(jax.random.key(0), (1, 2, H))
-    _, recall = read_tokens(window, hidden, jnp.array([[1, 2]]), jnp.ones((1, 2), bool))
+    _, recall = read_tokens(window, hidden, jnp.array([[1, 2]]), jnp.ones((1, 2), bool), 3)
     np.testing.assert_array_equal(recall.visible.sum(-1), [[0, 1]])
