@@ -137,17 +137,21 @@ def continued(ends: CacheWindow, first_tokens: Int[np.ndarray, " B"]) -> CacheWi
         ends: What each row, begun with nothing, ends with.
         first_tokens: The first that each row reads, which makes a pair with the end of the last.
     """
-    keys, tokens, hidden, count = (np.asarray(x) for x in ends)
+    keys, tokens, hidden, read = (np.asarray(x) for x in ends)
     size = keys.shape[1]
-    starts = [np.zeros_like(x) for x in (keys, tokens, hidden, count)]
+    starts = [np.zeros_like(x) for x in (keys, tokens, hidden, read)]
     past_keys, past_tokens = keys[0, :0], tokens[0, :0]
     for row in range(1, len(keys)):
         before = row - 1
-        pairs = max(int(count[before]) - 1, 0)
+        pairs = max(int(read[before]) - 1, 0)
         order = np.arange(max(pairs - size, 0), pairs) % size
         joint = slice(max(before, 1), before + 1)  # nothing comes before the first row
-        past_keys = np.concatenate([past_keys, hidden[joint.start - 1 : before], keys[before, order]])[-size:]
-        past_tokens = np.concatenate([past_tokens, first_tokens[joint], tokens[before, order]])[-size:]
+        past_keys = np.concatenate(
+            [past_keys, hidden[joint.start - 1 : before], keys[before, order]]
+        )[-size:]
+        past_tokens = np.concatenate([past_tokens, first_tokens[joint], tokens[before, order]])[
+            -size:
+        ]
         starts[0][row, : len(past_keys)] = past_keys
         starts[1][row, : len(past_tokens)] = past_tokens
         starts[2][row] = hidden[before]

@@ -27,7 +27,7 @@ from jaxgen.generation.checks import check_at_least_one
 from jaxgen.generation.decoding import prepared
 from jaxgen.types import Array, Bool, Float, Int, PyTree
 
-Function = Callable[..., tuple[PyTree, Array, Array]]
+Function = Callable[..., Any]
 """A step or prefill function that gives its hidden states too: `(carry, logits, hidden)`; or one
 that has a method `with_hidden` which does."""
 
@@ -40,7 +40,7 @@ class CacheWindow(NamedTuple):
     tokens: Int[Array, "B W"]
     hidden: Float[Array, "B H"]
     """After the last token; the token that follows it is yet to come."""
-    count: Int[Array, "B"]
+    read: Int[Array, "B"]
     """Tokens read so far: one more than there were pairs, but 0 before the first."""
 
 
@@ -106,7 +106,7 @@ def read_tokens(
         size: pairs that a state sees, the last ones of its time.
     """
     room, places = window.keys.shape[1], jnp.arange(tokens.shape[1])
-    made = window.count[:, None] - 1  # pairs so far; -1 where there is no hidden state yet
+    made = window.read[:, None] - 1  # pairs so far; -1 where there is no hidden state yet
     made = made + jnp.cumsum(mask, axis=1, dtype=jnp.int32)  # after each token
     # The state before a token is that after the last real one before it.
     states = jnp.concatenate([window.hidden[:, None], hidden], axis=1)
@@ -121,13 +121,11 @@ def read_tokens(
         _rows(states, last[:, -1:])[:, 0],
         made[:, -1] + 1,
     )
-    pair = _pairs(window.count, room)[:, None]
+    pair = _pairs(window.read, room)[:, None]
     after = made[..., None]
     visible = (pair >= jnp.maximum(after - size, 0)) & (pair < after)
     contract = (((2,), (2,)), ((0,), (0,)))
-    scores = jax.lax.dot_general(
-        hidden, window.keys, contract, preferred_element_type=jnp.float32
-    )
+    scores = jax.lax.dot_general(hidden, window.keys, contract, preferred_element_type=jnp.float32)
     peak = jnp.where(visible, scores, -jnp.inf).max(axis=-1, keepdims=True)
     scores -= jnp.where(peak > -jnp.inf, peak, 0)
     return window, Recall(scores, visible, window.tokens)
@@ -138,14 +136,14 @@ def resized(window: CacheWindow, room: int) -> CacheWindow:
     old = window.keys.shape[1]
     if room == old:
         return window
-    place = _pairs(window.count, room) % old
+    place = _pairs(window.read, room) % old
     keys, tokens = _rows(window.keys, place), jnp.take_along_axis(window.tokens, place, axis=1)
     return window._replace(keys=keys, tokens=tokens)
 
 
-def _pairs(count: Int[Array, "B"], room: int) -> Int[Array, "B N"]:
-    """Which pair lies at each place after `count` tokens; negative where none does."""
-    newest = count[:, None] - 2
+def _pairs(read: Int[Array, "B"], room: int) -> Int[Array, "B N"]:
+    """Which pair lies at each place after `read` tokens; negative where none does."""
+    newest = read[:, None] - 2
     return newest - (newest - jnp.arange(room)) % room
 
 
@@ -166,9 +164,7 @@ def mixed_logits(
     logprobs = jax.nn.log_softmax(logits.astype(jnp.float32))
     logprobs += jnp.where(total > 0, jnp.log1p(-lambda_), 0)
     there = found > 0
-    return jnp.where(
-        there, jnp.logaddexp(logprobs, jnp.log(jnp.where(there, found, 1))), logprobs
-    )
+    return jnp.where(there, jnp.logaddexp(logprobs, jnp.log(jnp.where(there, found, 1))), logprobs)
 
 
 @dataclass(frozen=True)

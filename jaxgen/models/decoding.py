@@ -51,7 +51,8 @@ class LanguageModelStep:
     ) -> tuple[LanguageModelCarry, Float[Array, "B V"], Float[Array, "B H"]]:
         """The same, and the output of the last layer, for `jaxgen.generation.cache`."""
         if self.model.cell != "lstm":
-            apply: Any = partial(self.model.apply, {"params": params})
+            variables: Any = {"params": params}
+            apply: Any = partial(self.model.apply, variables)
             after, hidden = apply(tokens[None], carry, method="hidden_states")
             return after, apply(hidden[0], method="logits"), hidden[0]
         if not isinstance(params, DecodingParams):
