@@ -55,9 +55,9 @@ def cached_model(lm: TextModel, window: int, theta: Any, lambda_: Any) -> TextMo
             "ensemble has several); use the runs one by one, or give its step function a method "
             "`with_hidden` that returns (carry, logits, hidden)"
         )
-    prefill_fn = None
-    if hasattr(lm.prefill_fn, "with_hidden"):
-        prefill_fn = cached(lm.prefill_fn)
+    prefill_fn = lm.prefill_fn
+    if prefill_fn is not None:  # one that gives no hidden states is of no use
+        prefill_fn = cached(prefill_fn) if hasattr(prefill_fn, "with_hidden") else None
     return replace(
         lm,
         params=cached_params(lm.params, theta, lambda_),
