@@ -16,7 +16,7 @@ from jaxgen.evaluation.perplexity import Nll
 from jaxgen.generation.cache import CacheWindow, Recall, empty_window, read_tokens
 from jaxgen.types import Array, Bool, Float, Int, PyTree
 
-THETAS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
+THETAS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 LAMBDAS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 """Settings to choose from; a lambda of 0 says that the cache is of no use."""
 

@@ -34,7 +34,7 @@ RATES = {
     "rms": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
 }
 """Rates of dynamic evaluation to choose from, by rule."""
-DECAY = 0.001
+DECAY = 0.01
 """Of the rule "rms"."""
 TUNED_TOKENS = 20_000
 """Validation tokens that the rate of dynamic evaluation is chosen on, at most."""
@@ -80,7 +80,7 @@ def check_adapted(options: Mapping[str, Any], *, plain: bool) -> None:
     """UserError for options that are out of range or do not go together.
 
     Args:
-        options: Of `evaluate`, by the names in `ADAPTED_OPTIONS`.
+        options: Of `evaluate`, by the names in `ADAPTED_OPTIONS`; all that are there are given.
         plain: Whether one model is measured by the protocol "exact".
     """
     for name in ("cache", "dynamic"):
@@ -116,9 +116,10 @@ def adapted_figures(
     found: dict[str, dict[str, Any]] = {}
     if window := options.get("cache"):
         wanted = options.get("cache_theta"), options.get("cache_lambda")
-        theta, lambda_, tuned_on = cache_settings(reader, window, *wanted)
+        theta, lambda_ = cache_settings(reader, window, *wanted)
         grid = _cache_nll(reader, tokens, window, (theta,), (lambda_,))
-        chosen = {"window": window, "theta": theta, "lambda": lambda_, "tuned_on": tuned_on}
+        chosen = {"window": window, "theta": theta, "lambda": lambda_}
+        chosen |= _chosen_on(options, given=None not in wanted)
         found["cache"] = chosen | reader.figures(grid.at(theta, lambda_).mean)
     if options.get("dynamic"):
         found["dynamic"] = _dynamic(reader, tokens, options)
@@ -127,19 +128,15 @@ def adapted_figures(
 
 def cache_settings(
     reader: Reader, window: int, theta: float | None, lambda_: float | None
-) -> tuple[float, float, str | None]:
-    """The theta and the lambda of a cache: those given, the others chosen on validation text.
-
-    Returns:
-        Both, and the name of the text that they were chosen on; None where both are given.
-    """
+) -> tuple[float, float]:
+    """The theta and the lambda of a cache: those given, the others chosen on validation text."""
     if theta is not None and lambda_ is not None:
-        return theta, lambda_, None
+        return theta, lambda_
     source = _validation(reader, "cache_theta` and `cache_lambda")
     thetas = THETAS if theta is None else (theta,)
     lambdas = LAMBDAS if lambda_ is None else (lambda_,)
     grid = _cache_nll(reader, reader.encode(source), window, thetas, lambdas)
-    return *grid.best, source.name
+    return grid.best
 
 
 def _cache_nll(reader: Reader, tokens: TokenArray, window: int, *grid: tuple[float, ...]) -> Any:
@@ -151,7 +148,7 @@ def _cache_nll(reader: Reader, tokens: TokenArray, window: int, *grid: tuple[flo
 
 def _dynamic(reader: Reader, tokens: TokenArray, options: Mapping[str, Any]) -> dict[str, Any]:
     name = options.get("dynamic_rule", "sgd")
-    rule, rate, tuned_on = _rule(reader, name), options.get("dynamic_rate"), None
+    rule, rate = _rule(reader, name), options.get("dynamic_rate")
     dynamic_nll = make_dynamic_nll(partial(language_model_loss, reader.model))
 
     def measure(tokens: TokenArray, rate: float) -> Nll:
@@ -159,12 +156,17 @@ def _dynamic(reader: Reader, tokens: TokenArray, options: Mapping[str, Any]) -> 
         return dynamic_nll(reader.params, carry, batches, rate, rule)
 
     if rate is None:
-        source = _validation(reader, "dynamic_rate")
-        held_out = reader.encode(source)
+        held_out = reader.encode(_validation(reader, "dynamic_rate"))
         few = TokenArray(held_out.read(0, min(TUNED_TOKENS, len(held_out))))
-        rate, tuned_on = best_rate(lambda rate: measure(few, rate).mean, RATES[name]), source.name
-    nll = measure(tokens, rate).mean
-    return {"rule": name, "rate": rate, "tuned_on": tuned_on, **reader.figures(nll)}
+        rate = best_rate(lambda rate: measure(few, rate).mean, RATES[name])
+    chosen = {"rule": name, "rate": rate} | _chosen_on(options, given="dynamic_rate" in options)
+    return chosen | reader.figures(measure(tokens, rate).mean)
+
+
+def _chosen_on(options: Mapping[str, Any], *, given: bool) -> dict[str, str]:
+    """What a report says of where settings come from."""
+    same = ", which is measured here" if options["split"] == "validation" else ""
+    return {} if given else {"chosen_on": f"the validation text{same}"}
 
 
 def best_rate(measure: Callable[[float], float], rates: Iterable[float]) -> float:

@@ -41,7 +41,7 @@ def with_cache(
             "give both"
         )
     try:
-        theta, lambda_, _ = cache_settings(reader_of(lm), window, theta, lambda_)
+        theta, lambda_ = cache_settings(reader_of(lm), window, theta, lambda_)
     except UserError as error:
         raise UserError(f"{error}; or give `theta` and `lambda_` of the cache") from error
     return cached_model(lm, window, theta, lambda_)

@@ -1,6 +1,7 @@
 """Dynamic evaluation against a plain loop: another LSTM, stretch after stretch, NumPy's updates."""
 
 from functools import partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ def batches(ids=TEXT, rows=1):
 def plain_nll(params, carry, ids):
     """Nats of the tokens after the first, summed, and the state; steps written out one by one."""
     layer, nll, (c, h) = params["lstm"]["layer_0"], 0.0, carry
-    for token, target in zip(ids[:-1], ids[1:], strict=True):
+    for token, target in pairwise(ids):
         gates = layer["input_kernel"][token] + h @ layer["recurrent_kernel"] + layer["bias"]
         i, f, g, o = jnp.split(gates, 4)
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)

@@ -1,5 +1,7 @@
 """The continuous cache against plain lists in NumPy, over all that generates and scores."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ from jaxgen.generation.cache import (
 from jaxgen.generation.cached_text import cached_model
 from jaxgen.generation.generate import generate
 from jaxgen.generation.guidance import guided, guided_carry
+from jaxgen.generation.joined import ensemble_model
 from jaxgen.generation.sampling import SamplingParams
 from jaxgen.generation.score import score
 
@@ -210,6 +213,16 @@ def test_guidance_joins_what_model_and_cache_say_under_each_label():
     wanted = log_softmax(away + 2.0 * (under(labels) - away))
     wanted = np.take_along_axis(wanted, tokens[:, 1:, None], axis=2)[..., 0]
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_an_ensemble_is_of_models_with_a_cache_each():
+    lm = make_labelled_model()
+    other = replace(lm, params=jax.tree.map(lambda x: x * 0.7, lm.params))
+    members = [cached_model(lm, 4, 0.5, 0.3), cached_model(other, 4, 0.2, 0.5)]
+    found = ensemble_model(members).score("abcab", prompt="ab", label="joy")
+    each = [np.exp(member.score("abcab", prompt="ab", label="joy")) for member in members]
+    np.testing.assert_allclose(found, np.log(np.mean(each, axis=0)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
