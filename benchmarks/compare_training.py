@@ -73,7 +73,7 @@ def contestants(devices: tuple[int, ...], threads: tuple[int, ...], keras: str |
     return entries
 
 
-def gpu_contestants(device: str) -> list[Contestant]:
+def gpu_contestants(device: str, trials: bool) -> list[Contestant]:
     """On one GPU: float32 (TF32 products where the library allows them) and bfloat16.
 
     Losses in TF32 and bfloat16 carry the rounding of their products, hence the tolerances.
@@ -87,7 +87,7 @@ def gpu_contestants(device: str) -> list[Contestant]:
     ours("scan", 5e-3, {}, backend="scan")
     ours("scan, not folded", 5e-3, {}, backend="scan", folded=False)
     ours("cudnn", 5e-3, {}, backend="cudnn")
-    for suffix, options, env in variants():
+    for suffix, options, env in variants(trials):
         ours(f"scan bfloat16{suffix}", 3e-2, env, backend="scan", dtype="bfloat16", **options)
     entries.append(Contestant("flax nn.RNN", "flax", FLAX, tolerance=5e-3))
     if installed("torch"):
@@ -204,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def compared(case: Case) -> tuple[list, list]:
         if args.gpu:
-            entries = gpu_contestants("cpu" if args.dry_run else "cuda")
+            entries = gpu_contestants("cpu" if args.dry_run else "cuda", args.trials)
         else:
             entries = contestants(tuple(args.devices), tuple(args.threads), args.keras_python)
         case_rows, case_ratios = compare(case, entries, ceilings, args)
