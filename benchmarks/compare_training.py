@@ -147,36 +147,25 @@ def compare(case: Case, entries: list[Contestant], ceilings: dict[str, Any], arg
 
 def show(case: Case, rows: list[dict[str, Any]], found: list[dict[str, Any]]) -> None:
     """Print one case's table."""
-    best = {r["slower"]: {} for r in found}
-    for entry in found:
-        key = "folded" if "not folded" not in entry["faster"] else "plain"
-        best[entry["slower"]][key] = str(Spread(**entry["times"]))
+    times = {(r["slower"], r["faster"]): str(Spread(**r["times"])) for r in found}
+    ours = list(dict.fromkeys(r["faster"] for r in found))
     lines = []
     for row in sorted(rows, key=lambda row: (not row["final"], row["seconds"]["median"])):
         spread = Spread(**row["seconds"])
-        times = best.get(row["contestant"], {}) if row["final"] else {}
+        name, final = row["contestant"], row["final"]
         lines.append(
             [
-                row["contestant"] + ("" if row["final"] else " (trial)"),
+                name + ("" if final else " (trial)"),
                 f"{spread.median * 1e3:.2f}",
                 f"{row['tokens_per_second']:,.0f}",
                 f"{row['flops_per_second'] / 1e9:.0f}",
                 f"{row['share_of_matmul']:.0%}",
-                times.get("plain", ""),
-                times.get("folded", ""),
+                *[times.get((name, our), "") if final else "" for our in ours],
             ]
         )
-    headers = [
-        case.name,
-        "ms/step",
-        "tokens/s",
-        "GFLOP/s",
-        "of matmul",
-        "jaxgen not folded",
-        "jaxgen",
-    ]
+    headers = [case.name, "ms/step", "tokens/s", "GFLOP/s", "of matmul", *ours]
     print(results.table(headers, lines), flush=True)
-    print("The last two columns: how many times faster jaxgen is, median [quartiles].\n")
+    print("Last columns: how many times faster, median [quartiles].\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
