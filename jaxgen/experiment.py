@@ -182,7 +182,7 @@ def open_training(
     return _open_seeds(trainable, experiment, group, layout, display, jit_steps)
 
 
-def read_pretrained(experiment: Experiment, resumed: Path | None) -> Saved | None:
+def read_pretrained(experiment: Experiment, resumed: Path | None = None) -> Saved | None:
     """What `model.pretrained` names, unless the resumed run has its own parameters by now."""
     path = getattr(experiment.model, "pretrained", None)
     if path is None:
