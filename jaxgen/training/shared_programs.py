@@ -6,7 +6,7 @@ arguments, and a program that was compiled once is taken from JAX's compilation 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
@@ -21,25 +21,37 @@ def jit_shared_steps(train_step: TrainStep, layout: Layout, *, accumulate: int =
     return jit_shared(layout.divide(multi_step_of(train_step), accumulate=accumulate))
 
 
+class SharedProgram(NamedTuple):
+    """The program of arguments of one shape."""
+
+    jitted: Any
+    """Of the first argument, which is donated, the others, and what the function closes over."""
+    closed_over: list[Any]
+
+    def __call__(self, donated: Any, *others: Any) -> Any:
+        """Run it."""
+        return self.jitted(donated, others, self.closed_over)
+
+
 def jit_shared(function: Callable[..., Any]) -> Callable[..., Any]:
     """Jit a function with the arrays that it closes over as arguments, its first one donated.
 
     Scalars are compiled into it; what is to be an argument has at least one axis.
     """
-    programs: dict[Any, Callable[..., Any]] = {}
+    programs: dict[Any, SharedProgram] = {}
 
     def call(*args: Any) -> Any:
         leaves, structure = jax.tree.flatten(args)
         shapes = (structure, *[(leaf.shape, leaf.dtype) for leaf in leaves])
         if shapes not in programs:
-            programs[shapes] = _program(function, args)
+            programs[shapes] = shared_program(function, *args)
         return programs[shapes](*args)
 
     return call
 
 
-def _program(function: Callable[..., Any], args: Any) -> Callable[..., Any]:
-    """The program of arguments of one shape."""
+def shared_program(function: Callable[..., Any], *args: Any) -> SharedProgram:
+    """The program of a function for arguments of these shapes."""
     traced, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
     result = jax.tree.structure(shapes)
 
@@ -48,5 +60,4 @@ def _program(function: Callable[..., Any], args: Any) -> Callable[..., Any]:
         outputs = core.jaxpr_as_fun(core.ClosedJaxpr(traced.jaxpr, closed_over))(*inputs)
         return jax.tree.unflatten(result, outputs)
 
-    jitted = jax.jit(from_arrays, donate_argnums=0)
-    return lambda donated, *others: jitted(donated, others, traced.consts)
+    return SharedProgram(jax.jit(from_arrays, donate_argnums=0), traced.consts)

@@ -68,11 +68,11 @@ def best_of(trials: Sequence[Trial], objective: Objective) -> Trial | None:
 
 
 def _record(trial: FrozenTrial, space: Space) -> Trial:
-    known = trial.user_attrs
+    known = trial.user_attrs.get("place", {}) | trial.user_attrs.get("result", {})
     figures = tuple(known.get("figures", ()))
     ended = known.get("ended", _ENDS[trial.state])
     if trial.state == TrialState.FAIL:
-        ended, figures = "failed" if "failure" in known else "lost", ()
+        ended, figures = "failed" if known.get("failure") else "lost", ()
     return Trial(
         number=trial.number,
         ended=ended,

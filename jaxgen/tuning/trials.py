@@ -30,6 +30,10 @@ from jaxgen.tuning.study import suggest
 
 CORPUS = "corpus"
 """Attribute of the study: digests of the corpus of its first trial."""
+PLACE, RESULT = "place", "result"
+"""Attributes of a trial: where it is trained, and how it ended."""
+CUT = ("pruned", "time is up", "interrupted")
+"""How a trial ends that was given up before its end."""
 _SECTIONS_OF_TRAINING = frozenset({"model", "optimizer", "training"})
 
 
@@ -82,32 +86,34 @@ class Trials:
         """
         self.number, self.failed = trial.number, None
         started = time.monotonic()
-        trial.set_user_attr("host", socket.gethostname())
         settings = suggest(self.space, trial)
+        result: dict[str, Any] = {}
+        cause: Exception | None = None
         try:
-            return self._train(trial, settings)
+            result = self._train(trial, settings)
         except OtherCorpusError:
             raise
         except UserError as error:
-            self._fail(trial, str(error), error)
+            cause, self.failed = error, str(error)
         except Exception as error:
             if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            self._fail(trial, f"out of memory: {first_line(error)}", error)
-        finally:
-            trial.set_user_attr("seconds", round(time.monotonic() - started, 1))
-        raise AssertionError
+            cause, self.failed = error, f"out of memory: {first_line(error)}"
+        result |= {"seconds": round(time.monotonic() - started, 1), "failure": self.failed}
+        trial.set_user_attr(RESULT, result)
+        if self.failed is not None:
+            raise TrialFailedError(self.failed) from cause
+        if result["ended"] in CUT:
+            raise optuna.TrialPruned(result["ended"])
+        return fmean(result["figures"])
 
-    def _fail(self, trial: optuna.Trial, why: str, error: Exception) -> None:
-        self.failed = why
-        trial.set_user_attr("failure", why)
-        raise TrialFailedError(why) from error
-
-    def _train(self, trial: optuna.Trial, settings: Mapping[str, Any]) -> float:
+    def _train(self, trial: optuna.Trial, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Train with these settings; returns what is known of it then."""
         experiment = with_settings(self.experiment, settings)
         directory = self.folder / f"trial-{trial.number:05d}"
         with locked(directory):
-            trial.set_user_attr("directory", str(directory.resolve()))
+            where = {"host": socket.gethostname(), "directory": str(directory.resolve())}
+            trial.set_user_attr(PLACE, where)
             loop = self._open(experiment, directory)
             self._check_corpus(trial.study, loop)
             ended = self._evaluate(trial, loop)
@@ -117,12 +123,7 @@ class Trials:
                 f"{ended} before an evaluation gave `{self.opened.objective.name}`; give it more "
                 "time, or lower `training.evaluate_every`"
             )
-        trial.set_user_attr("figures", figures)
-        trial.set_user_attr("steps", loop.step)
-        trial.set_user_attr("ended", ended)
-        if ended in ("pruned", "time is up", "interrupted"):
-            raise optuna.TrialPruned(ended)
-        return fmean(figures)
+        return {"figures": figures, "steps": loop.step, "ended": ended}
 
     def _evaluate(self, trial: optuna.Trial, loop: Loop) -> str:
         """Train to the end or to where it is given up; returns why it ended."""

@@ -183,8 +183,9 @@ def _free_lost_trials(study: "optuna.Study") -> None:
     from optuna.trial import TrialState
 
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        directory = Path(trial.user_attrs.get("directory", ""))
-        if trial.user_attrs.get("host") != socket.gethostname() or not directory.is_dir():
+        place = trial.user_attrs.get("place", {})
+        directory = Path(place.get("directory", ""))
+        if place.get("host") != socket.gethostname() or not directory.is_dir():
             continue
         try:
             with FileLock(directory / ".lock", timeout=0):
