@@ -33,6 +33,10 @@ HEARTBEAT_SECONDS = 30
 """Between the signs of life of a trial; without any for thrice as long it counts as failed."""
 
 
+_AT_ONCE = ("already exists", "locked", "unique", "duplicate")
+"""What a database says to one of two workers that make its tables at once."""
+
+
 class SeededTPE(BaseSampler):
     """TPE whose random numbers follow from a seed and the number of the trial.
 
@@ -185,8 +189,8 @@ def _open_storage(url: str) -> optuna.storages.RDBStorage:
                 )
         except ImportError as error:  # of what SQLAlchemy talks to this kind of database with
             raise _unusable(url, error) from error
-        except SQLAlchemyError:
-            if attempt == 4:
+        except SQLAlchemyError as error:
+            if attempt == 4 or not any(words in str(error).lower() for words in _AT_ONCE):
                 raise
             time.sleep(0.5 * (attempt + 1))
     raise AssertionError

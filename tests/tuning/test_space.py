@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from jaxgen.config import ClassifierExperiment, LanguageModelExperiment
+from jaxgen.config.toml import read_toml
 from jaxgen.errors import UserError
 from jaxgen.tuning.space import Choices, Range, base_values, read_space, with_settings
 
+SPACES = sorted((Path(__file__).parents[2] / "configs" / "spaces").glob("*.toml"))
 LM = LanguageModelExperiment()
 TOML = """
 [optimizer]
@@ -32,6 +34,14 @@ def test_a_file(tmp_path: Path) -> None:
         "model.num_layers": Range(1, 3, integer=True),
         "model.dropout": Range(0, 0.5, step=0.1),  # the last value that the steps reach
     }
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_spaces_are_valid_and_say_how_to_use_them(path: Path) -> None:
+    config = path.parents[1] / path.name
+    assert read_space(path, read_toml(config))
+    command = f"jaxgen tune configs/{path.name} --space configs/spaces/{path.name} "
+    assert command in path.read_text()
 
 
 def test_lists_as_choices() -> None:
