@@ -2,8 +2,9 @@
 
     python -m benchmarks.tune_trials --out benchmarks/results/tune_trials.json
 
-Both try the same learning rates on one configuration, cut short, without pruning: the loop starts a
-process for each, as a shell script would. Each starts with an empty cache of compiled programs.
+Both train as many learning rates of one configuration, each for the same steps and with one
+evaluation, so that nothing is pruned; the loop starts a process for each, as a shell script would.
+Both start with an empty cache of compiled programs.
 """
 
 import argparse
@@ -13,17 +14,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks import results
 from benchmarks.worker import ROOT
 
 CONFIG = "configs/sentiment_demo.toml"
-SPACE = "[optimizer]\nlearning_rate = [{}]\n"
-
-
-def rates(count: int) -> list[float]:
-    """As many different learning rates, the configuration's own first."""
-    return [round(5e-3 * 1.1**power, 6) for power in range(count)]
+SPACE = "[optimizer]\nlearning_rate = {low = 1e-3, high = 1e-2, log = true}\n"
 
 
 def seconds(commands: list[list[str]], folder: Path) -> float:
@@ -37,23 +34,38 @@ def seconds(commands: list[list[str]], folder: Path) -> float:
 
 
 def tune_commands(args: argparse.Namespace, folder: Path) -> list[list[str]]:
-    """One command for all trials. There are as many as rates, drawn with repetition."""
+    """One command for all trials."""
     space = folder / "space.toml"
-    space.write_text(SPACE.format(", ".join(map(str, rates(args.trials)))))
-    limits = ["--trials", str(args.trials), "--training.max-steps", str(args.steps)]
-    out = ["--space", str(space), "--out", str(folder / "best")]
-    return [["tune", args.config, *out, *limits]]
+    space.write_text(SPACE)
+    where = ["--space", str(space), "--trials", str(args.trials), "--out", str(folder / "best")]
+    return [["tune", args.config, *where, *length(args)]]
 
 
 def loop_commands(args: argparse.Namespace, folder: Path) -> list[list[str]]:
     """A command for each trial."""
+    rates = [1e-3 * 10 ** (number / args.trials) for number in range(args.trials)]
     return [
         [
             *("train", args.config, "--out", str(folder / f"run-{number}")),
-            *("--training.max-steps", str(args.steps), "--optimizer.learning-rate", str(rate)),
+            *("--optimizer.learning-rate", str(rate), *length(args)),
         ]
-        for number, rate in enumerate(rates(args.trials))
+        for number, rate in enumerate(rates)
     ]
+
+
+def length(args: argparse.Namespace) -> list[str]:
+    """The options that make each training so long."""
+    return ["--training.max-steps", str(args.steps), "--training.evaluate-every", str(args.steps)]
+
+
+def section(data: dict[str, Any]) -> str:
+    """The report's section."""
+    rows = [
+        [f"`{row['contestant']}`", f"{row['seconds']:.1f}", f"{row['trials_per_minute']:.2f}"]
+        for row in data["rows"]
+    ]
+    what = f"{data['trials']} learning rates of `{data['config']}`, {data['steps']} steps each"
+    return f"## Trials: {what}\n\n" + results.table(["", "s", "trials a minute"], rows)
 
 
 def main(arguments: list[str] | None = None) -> None:

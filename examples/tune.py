@@ -2,10 +2,10 @@
 
     python examples/tune.py
 
-What the trials have in common is an experiment, what they differ in a space. Each trial is pruned at
+What the trials have in common is an experiment, what they differ in a space. A trial is given up at
 an evaluation where it is worse than the median of the others; the best seed of the best trial
-becomes an ordinary run. The same call again goes on with the study. Needs `pip install
-'jaxgen[tune]'`.
+becomes an ordinary run. The same call again goes on with the study. It needs Optuna:
+`pip install 'jaxgen[tune]'`.
 """
 
 import tempfile

@@ -1,4 +1,4 @@
-"""The command line: `jaxgen train`, `tune`, `generate`, `predict`, `translate`, `evaluate` and others.
+"""The command line: `jaxgen train`, `tune`, `generate`, `predict`, `translate` and others.
 
 Each command is a dataclass whose fields are its options. JAX and what needs it are imported when a
 command runs, so that help and errors in the options come at once.

@@ -152,7 +152,8 @@ def parse(configured: type[C], name: str, args: Sequence[str]) -> C:
         args: What follows the name.
     """
     kind = EXPERIMENTS[check_task(_task_of(args), "command line")]
-    command = _command(configured, kind)
+    wanted: Any = configured
+    command = _command(wanted, kind)
     check_arguments(args, command)
     prog = f"jaxgen {name}"
     first = tyro.cli(command, prog=prog, args=[a for a in args if a not in ("-h", "--help")])
@@ -178,7 +179,7 @@ def _task_of(args: Sequence[str]) -> str:
 
 
 @cache
-def _command(configured: type[Configured], kind: type[Experiment]) -> Any:
+def _command(configured: Any, kind: type[Experiment]) -> Any:
     """A command with the options of a task."""
     options = _options(kind)
     settings = ("settings", Annotated[options, arg(name="")], field(default_factory=options))

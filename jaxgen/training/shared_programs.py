@@ -16,8 +16,7 @@ from jaxgen.training.step import MultiStep, TrainStep, multi_step_of
 
 
 def jit_shared_steps(train_step: TrainStep, layout: Layout, *, accumulate: int = 1) -> MultiStep:
-    """As `jaxgen.training.parallel.jit_multi_step`, with the arrays that it closes over as
-    arguments."""
+    """As `jaxgen.training.parallel.jit_multi_step`; the arrays it closes over are arguments."""
     return jit_shared(layout.divide(multi_step_of(train_step), accumulate=accumulate))
 
 

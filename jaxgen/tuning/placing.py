@@ -33,7 +33,7 @@ def check_out(out: Path, study: str | None, *, overwrite: bool) -> None:
             people's files.
     """
     index = read_json(out / RUN_INDEX) if kind_of(out) == "run" else None
-    note = index["notes"].get(NOTE) if isinstance(index, dict) else None
+    note: Any = index["notes"].get(NOTE) if isinstance(index, dict) else None
     own = note is not None and (study is None or note["study"] == study)
     if own and not overwrite and note["step"] != (last_of(index) or {}).get("step"):
         raise UserError(

@@ -152,8 +152,10 @@ def _range(
             raise UserError(
                 f"{where} has low, high, step and log, got `{key}`{nearest(key, _KEYS)}"
             )
-    low, high = described.get("low"), described.get("high")
-    step, log = described.get("step"), described.get("log", False)
+    low: Any = described.get("low")
+    high: Any = described.get("high")
+    step: Any = described.get("step")
+    log: Any = described.get("log", False)
     types = set(_types(kind.section_types()[section].model_fields[name].annotation))
     if not types & {int, float}:
         raise UserError(f"{where} is no number, so it has no range; give a list of choices")

@@ -273,4 +273,3 @@ def _shown(url: str) -> str:
     scheme, rest = url.split("://", 1) if "://" in url else ("", url)
     user, at, place = rest.rpartition("@")
     return f"{scheme}://{user.partition(':')[0]}{at}{place}" if at else url
-

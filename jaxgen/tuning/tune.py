@@ -19,7 +19,7 @@ from jaxgen.files import write_atomically
 from jaxgen.training.interrupts import interrupts
 from jaxgen.training.starts import make_directory
 from jaxgen.training.trainable import Objective
-from jaxgen.tuning.space import Space, read_space, with_settings
+from jaxgen.tuning.space import read_space, with_settings
 
 if TYPE_CHECKING:
     import optuna

@@ -29,8 +29,8 @@ def space(tmp_path: Path) -> Path:
         (("--space", "{space}", "--minutes", -1), "`minutes` must be a number above 0, got -1.0"),
         (
             ("--space", "{space}", "--trials", 1, "--optimizer.learning-rate", 0.1),
-            "space.toml tries values of `optimizer.learning_rate`, so --optimizer.learning-rate 0.1 "
-            "would have no effect; leave it out, or take the setting out of the space",
+            "space.toml tries values of `optimizer.learning_rate`, so --optimizer.learning-rate "
+            "0.1 would have no effect; leave it out, or take the setting out of the space",
         ),
         (
             ("--space", "{space}", "--trials", 1, "--study", "nosuch://host/db"),

@@ -56,7 +56,10 @@ def test_lists_as_choices() -> None:
     [
         ({}, "the space names no setting; give at least one"),
         ({"model": {}}, "the space names no setting"),
-        ({"model": 3}, "the space: `model` must be a table of settings, such as [optimizer], got 3"),
+        (
+            {"model": 3},
+            "the space: `model` must be a table of settings, such as [optimizer]",
+        ),
         ({"task": {"name": ["classifier"]}}, "`task` must be a table of settings"),
         (
             {"optimizer": {"lerning_rate": [0.1]}},
@@ -66,7 +69,10 @@ def test_lists_as_choices() -> None:
         ({"optimiser": {"name": ["adam"]}}, "unknown key `optimiser`; did you mean `optimizer`?"),
         ({"model": {"pooling": [["mean"]]}}, "`model.pooling` is a setting of task classifier"),
         ({"model": {"hidden_size": []}}, "`model.hidden_size` has no choices; give some"),
-        ({"model": {"hidden_size": 64}}, "`model.hidden_size` must be a list of choices or a table"),
+        (
+            {"model": {"hidden_size": 64}},
+            "`model.hidden_size` must be a list of choices or",
+        ),
         ({"model": {"hidden_size": [8, 8]}}, "`model.hidden_size` has the choice 8 twice"),
         ({"model": {"hidden_size": [8, 0]}}, "`model.hidden_size` must be at least 1, got 0"),
         ({"model": {"hidden_size": [8.5]}}, "`model.hidden_size` must be an integer, got 8.5"),

@@ -168,9 +168,7 @@ def test_a_failure_is_recorded_and_the_study_goes_on(
 
 
 @pytest.mark.slow
-def test_each_kind_of_failure(
-    config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_kind_of_failure(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def curves(experiment: Any) -> Any:
         size = experiment.model.hidden_size
         if size == 8:
@@ -210,7 +208,7 @@ def test_a_mistake_of_ours_is_not_a_failed_trial(
 
 def test_it_gives_up_where_all_trials_fail(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_training(monkeypatch, diverge)
-    with pytest.raises(UserError, match="no trial of the study has a figure .*: 2 failed, the last"):
+    with pytest.raises(UserError, match=r"no trial of the study has a figure .*: 2 failed, the"):
         tune(config, trials=2)
     monkeypatch.setattr("jaxgen.tuning.tune.FAILURES", 2)
     with pytest.raises(UserError, match="2 trials failed one after the other, the last because"):
@@ -382,4 +380,3 @@ def test_draws_follow_from_the_seed_and_the_number() -> None:
     assert draws(0, 0) != draws(1, 0)
     assert draws(0, 0)[2] == draws(0, 2)[0]  # trial 2, whatever was drawn before
     assert len({*draws(0, 0), *draws(0, 3)}) == 6
-

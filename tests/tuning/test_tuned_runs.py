@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from tiny_run import write_config
@@ -41,7 +43,7 @@ def test_the_best_trial_is_what_train_makes_with_its_settings(config: Path) -> N
     result = jaxgen.train(tuning.folder / "best.toml", out=alone)
     np.testing.assert_allclose(tuning.best.value, result.best, rtol=1e-6)
     one, other = (run.load_params("last") for run in (tuned, Run.open(alone)))
-    np.testing.assert_allclose(one["logits"]["bias"], other["logits"]["bias"], rtol=1e-4)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one, other)
     assert [row["step"] for row in tuned.read_metrics() if "validation_nll" in row] == [2, 4]
     assert isinstance(jaxgen.load(tuning.out).generate("1 ", max_new_tokens=3, key=0), str)
     resumed = jaxgen.load(tuning.out).config.updated(training={"max_steps": 6})
@@ -64,17 +66,17 @@ def test_the_best_seed_is_kept(config: Path) -> None:
 
 @pytest.mark.slow
 def test_what_diverges_is_a_failed_trial(config: Path) -> None:
-    space = {"optimizer": {"learning_rate": [2e-3, 1e30], "name": ["sgd"]}}
+    space = {"optimizer": {"learning_rate": [2e-3, 1e38], "name": ["sgd"]}}
     tuning = tune(config, space=space, trials=4)
     failures = {trial.settings["optimizer.learning_rate"]: trial.failure for trial in tuning.trials}
     assert failures[2e-3] is None
-    assert "training stopped" in failures[1e30]
+    assert "training stopped" in failures[1e38]
 
 
 def test_another_run_is_not_replaced(config: Path) -> None:
     fixture = ROOT / "tests" / "fixtures" / "format_1" / "run"
     shutil.copytree(fixture, config.parent / "best")
-    with pytest.raises(UserError, match="already holds a run; .* replace it with --force"):
+    with pytest.raises(UserError, match=r"already holds a run; .* replace it with --force"):
         tune(config, trials=1)
 
 
@@ -100,7 +102,7 @@ def test_workers_in_processes_of_their_own_and_one_killed(config: Path) -> None:
     first.communicate()
     third = worker()
     for process in (second, third):
-        out, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
     tuning = tune(config, space=space, trials=6)
     ended = [trial.ended for trial in tuning.trials]
