@@ -43,8 +43,17 @@ def check_out(out: Path, study: str | None, *, overwrite: bool) -> None:
     check_start(out, overwrite=overwrite or own)
 
 
-def place(best: Trial, objective: Objective, out: Path, study: str) -> bool:
+def place(
+    best: Trial, objective: Objective, out: Path, study: str, *, overwrite: bool = False
+) -> bool:
     """Make the best seed of a trial an ordinary run, in the place of an earlier one.
+
+    Args:
+        best: The trial.
+        objective: Of the study.
+        out: The run directory.
+        study: The identity of the study.
+        overwrite: Write it even where the same trial of such a study lies there.
 
     Returns:
         Whether it could: a trial of another machine may not be within reach.
@@ -58,7 +67,7 @@ def place(best: Trial, objective: Objective, out: Path, study: str) -> bool:
     source = Run.open(runs_of(directory)[objective.best(best.figures)])
     last = source.checkpoint("last")
     note = {"study": study, "trial": best.number, "step": last["step"] if last else 0}
-    if _note_of(out) == note:
+    if _note_of(out) == note and not overwrite:
         return True
     names = ["config.toml", *source.notes["files"]]
     files = {name: source.read_file(name) for name in names}

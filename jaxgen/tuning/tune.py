@@ -128,7 +128,7 @@ def tune(
         )
         _free_lost_trials(of)
         reason = _make_trials(of, trainer, trials)
-        return _end(of, trainer, out, reason)
+        return _end(of, trainer, out, reason, overwrite)
 
 
 def _check_limits(minutes: float | None, trials: int | None, seeds: int | None) -> None:
@@ -252,7 +252,9 @@ def _tell(study: "optuna.Study", trainer: "Trials") -> None:
     trainer.say(f"{line}  {settings}")
 
 
-def _end(study: "optuna.Study", trainer: "Trials", out: Path, reason: Reason) -> Tuning:
+def _end(
+    study: "optuna.Study", trainer: "Trials", out: Path, reason: Reason, overwrite: bool
+) -> Tuning:
     """Keep the best run, its settings and the pictures."""
     from jaxgen.tuning.pictures import plot_study
     from jaxgen.tuning.placing import place, remove_beaten
@@ -267,7 +269,7 @@ def _end(study: "optuna.Study", trainer: "Trials", out: Path, reason: Reason) ->
         if best is not None:
             settings = with_settings(trainer.experiment, best.settings)
             write_atomically(folder / "best.toml", to_toml(settings))
-            placed = place(best, objective, out, identity(study))
+            placed = place(best, objective, out, identity(study), overwrite=overwrite)
             if not placed:
                 trainer.say(
                     f"warning: the best trial, {best.number}, lies in {best.directory} on "

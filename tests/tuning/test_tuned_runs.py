@@ -36,6 +36,7 @@ def tune(config: Path, **options: Any) -> Any:
     return jaxgen.tune(config, **options)
 
 
+@pytest.mark.slow
 def test_the_best_trial_is_what_train_makes_with_its_settings(config: Path) -> None:
     tuning = tune(config, trials=2)
     assert {trial.ended for trial in tuning.trials} == {"finished"}
