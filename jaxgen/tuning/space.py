@@ -80,8 +80,8 @@ def read_space(space: str | Path | Mapping[str, Any], experiment: Experiment) ->
             found[f"{section}.{name}"] = _read(kind, section, name, described, source)
     if not found:
         raise UserError(
-            f"{source} names no setting; give at least one, such as\n[optimizer]\n"
-            "learning_rate = {low = 1e-4, high = 1e-1, log = true}"
+            f"{source} names no setting; give at least one, such as "
+            "optimizer.learning_rate = {low = 1e-4, high = 1e-1, log = true}"
         )
     return found
 

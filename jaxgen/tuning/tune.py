@@ -113,15 +113,16 @@ def tune(
     _make_folder(folder)
     url = _url(study, folder)
     with storage_errors(url):
-        of = open_study(
-            url,
-            name or out.name,
-            experiment,
-            allowed,
-            opened.objective,
-            seeds=seeds,
-            overwrite=overwrite,
-        )
+        with _lock(folder):
+            of = open_study(
+                url,
+                name or out.name,
+                experiment,
+                allowed,
+                opened.objective,
+                seeds=seeds,
+                overwrite=overwrite,
+            )
         check_out(out, identity(of), overwrite=overwrite)
         trainer = Trials(
             experiment, allowed, seeds, folder, deadline, say or _say_on_standard_error, opened
@@ -146,7 +147,8 @@ def _check_folder(folder: Path) -> None:
     """UserError where the directory of the study holds something else."""
     refuse_inside_run(folder)
     if folder.is_dir() and not (folder / MARKER).is_file():
-        if names := [path.name for path in folder.iterdir()]:
+        # A name that begins with a dot is of another worker, which begins at this moment.
+        if names := [path.name for path in folder.iterdir() if not path.name.startswith(".")]:
             raise UserError(
                 f"{folder} is for the study and is not empty: it holds {listed(names)}; move these "
                 "files away, or choose another directory with --out"
@@ -158,7 +160,8 @@ def _check_folder(folder: Path) -> None:
 def _make_folder(folder: Path) -> None:
     make_directory(folder)
     try:
-        write_atomically(folder / MARKER, '{"format": 1}\n')
+        with _lock(folder):
+            write_atomically(folder / MARKER, '{"format": 1}\n')
     except OSError as error:
         raise UserError(f"cannot write in {folder}: {reason_of(error)}") from error
 
@@ -289,7 +292,7 @@ def _end(
 
 
 def _lock(folder: Path) -> Any:
-    """Held while directories of trials are copied or removed: workers may share them."""
+    """Held while workers that share a directory make the study, or copy and remove trials."""
     from filelock import FileLock
 
     return FileLock(folder / ".lock", timeout=600)
