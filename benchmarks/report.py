@@ -23,6 +23,7 @@ from benchmarks import (
     steering,
     tpu_compiled,
     translator,
+    tune_trials,
 )
 from benchmarks.timing import Spread
 from jaxgen.errors import UserError
@@ -238,6 +239,7 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
     "bounded_memory": sections.bounded_memory,
     "suite": _suite,
     "tpu": tpu_compiled.section,
+    "tune_trials": tune_trials.section,
 }
 
 

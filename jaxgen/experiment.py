@@ -3,7 +3,7 @@
 All that is known here are run directories and exports; what a model is, its task knows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -29,9 +29,10 @@ from jaxgen.tasks.other_files import OtherFiles, Paths
 from jaxgen.training.devices import candidate_devices, choose_devices, jitted_init
 from jaxgen.training.loop import Result, open_loop
 from jaxgen.training.loop import train as train_runs
+from jaxgen.training.loop_state import Loop
 from jaxgen.training.memory import check_memory, tree_bytes
 from jaxgen.training.open_runs import open_run, open_seeds
-from jaxgen.training.parallel import jit_multi_step
+from jaxgen.training.parallel import JitSteps, jit_multi_step
 from jaxgen.training.pretrained import check_pretrained
 from jaxgen.training.progress import Display
 from jaxgen.training.run_progress import history
@@ -136,7 +137,7 @@ def train(
     else:
         layout = make_seed_layout(seeds, seed_devices(config.devices, seeds))
     task = task_of(experiment)
-    pretrained = _pretrained(experiment, out if resume else None)
+    pretrained = read_pretrained(experiment, out if resume else None)
     data = task.open_data(experiment)
     with locked(out):
         if resume:
@@ -144,18 +145,44 @@ def train(
         else:
             files = dict(task.fit_files(experiment, data, pretrained))
         trainable = task.build(experiment, files, data, out / "tokens", pretrained, seeds=layout)
-        init = jitted_init(trainable)
-        shapes = jax.eval_shape(init, jax.random.key(0))
-        check_pretrained(trainable.pretrained, shapes.params, where="`model.pretrained`")
-        check_memory((tree_bytes(shapes) + tree_bytes(shapes.params)) * len(numbers))
-        if layout is None:
-            run = open_run(out, experiment, files, trainable, resume, overwrite)
-            return _train_one(trainable, init, experiment, run, display)
-        group = open_seeds(out, experiment, numbers, files, trainable, layout, resume, overwrite)
-        return _train_seeds(trainable, experiment, group, layout, display)
+        loop = open_training(
+            out, experiment, files, trainable, layout, resume, overwrite, display=display
+        )
+        results = train_runs(loop)
+    return results[0] if layout is None else results
 
 
-def _pretrained(experiment: Experiment, resumed: Path | None) -> Saved | None:
+def open_training(
+    out: Path,
+    experiment: Experiment,
+    files: Mapping[str, str],
+    trainable: Trainable,
+    layout: SeedLayout | None,
+    resume: bool = False,
+    overwrite: bool = False,
+    *,
+    display: Display | None = None,
+    jit_steps: JitSteps = jit_multi_step,
+) -> Loop:
+    """The loop of what a task has built: run directories made or gone on with, steps compiled.
+
+    The caller holds the lock of `out`. Arguments and errors are those of `train`; `layout` is that
+    of several seeds, `jit_steps` compiles the steps.
+    """
+    config = experiment.training
+    numbers = range(config.seed, config.seed + (1 if layout is None else layout.seeds))
+    init = jitted_init(trainable)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    check_pretrained(trainable.pretrained, shapes.params, where="`model.pretrained`")
+    check_memory((tree_bytes(shapes) + tree_bytes(shapes.params)) * len(numbers))
+    if layout is None:
+        run = open_run(out, experiment, files, trainable, resume, overwrite)
+        return _open_one(trainable, init, experiment, run, display, jit_steps)
+    group = open_seeds(out, experiment, numbers, files, trainable, layout, resume, overwrite)
+    return _open_seeds(trainable, experiment, group, layout, display, jit_steps)
+
+
+def read_pretrained(experiment: Experiment, resumed: Path | None = None) -> Saved | None:
     """What `model.pretrained` names, unless the resumed run has its own parameters by now."""
     path = getattr(experiment.model, "pretrained", None)
     if path is None:
@@ -179,44 +206,45 @@ def _read_named(name: str, path: str | Path, tasks: Sequence[str]) -> Saved:
     return saved
 
 
-def _train_one(
+def _open_one(
     trainable: Trainable,
     init: Callable[[jax.Array], TrainState],
     experiment: Experiment,
     run: Run,
     display: Display | None,
-) -> Result:
+    jit_steps: JitSteps,
+) -> Loop:
     config = experiment.training
     schedule = StepSchedule(trainable.batches, config)
     display = display or Display(schedule.total, trainable.objective)
-    layout, multi_step = choose_devices(trainable, init, schedule, config, run, display)
+    layout, multi_step = choose_devices(
+        trainable, init, schedule, config, run, display, jit_steps=jit_steps
+    )
     state = init(jax.random.key(config.seed))
-    loop = open_loop(trainable, state, multi_step, [run], config, layout=layout, display=display)
-    (result,) = train_runs(loop)
-    return result
+    return open_loop(trainable, state, multi_step, [run], config, layout=layout, display=display)
 
 
-def _train_seeds(
+def _open_seeds(
     trainable: Trainable,
     experiment: Experiment,
     group: SeedRuns,
     layout: SeedLayout,
     display: Display | None,
-) -> list[Result]:
+    jit_steps: JitSteps,
+) -> Loop:
     config = experiment.training
     keys = [jax.random.key(seed) for seed in group.index["seeds"]]
     train_step = trainable.train_step_on(layout.axis_name)
-    loop = open_loop(
+    return open_loop(
         trainable,
         first_states(trainable.init_state, keys, layout),
-        jit_multi_step(train_step, layout, accumulate=config.accumulate_steps),
+        jit_steps(train_step, layout, accumulate=config.accumulate_steps),
         group.runs,
         config,
         layout=layout,
         display=display,
         log=group.log,
     )
-    return train_runs(loop)
 
 
 def _resumed(out: Path, wanted: Experiment | None) -> Experiment:

@@ -7,7 +7,7 @@ counts, as each device folds its number into the key.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -139,6 +139,10 @@ def jit_multi_step(train_step: TrainStep, layout: Layout, *, accumulate: int = 1
     return jax.jit(
         layout.divide(multi_step_of(train_step), accumulate=accumulate), donate_argnums=0
     )
+
+
+JitSteps = Callable[..., MultiStep]
+"""(train_step, layout, *, accumulate): compiles the steps, as `jit_multi_step` does."""
 
 
 def _batch_spec(accumulate: int) -> P:
