@@ -224,6 +224,10 @@ class Tokenizer:
         stream = StreamingDecoder(self)
         return stream.push(ids) + stream.finish()
 
+    def names(self, ids: Iterable[SupportsIndex]) -> list[str]:
+        """Each token by itself as text; the end as <eos>."""
+        return [EOS if token == self.eos_id else self.decode([token]) for token in ids]
+
     def decoder(self) -> "StreamingDecoder":
         """A decoder for ids that come bit by bit."""
         return StreamingDecoder(self)
