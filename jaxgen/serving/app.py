@@ -8,7 +8,7 @@ from fastapi import APIRouter, FastAPI
 import jaxgen
 from jaxgen.serving.models import Models
 from jaxgen.serving.options import ServeOptions
-from jaxgen.serving.problems import ProblemDocument, add_problem_handlers
+from jaxgen.serving.problems import add_problem_handlers
 from jaxgen.serving.service import Service
 
 ROUTERS: tuple[APIRouter, ...] = ()

@@ -62,8 +62,14 @@ class Problem(HTTPException):
             "detail": self.detail,
             **({} if self.field is None else {"field": self.field}),
             **self.more,
-            "error": error,
+            "error": self.error(),
         }
+
+    def error(self) -> dict[str, Any]:
+        """The same as OpenAI's API tells it, also in the middle of a stream."""
+        kind = "server_error" if self.status_code >= 500 else "invalid_request_error"
+        code = self.status_code
+        return {"message": self.detail, "type": kind, "param": self.field, "code": code}
 
     def response(self) -> JSONResponse:
         """The answer."""

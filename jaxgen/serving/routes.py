@@ -1,4 +1,4 @@
-"""Routers whose bodies are read strictly: JSON in UTF-8, of limited size and depth, finite numbers."""
+"""Routers that read bodies strictly: JSON in UTF-8, of limited size and depth, finite numbers."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -14,7 +14,7 @@ class StrictRequest(Request):
     """A request whose body is checked before anything is made of it."""
 
     async def body(self) -> bytes:
-        """The whole body; Problem 413 as soon as it is known to be too long, 415 for other types."""
+        """The whole body; Problem 413 once it is known to be too long, 415 for other types."""
         if not hasattr(self, "_body"):
             limit = self.app.state.service.options.max_body_bytes
             declared = self.headers.get("content-length", "0")
