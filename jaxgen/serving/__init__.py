@@ -1,0 +1,1 @@
+"""An HTTP service of trained models; needs `pip install 'jaxgen[serve]'`."""

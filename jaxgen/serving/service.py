@@ -1,0 +1,86 @@
+"""What the endpoints share: models, options, and requests that end when their client leaves."""
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from starlette.types import Receive
+
+from jaxgen.serving.models import Models
+from jaxgen.serving.options import ServeOptions
+from jaxgen.serving.problems import Problem
+
+Result = TypeVar("Result")
+
+
+class ClientLeft(Exception):  # noqa: N818
+    """The client has closed its connection; there is nobody to answer."""
+
+
+@dataclass
+class Service:
+    """One server process."""
+
+    models: Models
+    options: ServeOptions
+    stopping: bool = False
+    """Told to stop: what is in flight may finish, nothing new begins."""
+    given_up: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when what is in flight has had its time."""
+
+    def check_running(self) -> None:
+        """Problem 503 once the server stops."""
+        if self.stopping:
+            raise Problem(503, "the server is stopping; ask another", headers={"Retry-After": "1"})
+
+    async def finish(self, work: Coroutine[Any, Any, Result], receive: Receive) -> Result:
+        """The result of some work, for as long as its client waits.
+
+        The work is cancelled, and has ended, before this raises.
+
+        Args:
+            work: what to do.
+            receive: of the request, whose body has been read.
+
+        Raises:
+            ClientLeft: the client did.
+            Problem: 504 where it took longer than `request_timeout`, 503 where the server stops.
+        """
+        working = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(_gone(receive))
+        stopped = asyncio.ensure_future(self.given_up.wait())
+        limit = self.options.request_timeout
+        try:
+            await asyncio.wait(
+                {working, gone, stopped}, timeout=limit, return_when=asyncio.FIRST_COMPLETED
+            )
+            if working.done():
+                return working.result()
+            if gone.done():
+                raise ClientLeft
+            if stopped.done():
+                raise Problem(503, "the server stopped before the answer was whole; ask again")
+            raise Problem(504, f"the answer took longer than {limit:g} seconds; ask for less")
+        finally:
+            for task in (working, gone, stopped):
+                task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await working
+
+
+async def _gone(receive: Receive) -> None:
+    """Return when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+TheService = Annotated[Service, Depends(_service)]
+"""Type of an endpoint's argument: the service."""
