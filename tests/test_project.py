@@ -31,6 +31,7 @@ PACKAGES: dict[str, set[str]] = {
 }
 PACKAGES["saved"] = {"config", "exports", "tasks", "training"}
 PACKAGES["experiment"] = {*PACKAGES["saved"], "saved"}
+PACKAGES["serving"] = {*PACKAGES}
 PACKAGES["cli"] = {*PACKAGES}
 
 # The packages that research code imports: they run where only these four are installed.
