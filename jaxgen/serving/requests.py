@@ -90,7 +90,7 @@ class EngineError(Exception):
     """The engine cannot answer."""
 
 
-class Full(EngineError):
+class FullError(EngineError):
     """The queue holds as many requests, or as many tokens, as it may."""
 
     def __init__(self, message: str, retry_after: float):
@@ -99,7 +99,7 @@ class Full(EngineError):
         self.retry_after = retry_after
 
 
-class Stopped(EngineError):
+class StoppedError(EngineError):
     """The engine takes no more requests: it is being stopped, or its thread has failed."""
 
 
@@ -114,7 +114,7 @@ class Answer(Protocol):
 
         Raises:
             UserError: the model's logits are NaN.
-            Stopped: the engine was stopped, or failed.
+            StoppedError: the engine was stopped, or failed.
         """
 
     async def aclose(self) -> None:
@@ -148,8 +148,8 @@ class Engine(Protocol):
 
         Raises:
             UserError: an option is unknown or out of its range.
-            Full: there is no room in the queue.
-            Stopped: the engine takes no more requests.
+            FullError: there is no room in the queue.
+            StoppedError: the engine takes no more requests.
         """
 
     def check(self, generation: Generation) -> None:
