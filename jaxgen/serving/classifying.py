@@ -21,13 +21,13 @@ BATCH = 256
 """Texts of a batch, at most: four full batches of the compiled program, sorted by length."""
 
 
-class ClassifierService:
+class ClassifierService(Gatherer):
     """Classifies texts; the answers are those of `Classifier.predict`, whoever else is served."""
 
     def __init__(self, classifier: Classifier, *, queue: int = 10_000) -> None:
         """Serve a classifier; `queue` texts wait at most, over all requests."""
+        super().__init__(most=BATCH, queue=queue)
         self.classifier = classifier
-        self.gatherer = Gatherer(self._run, most=BATCH, queue=queue, name="classifier")
 
     def warm_up(self) -> None:
         """Compile all that a request may need."""
@@ -53,7 +53,7 @@ class ClassifierService:
 
         Raises:
             UserError: an option is out of its range, or there is no such label.
-            Full: too many texts wait already.
+            FullError: too many texts wait already.
         """
         model, settings = self.classifier, self.classifier.config.prediction
         check_threshold(threshold, model.labels)
@@ -63,20 +63,20 @@ class ClassifierService:
             index_of(label, model.labels.names)
         threshold = settings.threshold if threshold is None else threshold
         temperature = settings.temperature if temperature is None else temperature
-        rows = await self.gatherer.submit(texts)
+        rows = await self.submit(texts)
         logits = np.stack([row for row, _ in rows])
         probabilities = probabilities_of(logits, model.labels.multi_label, temperature)
         found = predictions_of(probabilities, model.labels, threshold)
         data = [_as_object(number, one) for number, one in enumerate(found)]
         if explain:
             for text, one, shown in zip(texts, found, data, strict=True):
-                explained = await self.gatherer.call(self._explain, text, one, label, temperature)
+                explained = await self.call(self._explain, text, one, label, temperature)
                 shown["explanation"] = _explanation(explained)
         silent = sum(unread for _, unread in rows)
         warnings = [says_nothing(silent, len(texts))] if silent else []
         return {"threshold": threshold, "data": data, "warnings": warnings}
 
-    def _run(self, settings: None, texts: list[str]) -> list[tuple[np.ndarray, bool]]:
+    def run(self, settings: None, texts: list[str]) -> list[tuple[np.ndarray, bool]]:
         """The logits of each text, and whether it holds nothing that the model knows."""
         rows, silent = self.classifier.read(texts)
         unread = [False] * len(texts)

@@ -1,19 +1,16 @@
 """Requests that wait at the same time become one batch; one thread runs one batch after another."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxgen.serving.requests import Full
+from jaxgen.serving.requests import FullError, StoppedError
 
 WINDOW = 0.002
 """Seconds that a batch which is not full waits for others to join."""
-
-Run = Callable[[Any, list[Any]], Sequence[Any]]
-"""`run(settings, items)`: an answer for each item, in their order; called in the thread."""
-
 
 @dataclass(eq=False)
 class _Waiting:
@@ -31,38 +28,73 @@ class _Waiting:
         """Items that no batch has taken."""
         return len(self.items) - self.begun
 
+    def fail(self, error: Exception) -> None:
+        """Answer with an error."""
+        if not self.future.done():
+            self.future.set_exception(error)
 
-class Gatherer:
+
+class Gatherer(ABC):
     """Answers the items of many requests in shared batches.
 
     A batch holds items of one kind of settings, shared out evenly among the requests that wait, so
     that a request of thousands of texts delays one of a single text by a batch and no more. While a
     batch runs, the next one gathers: the busier the server, the fuller the batches.
+
+    It starts and stops as the `Engine` of a language model does.
     """
 
-    def __init__(
-        self, run: Run, *, most: int, queue: int, window: float = WINDOW, name: str = "model"
-    ) -> None:
-        """Gather batches for `run`.
+    def __init__(self, *, most: int, queue: int, window: float = WINDOW) -> None:
+        """Gather batches.
 
         Args:
-            run: what answers a batch. It runs in one thread, which nothing else uses.
             most: items of a batch.
-            queue: items that wait, over all requests; more are refused with `Full`.
+            queue: items that wait, over all requests; more are refused.
             window: seconds that a batch which is not full waits for more.
-            name: of the thread.
         """
-        self._run, self._most, self._queue, self._window = run, most, queue, window
+        self._most, self._queue, self._window = most, queue, window
         self._waiting: list[_Waiting] = []
         self._worker: asyncio.Task[None] | None = None
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=type(self).__name__)
+        self._stopped = self.ready = False
+        self.failure: BaseException | None = None
+        """What went wrong when programs were compiled, if anything."""
         self.batches = self.answered = 0
         """Batches run and items answered since the start."""
+
+    @abstractmethod
+    def run(self, settings: Any, items: list[Any]) -> Sequence[Any]:
+        """An answer for each item, in their order; called in the thread, as nothing else is."""
+
+    @abstractmethod
+    def warm_up(self) -> None:
+        """Compile what requests need; called in the thread before the first batch."""
 
     @property
     def waiting(self) -> int:
         """Items that no batch has taken yet."""
         return sum(one.left for one in self._waiting)
+
+    def start(self) -> None:
+        """Compile, and be ready then; returns at once. Requests may wait already."""
+
+        def warm_up() -> None:
+            try:
+                self.warm_up()
+                self.ready = True
+            except Exception as error:
+                self.failure = error
+
+        self._thread.submit(warm_up)
+
+    async def stop(self, grace: float = 30.0) -> None:
+        """Take no more requests, answer those there are within `grace` seconds, refuse the rest."""
+        self._stopped = True
+        if self._worker is not None:
+            await asyncio.wait({self._worker}, timeout=grace)
+        for one in self._waiting:
+            one.fail(StoppedError("the server stopped before the answer was whole"))
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def submit(self, items: Sequence[Any], settings: Hashable = None) -> list[Any]:
         """Answers for some items, in their order.
@@ -72,10 +104,13 @@ class Gatherer:
             settings: what `run` is handed; only items with equal settings share a batch.
 
         Raises:
-            Full: too many wait already.
+            FullError: too many wait already.
+            StoppedError: nothing more is answered.
         """
+        if self._stopped or self.failure is not None:
+            raise StoppedError("the model answers no more requests")
         if self.waiting + len(items) > self._queue:
-            raise Full(f"{self.waiting:,} texts wait already", retry_after=1)
+            raise FullError(f"{self.waiting:,} texts wait already; at most {self._queue:,} may", 1.0)
         loop = asyncio.get_running_loop()
         one = _Waiting(settings, items, loop.create_future())
         self._waiting.append(one)
@@ -89,11 +124,7 @@ class Gatherer:
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run something else in the thread, between two batches."""
-        return await asyncio.get_running_loop().run_in_executor(self.thread, function, *arguments)
-
-    def close(self) -> None:
-        """Let the thread end; what waits is not answered."""
-        self.thread.shutdown(wait=False, cancel_futures=True)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     async def _work(self) -> None:
         """Run batches until nothing waits."""
@@ -125,11 +156,10 @@ class Gatherer:
     async def _answer(self, taken: list[tuple[_Waiting, Sequence[Any]]]) -> None:
         items = [item for _, some in taken for item in some]
         try:
-            found = list(await self.call(self._run, taken[0][0].settings, items))
+            found = list(await self.call(self.run, taken[0][0].settings, items))
         except Exception as error:
             for one, _ in taken:
-                if not one.future.done():
-                    one.future.set_exception(error)
+                one.fail(error)
             return
         self.batches += 1
         self.answered += len(items)

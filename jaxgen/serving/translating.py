@@ -19,24 +19,25 @@ class _Source(NamedTuple):
     prefix: str
 
 
-class TranslatorService:
+class TranslatorService(Gatherer):
     """Translates texts; the answers are those of `Translator.translate`, whoever else is served."""
 
     def __init__(self, translator: Translator, *, queue: int = 1_000) -> None:
         """Serve a translator; `queue` texts wait at most, over all requests."""
+        super().__init__(most=BATCH, queue=queue)
         self.translator = translator
-        self.gatherer = Gatherer(self._run, most=BATCH, queue=queue, name="translator")
 
     def warm_up(self) -> None:
         """Compile the default search for one text of each padded length, with its attention.
 
         A program for several texts, or another width, is compiled where it is first asked for.
         """
-        options, length = self._options({}), 1
-        most = self.translator.max_source_length
+        model, length = self.translator, 1
+        options = self._options({"attention": model.attention_fn is not None})
+        most = model.max_source_length
         while length <= most:
             tokens = np.zeros(length, np.int32)
-            self._run(tuple(sorted(options.items())), [_Source(tokens, "")])
+            self.run(tuple(sorted(options.items())), [_Source(tokens, "")])
             length = source_bucket(length, most) + 1
 
     async def translate(
@@ -52,7 +53,7 @@ class TranslatorService:
 
         Raises:
             UserError: an option is out of its range, or the prefix holds what the vocabulary lacks.
-            Full: too many texts wait already.
+            FullError: too many texts wait already.
         """
         model = self.translator
         chosen = self._options(options)
@@ -60,7 +61,7 @@ class TranslatorService:
         (prefix,) = model.prefixes(prefix, None)
         reader = model.reader()
         sources = [_Source(ids, prefix) for ids in reader.read(texts)]
-        found = await self.gatherer.submit(sources, tuple(sorted(chosen.items())))
+        found = await self.submit(sources, tuple(sorted(chosen.items())))
         data = [
             self._as_object(number, source, best)
             for number, (source, best) in enumerate(zip(sources, found, strict=True))
@@ -69,16 +70,16 @@ class TranslatorService:
 
     def _options(self, given: dict[str, Any]) -> dict[str, Any]:
         """Options of `Translator.decoding`, with what the run sets by default."""
-        options = {name: value for name, value in given.items() if value is not None}
+        options = {"n_best": 1, **{k: value for k, value in given.items() if value is not None}}
         defaults = getattr(self.translator.config, "translation", None)
         if defaults is not None:
-            options.setdefault("beam_size", defaults.beam_size)
+            options.setdefault("beam_size", max(defaults.beam_size, options["n_best"]))
             options.setdefault("length_penalty", defaults.length_penalty)
         if not options.get("attention"):
             options.pop("attention", None)
-        return {"n_best": 1, **options}
+        return options
 
-    def _run(self, settings: Any, sources: list[_Source]) -> list[list[Translation]]:
+    def run(self, settings: Any, sources: list[_Source]) -> list[list[Translation]]:
         tokens, prefixes = zip(*sources, strict=True)
         decoding = self.translator.decoding(**dict(settings))
         return self.translator.decode_sources(tokens, prefixes, decoding)
