@@ -1,1 +1,1 @@
-"""An HTTP service of trained models; needs `pip install 'jaxgen[serve]'`."""
+"""The HTTP service: engines that batch continuously, and what answers over HTTP."""

@@ -48,17 +48,11 @@ class Problem(HTTPException):
 
     def document(self) -> dict[str, Any]:
         """The members of the problem document."""
-        kind = "server_error" if self.status_code >= 500 else "invalid_request_error"
-        error = {
-            "message": self.detail,
-            "type": kind,
-            "param": self.field,
-            "code": self.status_code,
-        }
+        status = self.status_code
         return {
             "type": "about:blank",
-            "title": HTTPStatus(self.status_code).phrase,
-            "status": self.status_code,
+            "title": HTTPStatus(status).phrase,
+            "status": status,
             "detail": self.detail,
             **({} if self.field is None else {"field": self.field}),
             **self.more,

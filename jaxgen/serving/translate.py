@@ -15,7 +15,7 @@ MOST_TEXTS = 256
 """Texts of one request."""
 MOST_ATTENDED = 32
 """Texts of a request that asks for attention, whose answer grows with the square of a length."""
-WIDEST = 16
+WIDEST = 8
 """Width of a beam; each width is compiled when it is first asked for."""
 
 router = make_router("translate")
@@ -50,15 +50,6 @@ class TranslateRequest(BaseModel):
         le=10,
         description="Power of the length that log-probabilities are divided by; above 0 favours "
         "long texts.",
-    )
-    coverage_penalty: float | None = Field(
-        None,
-        ge=0,
-        le=100,
-        description="Penalty on parts of the source that no token attended to.",
-    )
-    max_tokens: int | None = Field(
-        None, ge=1, description="Length of each translation, in tokens, at most."
     )
     prefix: str | None = Field(None, description="What each translation begins with.")
     attention: bool = Field(
@@ -139,11 +130,6 @@ async def translate(body: TranslateRequest, request: Request, service: TheServic
             f"`attention` takes at most {MOST_ATTENDED} texts, got {len(body.texts)}; send fewer",
             field="attention",
         )
-    most = service.options.max_tokens
-    if body.max_tokens is not None and body.max_tokens > most:
-        raise Problem(
-            422, f"`max_tokens` must be at most {most}, got {body.max_tokens}", field="max_tokens"
-        )
     found: dict[str, Any] = await service.finish(
         translator.translate(
             body.texts,
@@ -151,8 +137,6 @@ async def translate(body: TranslateRequest, request: Request, service: TheServic
             n_best=body.n_best,
             beam_size=body.beam_size,
             length_penalty=body.length_penalty,
-            coverage_penalty=body.coverage_penalty,
-            max_new_tokens=body.max_tokens,
             attention=body.attention,
         ),
         request.receive,

@@ -48,8 +48,8 @@ class TranslatorService(Gatherer):
         Args:
             texts: at least one; an empty one has an empty translation.
             prefix: what each translation begins with.
-            **options: `n_best`, `beam_size`, `length_penalty`, `coverage_penalty`,
-                `max_new_tokens` and `attention`, as in `Translator.translate`; None is the default.
+            **options: `n_best`, `beam_size`, `length_penalty` and `attention`, as in
+                `Translator.translate`; None is what the run sets.
 
         Raises:
             UserError: an option is out of its range, or the prefix holds what the vocabulary lacks.
