@@ -6,12 +6,13 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 import jaxgen
+from jaxgen.serving import classify, translate
 from jaxgen.serving.models import Models
 from jaxgen.serving.options import ServeOptions
 from jaxgen.serving.problems import add_problem_handlers
 from jaxgen.serving.service import Service
 
-ROUTERS: tuple[APIRouter, ...] = ()
+ROUTERS: tuple[APIRouter, ...] = (classify.router, translate.router)
 """The endpoints, a file each."""
 
 

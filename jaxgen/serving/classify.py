@@ -1,6 +1,6 @@
 """`POST /v1/classify`: labels of texts, with their probabilities and the words that decided."""
 
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
@@ -10,6 +10,7 @@ from jaxgen.serving.classifying import ClassifierService
 from jaxgen.serving.problems import Problem
 from jaxgen.serving.routes import make_router
 from jaxgen.serving.service import TheService
+from jaxgen.serving.texts import as_list, texts_field
 
 MOST_TEXTS = 2048
 """Texts of one request."""
@@ -32,9 +33,10 @@ class ClassifyRequest(BaseModel):
     )
 
     model: str = Field(description="Name of a classifier.", examples=["imdb"])
-    input: str | Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS)] = Field(
-        description="A text, or a list of them. Of a long text what the model was trained to read.",
-        examples=["a fine film", ["a fine film", "dull"]],
+    input: texts_field(  # type: ignore[valid-type]
+        MOST_TEXTS,
+        "A text, or a list of them. Of a long text what the model was trained to read.",
+        ["a fine film", ["a fine film", "dull"]],
     )
     threshold: float | None = Field(
         None,
@@ -58,11 +60,6 @@ class ClassifyRequest(BaseModel):
     label: str | None = Field(
         None, description="What to explain; without it, the predicted label of each text."
     )
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts, one or several."""
-        return [self.input] if isinstance(self.input, str) else self.input
 
 
 class Word(BaseModel):
@@ -133,17 +130,18 @@ class ClassifyResponse(BaseModel):
 async def classify(body: ClassifyRequest, request: Request, service: TheService) -> Response:
     """Label texts. The texts of requests that come at the same time share batches."""
     service.check_running()
+    texts = as_list(body.input)
     served = service.models.get(body.model, "predict")
     classifier: ClassifierService = served.engine
-    if body.explain and len(body.texts) > MOST_EXPLAINED:
+    if body.explain and len(texts) > MOST_EXPLAINED:
         raise Problem(
             422,
-            f"`explain` takes at most {MOST_EXPLAINED} texts, got {len(body.texts)}; send fewer",
+            f"`explain` takes at most {MOST_EXPLAINED} texts, got {len(texts)}; send fewer",
             field="explain",
         )
     found: dict[str, Any] = await service.finish(
         classifier.classify(
-            body.texts,
+            texts,
             threshold=body.threshold,
             temperature=body.temperature,
             explain=body.explain,

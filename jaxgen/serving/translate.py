@@ -1,6 +1,6 @@
 """`POST /v1/translate`: translations of texts, the best found, with their attention."""
 
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from jaxgen.serving.problems import Problem
 from jaxgen.serving.routes import make_router
 from jaxgen.serving.service import TheService
+from jaxgen.serving.texts import as_list, texts_field
 from jaxgen.serving.translating import TranslatorService
 
 MOST_TEXTS = 256
@@ -32,9 +33,10 @@ class TranslateRequest(BaseModel):
     )
 
     model: str = Field(description="Name of an encoder-decoder.", examples=["dates"])
-    input: str | Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS)] = Field(
-        description="A text, or a list of them. An empty one has an empty translation.",
-        examples=["the 3rd of March, 2003", ["3/4/1999", "4 Mar 2001"]],
+    input: texts_field(  # type: ignore[valid-type]
+        MOST_TEXTS,
+        "A text, or a list of them. An empty one has an empty translation.",
+        ["the 3rd of March, 2003", ["3/4/1999", "4 Mar 2001"]],
     )
     n_best: int = Field(1, ge=1, le=WIDEST, description="Translations of each text, best first.")
     beam_size: int | None = Field(
@@ -56,11 +58,6 @@ class TranslateRequest(BaseModel):
         False,
         description=f"Give the weights of the source's tokens, of {MOST_ATTENDED} texts at most.",
     )
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts, one or several."""
-        return [self.input] if isinstance(self.input, str) else self.input
 
 
 class Translation(BaseModel):
@@ -122,17 +119,18 @@ class TranslateResponse(BaseModel):
 async def translate(body: TranslateRequest, request: Request, service: TheService) -> Response:
     """Translate texts by beam search. Requests with the same options share batches."""
     service.check_running()
+    texts = as_list(body.input)
     served = service.models.get(body.model, "translate")
     translator: TranslatorService = served.engine
-    if body.attention and len(body.texts) > MOST_ATTENDED:
+    if body.attention and len(texts) > MOST_ATTENDED:
         raise Problem(
             422,
-            f"`attention` takes at most {MOST_ATTENDED} texts, got {len(body.texts)}; send fewer",
+            f"`attention` takes at most {MOST_ATTENDED} texts, got {len(texts)}; send fewer",
             field="attention",
         )
     found: dict[str, Any] = await service.finish(
         translator.translate(
-            body.texts,
+            texts,
             prefix=body.prefix,
             n_best=body.n_best,
             beam_size=body.beam_size,
