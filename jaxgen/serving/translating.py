@@ -10,8 +10,9 @@ from jaxgen.generation.translations import Translation
 from jaxgen.generation.translator import Translator
 from jaxgen.serving.gather import Gatherer
 
-BATCH = 16
-"""Texts that are decoded together, at most: a search is one dispatch, which nothing interrupts."""
+SIZES = (1, 4, 16)
+"""Texts of one padded length that are decoded together; copies fill a batch up, so that few
+programs are compiled. A search is one dispatch, which nothing interrupts."""
 
 
 class _Source(NamedTuple):
@@ -24,20 +25,18 @@ class TranslatorService(Gatherer):
 
     def __init__(self, translator: Translator, *, queue: int = 1_000) -> None:
         """Serve a translator; `queue` texts wait at most, over all requests."""
-        super().__init__(most=BATCH, queue=queue)
+        super().__init__(most=SIZES[-1], queue=queue)
         self.translator = translator
 
     def warm_up(self) -> None:
-        """Compile the default search for one text of each padded length, with its attention.
-
-        A program for several texts, or another width, is compiled where it is first asked for.
-        """
+        """Compile the default search, with its attention; other widths wait until asked for."""
         model, length = self.translator, 1
         options = self._options({"attention": model.attention_fn is not None})
         most = model.max_source_length
         while length <= most:
-            tokens = np.zeros(length, np.int32)
-            self.run(tuple(sorted(options.items())), [_Source(tokens, "")])
+            source = _Source(np.zeros(length, np.int32), "")
+            for size in SIZES:
+                self.run(tuple(sorted(options.items())), [source] * size)
             length = source_bucket(length, most) + 1
 
     async def translate(
@@ -80,9 +79,18 @@ class TranslatorService(Gatherer):
         return options
 
     def run(self, settings: Any, sources: list[_Source]) -> list[list[Translation]]:
-        tokens, prefixes = zip(*sources, strict=True)
+        """The best translations of each source."""
+        most = self.translator.max_source_length
+        buckets: dict[int, list[int]] = {}
+        for place, source in enumerate(sources):
+            buckets.setdefault(source_bucket(len(source.tokens), most), []).append(place)
+        rows = list(range(len(sources)))
+        for places in buckets.values():
+            size = next(size for size in SIZES if size >= len(places))
+            rows += places[:1] * (size - len(places))
+        tokens, prefixes = zip(*(sources[row] for row in rows), strict=True)
         decoding = self.translator.decoding(**dict(settings))
-        return self.translator.decode_sources(tokens, prefixes, decoding)
+        return self.translator.decode_sources(tokens, prefixes, decoding)[: len(sources)]
 
     def _as_object(
         self, number: int, source: _Source, best: Sequence[Translation]
