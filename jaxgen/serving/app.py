@@ -6,13 +6,22 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 import jaxgen
-from jaxgen.serving import classify, translate
+from jaxgen.serving import classify, completions, operations, sessions, translate
+from jaxgen.serving.metrics import Metrics
+from jaxgen.serving.middleware import add_middleware
 from jaxgen.serving.models import Models
 from jaxgen.serving.options import ServeOptions
 from jaxgen.serving.problems import add_problem_handlers
 from jaxgen.serving.service import Service
 
-ROUTERS: tuple[APIRouter, ...] = (classify.router, translate.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    completions.router,
+    sessions.router,
+    classify.router,
+    translate.router,
+    operations.models,
+    operations.health,
+)
 """The endpoints, a file each."""
 
 
@@ -34,7 +43,9 @@ def create_app(models: Models, options: ServeOptions | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=_lifespan,
     )
-    app.state.service = Service(models, options or ServeOptions())
+    service = Service(models, options or ServeOptions(), Metrics(models))
+    app.state.service = service
+    add_middleware(app, service)
     add_problem_handlers(app)
     for router in ROUTERS:
         app.include_router(router)
@@ -43,4 +54,12 @@ def create_app(models: Models, options: ServeOptions | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    for served in service.models:
+        if served.engine is not None:
+            served.engine.start()
     yield
+    service.stopping = True
+    for served in service.models:
+        if served.engine is not None:
+            await served.engine.stop(0)

@@ -24,9 +24,20 @@ class ServedModel:
     engine: Any = None
     """Of a model that writes: its `jaxgen.serving.requests.Engine`."""
     ready: bool = False
-    """Whether its programs are compiled."""
+    """Whether its programs are compiled, where it has no engine to ask."""
     fingerprint: str = ""
     """Of its parameters and tokenizer: a session fits models that share it."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers at once."""
+        return self.ready if self.engine is None else bool(self.engine.ready)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended its engine, if anything."""
+        found: BaseException | None = getattr(self.engine, "failure", None)
+        return found
 
     @property
     def command(self) -> str:
@@ -34,6 +45,11 @@ class ServedModel:
         from jaxgen.tasks import TASKS
 
         return TASKS[self.task].command
+
+    @property
+    def endpoint(self) -> str:
+        """What of the service uses it."""
+        return ENDPOINTS.get(self.command, "none")
 
 
 ENDPOINTS = {
@@ -65,17 +81,8 @@ class Models:
         """Forget one, if it is there."""
         self._by_name.pop(name, None)
 
-    def get(self, name: str, command: str) -> ServedModel:
-        """The model of a request.
-
-        Args:
-            name: as the client wrote it.
-            command: what is asked of it: "generate", "predict" or "translate".
-
-        Raises:
-            Problem: 404 where there is none of that name, 409 where it is not trained yet, 422
-                where it is of another task.
-        """
+    def find(self, name: str) -> ServedModel:
+        """The model of that name; Problem 404 where there is none."""
         served = self._by_name.get(name)
         if served is None:
             names = list(self._by_name)
@@ -86,15 +93,34 @@ class Models:
                 field="model",
                 models=names,
             )
-        if served.command != command:
-            raise Problem(
-                422,
-                f"`model` {name} is of task {served.task}; use {ENDPOINTS[served.command]}",
-                field="model",
-            )
+        return served
+
+    def trained(self, name: str) -> ServedModel:
+        """The model of that name; Problem 409 where it is not trained yet, 404 for none."""
+        served = self.find(name)
         if served.model is None:
             raise Problem(409, f"the model {name} is not trained yet; try again later")
         return served
+
+    def get(self, name: str, command: str) -> ServedModel:
+        """The model of a request.
+
+        Args:
+            name: as the client wrote it.
+            command: what is asked of it: "generate", "predict" or "translate".
+
+        Raises:
+            Problem: 404 where there is none of that name, 422 where it is of another task, 409
+                where it is not trained yet.
+        """
+        served = self.find(name)
+        if served.command != command:
+            raise Problem(
+                422,
+                f"`model` {name} is of task {served.task}; use {served.endpoint}",
+                field="model",
+            )
+        return self.trained(name)
 
 
 def named_runs(arguments: list[str] | tuple[str, ...]) -> dict[str, Path]:

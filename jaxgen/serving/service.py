@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 from starlette.types import Receive
 
+from jaxgen.serving.metrics import Metrics
 from jaxgen.serving.models import Models
 from jaxgen.serving.options import ServeOptions
 from jaxgen.serving.problems import Problem
@@ -26,6 +27,7 @@ class Service:
 
     models: Models
     options: ServeOptions
+    metrics: Metrics
     stopping: bool = False
     """Told to stop: what is in flight may finish, nothing new begins."""
     given_up: asyncio.Event = field(default_factory=asyncio.Event)
