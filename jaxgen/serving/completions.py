@@ -20,7 +20,7 @@ from jaxgen.serving.metrics import Timer
 from jaxgen.serving.models import ServedModel
 from jaxgen.serving.problems import Problem, responses
 from jaxgen.serving.prompts import read_prompts
-from jaxgen.serving.requests import Answer, Chunk, Full, Generation, Stopped
+from jaxgen.serving.requests import Answer, Chunk, FullError, Generation, StoppedError
 from jaxgen.serving.routes import make_router
 from jaxgen.serving.service import Service, TheService
 
@@ -74,15 +74,14 @@ async def submit_all(served: ServedModel, generations: Sequence[Generation]) -> 
     """
     answers: list[Answer] = []
     try:
-        for generation in generations:
-            answers.append(served.engine.submit(generation))
+        answers.extend(map(served.engine.submit, generations))  # those before a fault are kept
     except Exception as error:
         for answer in answers:
             await answer.aclose()
-        if isinstance(error, Full):
+        if isinstance(error, FullError):
             wait = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
             raise Problem(429, f"too much is waiting: {error}", headers=wait) from None
-        if isinstance(error, Stopped):
+        if isinstance(error, StoppedError):
             raise Problem(503, f"the model {served.name} takes no more requests") from None
         raise
     return answers
