@@ -38,6 +38,11 @@ class Service:
         if self.stopping:
             raise Problem(503, "the server is stopping; ask another", headers={"Retry-After": "1"})
 
+    def stop_within(self, seconds: float) -> None:
+        """Begin nothing new, and refuse what has not finished after so many seconds."""
+        self.stopping = True
+        asyncio.get_running_loop().call_later(seconds, self.give_up)
+
     def give_up(self) -> None:
         """Refuse what is still in flight: it has had its time."""
         self.stopping = self.given_up = True
