@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
 
 import jaxgen
 from jaxgen.serving import classify, completions, operations, sessions, translate
@@ -12,7 +12,7 @@ from jaxgen.serving.middleware import add_middleware
 from jaxgen.serving.models import Models
 from jaxgen.serving.options import ServeOptions
 from jaxgen.serving.problems import add_problem_handlers
-from jaxgen.serving.service import Service
+from jaxgen.serving.service import ClientLeft, Service
 
 ROUTERS: tuple[APIRouter, ...] = (
     completions.router,
@@ -47,9 +47,15 @@ def create_app(models: Models, options: ServeOptions | None = None) -> FastAPI:
     app.state.service = service
     add_middleware(app, service)
     add_problem_handlers(app)
+    app.add_exception_handler(ClientLeft, _nobody)
     for router in ROUTERS:
         app.include_router(router)
     return app
+
+
+async def _nobody(request: Request, error: Exception) -> Response:
+    """The answer to a client that has left; the status is nginx's, for the metrics."""
+    return Response(status_code=499)
 
 
 @asynccontextmanager

@@ -16,11 +16,10 @@ from jaxgen.serving.completion_schema import Completion, CompletionRequest
 from jaxgen.serving.events import EventStream
 from jaxgen.serving.handles import sign, verify
 from jaxgen.serving.merged import merged
-from jaxgen.serving.metrics import Timer
 from jaxgen.serving.models import ServedModel
 from jaxgen.serving.problems import Problem, responses
 from jaxgen.serving.prompts import read_prompts
-from jaxgen.serving.requests import Answer, Chunk, Full, Generation, Stopped
+from jaxgen.serving.requests import Answer, Chunk, FullError, Generation, StoppedError
 from jaxgen.serving.routes import make_router
 from jaxgen.serving.service import Service, TheService
 
@@ -74,15 +73,14 @@ async def submit_all(served: ServedModel, generations: Sequence[Generation]) -> 
     """
     answers: list[Answer] = []
     try:
-        for generation in generations:
-            answers.append(served.engine.submit(generation))
+        answers.extend(map(served.engine.submit, generations))  # those before a fault are kept
     except Exception as error:
         for answer in answers:
             await answer.aclose()
-        if isinstance(error, Full):
+        if isinstance(error, FullError):
             wait = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
             raise Problem(429, f"too much is waiting: {error}", headers=wait) from None
-        if isinstance(error, Stopped):
+        if isinstance(error, StoppedError):
             raise Problem(503, f"the model {served.name} takes no more requests") from None
         raise
     return answers
@@ -101,7 +99,6 @@ class Job:
     head: dict[str, Any]
     """What every answer begins with."""
     warnings: list[str]
-    timer: Timer
 
     async def whole(self, answers: Sequence[Answer]) -> dict[str, Any]:
         """The completion as one object."""
@@ -128,7 +125,6 @@ class Job:
 
     def _piece(self, place: int, chunk: Chunk) -> dict[str, Any]:
         """What one chunk adds to a choice."""
-        self.timer.count(place, len(chunk.tokens))
         piece = self.writers[place].piece(chunk)
         if chunk.state is not None:
             key = self.service.options.session_key
@@ -162,7 +158,6 @@ async def _job(asked: CompletionRequest, served: ServedModel, service: Service) 
     """Check a request against its model and the limits, and read its prompts."""
     limits, model = service.options, served.model
     _check_limits(asked, limits.max_tokens, limits.max_choices)
-    timer = service.metrics.timer(served.name)
     prompts = await read_prompts(model.tokenizer, asked.prompt, limits.max_prompt_tokens)
     after = None
     if asked.session is not None:
@@ -209,8 +204,7 @@ async def _job(asked: CompletionRequest, served: ServedModel, service: Service) 
         "system_fingerprint": served.fingerprint,
     }
     read = sum(map(len, prompts.tokens))
-    service.metrics.read(served.name, read)
-    return Job(asked, served, service, generations, writers, read, head, prompts.warnings, timer)
+    return Job(asked, served, service, generations, writers, read, head, prompts.warnings)
 
 
 def context_of(model: Any, tokens: Sequence[int], after: Any) -> list[int]:

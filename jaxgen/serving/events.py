@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from jaxgen.errors import UserError
 from jaxgen.serving.problems import Problem, internal_problem, log_fault, problem_of
-from jaxgen.serving.requests import Stopped
+from jaxgen.serving.requests import StoppedError
 from jaxgen.serving.service import ClientLeft, Service
 
 DONE = b"data: [DONE]\n\n"
@@ -66,7 +66,7 @@ def _problem(error: Exception) -> Problem:
         return error
     if isinstance(error, UserError):
         return problem_of(error)
-    if isinstance(error, Stopped):
+    if isinstance(error, StoppedError):
         return Problem(503, "the server stopped before the text was whole; ask again")
     log_fault(error)
     return internal_problem()

@@ -1,17 +1,44 @@
-"""Prometheus metrics: requests, tokens, times, and what the engines are doing."""
+"""Prometheus metrics: answers of the service, and what the engines count."""
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
 from jaxgen.serving.models import Models
 
-_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
-_TOKEN_SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
+# Fields of an engine's `Counters`, by the names of the metrics.
+_GAUGES = {
+    "slots": ("slots", "Slots for texts."),
+    "slots_active": ("active", "Texts in slots."),
+    "waiting": ("waiting", "Requests that wait for a slot, or texts for a batch."),
+    "tokens_ahead": ("tokens_ahead", "Tokens that accepted requests may still need, at most."),
+    "tokens_per_second": ("tokens_per_second", "Read and generated, of the last seconds."),
+}
+_COUNTERS = {
+    "prompt_tokens": ("prompt_tokens", "Tokens of prompts."),
+    "generated_tokens": ("generated_tokens", "Tokens generated."),
+    "dispatches": ("dispatches", "Programs run."),
+    "slot_steps": (
+        "slot_steps",
+        "Slots times steps; generated tokens over these are the occupancy of the batch.",
+    ),
+    "batches": ("batches", "Batches of texts run."),
+    "texts_answered": ("answered", "Texts classified or translated."),
+}
+_HISTOGRAMS = {
+    "queue_seconds": ("queue_seconds", "From a request to a slot."),
+    "time_to_first_token_seconds": ("first_token_seconds", "From a request to its first token."),
+    "time_per_token_seconds": ("token_seconds", "Of each further token."),
+    "dispatch_seconds": ("dispatch_seconds", "Of one dispatch of a program."),
+}
 
 
 class Metrics:
@@ -21,70 +48,23 @@ class Metrics:
         """Begin at zero."""
         self.registry = CollectorRegistry()
         self.registry.register(EngineCollector(models))
-
-        def add(kind: Any, name: str, about: str, *labels: str, **options: Any) -> Any:
-            return kind(f"jaxgen_{name}", about, labels, registry=self.registry, **options)
-
-        self.requests = add(
-            Counter, "requests", "Requests by path and status.", "method", "path", "status"
+        self.requests = Counter(
+            "jaxgen_requests",
+            "Requests by path and status.",
+            ("method", "path", "status"),
+            registry=self.registry,
         )
-        self.in_flight = add(Gauge, "requests_in_flight", "Requests that are being answered.")
-        self._read = add(Counter, "prompt_tokens", "Tokens of prompts.", "model")
-        self._written = add(Counter, "generated_tokens", "Tokens generated.", "model")
-        self._first = add(
-            Histogram,
-            "time_to_first_token_seconds",
-            "From a request to its first tokens.",
-            "model",
-            buckets=_SECONDS,
+        self.in_flight = Gauge(
+            "jaxgen_requests_in_flight", "Requests that are being answered.", registry=self.registry
         )
-        self._each = add(
-            Histogram,
-            "time_per_token_seconds",
-            "Between tokens of one text, after the first.",
-            "model",
-            buckets=_TOKEN_SECONDS,
-        )
-
-    def read(self, model: str, tokens: int) -> None:
-        """Count tokens of prompts."""
-        self._read.labels(model).inc(tokens)
-
-    def timer(self, model: str) -> "Timer":
-        """Take the times of one request from now on."""
-        children = (self._first, self._each, self._written)
-        return Timer(*(child.labels(model) for child in children), time.perf_counter(), {})
 
     def text(self) -> bytes:
         """What Prometheus reads."""
         return generate_latest(self.registry)
 
 
-@dataclass
-class Timer:
-    """When the tokens of one request came."""
-
-    first: Any
-    each: Any
-    written: Any
-    started: float
-    last: dict[int, float]
-    """When each text had its latest tokens."""
-
-    def count(self, place: int, tokens: int) -> None:
-        """Some more tokens of a text have come."""
-        now = time.perf_counter()
-        if tokens:
-            if place in self.last:
-                self.each.observe((now - self.last[place]) / tokens)
-            elif not self.last:
-                self.first.observe(now - self.started)
-            self.last[place] = now
-            self.written.inc(tokens)
-
-
 class EngineCollector:
-    """What the engines count, read when Prometheus asks."""
+    """Figures of the engines, read when Prometheus asks."""
 
     def __init__(self, models: Models):
         """Read the engines of these models."""
@@ -92,4 +72,39 @@ class EngineCollector:
 
     def collect(self) -> Iterator[Metric]:
         """The figures of now."""
-        return iter(())
+        counts = {served.name: _counts(served.engine) for served in self._models if served.engine}
+        for families, kind in ((_GAUGES, GaugeMetricFamily), (_COUNTERS, CounterMetricFamily)):
+            for name, (attribute, about) in families.items():
+                family = kind(f"jaxgen_{name}", about, labels=["model"])
+                for model, found in counts.items():
+                    if hasattr(found, attribute):
+                        family.add_metric([model], getattr(found, attribute))
+                yield family
+        for name, (attribute, about) in _HISTOGRAMS.items():
+            family = HistogramMetricFamily(f"jaxgen_{name}", about, labels=["model"])
+            for model, found in counts.items():
+                if (values := getattr(found, attribute, None)) is not None:
+                    family.add_metric([model], _buckets(values), values.total)
+            yield family
+        yield _texts(counts)
+
+
+def _counts(engine: Any) -> Any:
+    """What an engine counts; a gatherer of batches counts in its own attributes."""
+    return engine.metrics() if hasattr(engine, "metrics") else engine
+
+
+def _buckets(values: Any) -> list[tuple[str, float]]:
+    """Cumulative counts by upper bound."""
+    bounds = [*map(str, values.bounds), "+Inf"]
+    return list(zip(bounds, accumulate(values.counts), strict=True))
+
+
+def _texts(counts: dict[str, Any]) -> Metric:
+    """Texts by how they ended."""
+    about = "Texts generated, by how they ended, and those that were not accepted."
+    family = CounterMetricFamily("jaxgen_texts", about, labels=["model", "outcome"])
+    for model, found in counts.items():
+        for outcome, count in getattr(found, "requests", {}).items():
+            family.add_metric([model, outcome], count)
+    return family

@@ -4,9 +4,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxgen.errors import UserError, nearest
+from jaxgen.serving.handles import model_fingerprint
+from jaxgen.serving.options import ServeOptions
 from jaxgen.serving.problems import Problem
 
 
@@ -146,13 +148,42 @@ def named_runs(arguments: list[str] | tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
-def load_model(name: str, path: str | Path) -> ServedModel:
-    """Load a run or an export to be served.
+def load_model(
+    name: str,
+    path: str | Path,
+    options: ServeOptions,
+    which: Literal["best", "last"] | None = None,
+) -> ServedModel:
+    """Load a run or an export to be served; its engine is not started.
+
+    Args:
+        name: what clients call it.
+        path: the directory.
+        options: of the server.
+        which: as in `jaxgen.load`.
 
     Raises:
-        UserError: as in `jaxgen.load`.
+        UserError: as in `jaxgen.load`, or its task is not served.
     """
     from jaxgen.saved import load_saved, read_saved
 
-    saved = read_saved(path)
-    return ServedModel(name, saved.experiment.task, load_saved(saved, str(path)))
+    saved = read_saved(path, which)
+    served = ServedModel(name, saved.experiment.task, load_saved(saved, str(path)))
+    if served.command == "generate":
+        serve_text_model(served, options)
+    else:
+        raise UserError(f"{path} is of task {served.task}, which is not served; leave it out")
+    return served
+
+
+def serve_text_model(served: ServedModel, options: ServeOptions) -> None:
+    """Give a language model its engine."""
+    from jaxgen.serving.engine import EngineOptions, TextEngine
+
+    engine_options = EngineOptions(
+        slots=options.slots,
+        waiting_requests=options.queue,
+        waiting_tokens=options.queue_tokens,
+    )
+    served.engine = TextEngine(served.model, engine_options)
+    served.fingerprint = model_fingerprint(served.model)

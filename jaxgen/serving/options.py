@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 
 from jaxgen.errors import UserError
 
+_COUNTS = (
+    *("slots", "queue", "queue_tokens", "max_prompt_tokens", "max_tokens", "max_choices"),
+    "max_body_bytes",
+)
+
 
 @dataclass(frozen=True)
 class ServeOptions:
@@ -15,6 +20,12 @@ class ServeOptions:
         UserError: a number is out of its range, or a key is too short.
     """
 
+    slots: int = 64
+    """Texts that a model writes at the same time."""
+    queue: int = 256
+    """Requests that wait at most, of a model."""
+    queue_tokens: int = 1_000_000
+    """Tokens that accepted requests of a model may still read and write, at most."""
     max_prompt_tokens: int = 8192
     """Longest prompt, in tokens of the model."""
     max_tokens: int = 4096
@@ -36,7 +47,7 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         """Check the numbers and keys."""
-        for name in ("max_prompt_tokens", "max_tokens", "max_choices", "max_body_bytes"):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise UserError(f"`{name}` must be at least 1, got {getattr(self, name)}")
         for name in ("request_timeout", "grace"):

@@ -150,21 +150,27 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """A problem document of what pydantic found wrong; the values of texts are not repeated."""
-    found = []
-    for error in errors:
-        place = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
-        # Alternatives of a union add their type's name, which is no field of the request.
-        name = ".".join(part for part in place if re.fullmatch(r"[a-z_]\w*|\d+", part))
-        message = error["msg"].removeprefix("Value error, ")
-        value = error.get("input")
-        shown = isinstance(value, int | float | None) and error["type"] != "missing"
-        got = f", got {value}" if shown else ""
-        found.append({"field": name, "message": f"{message}{got}"})
+    found = [_field_and_message(error) for error in errors]
     first = found[0]
     detail = first["message"]
-    if first["field"] and not detail.startswith("`"):
+    if first["field"] and "`" not in detail:
         detail = f"`{first['field']}`: {detail}"
     return Problem(422, detail, field=first["field"] or None, errors=found)
+
+
+def _field_and_message(error: Mapping[str, Any]) -> dict[str, str]:
+    """One of the faults that pydantic found."""
+    place = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
+    # Alternatives of a union add their type's name, which is no field of the request.
+    name = ".".join(part for part in place if re.fullmatch(r"[a-z_]\w*|\d+", part))
+    message: str = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = f"there is no field `{name}`"
+    elif isinstance(error.get("input"), int | float | None) and error["type"] != "missing":
+        message = f"{message}, got {error['input']}"
+    if not name and (named := re.match(r"`(\w+)`", message)):
+        name = named[1]  # a rule about several fields begins with the one at fault
+    return {"field": name, "message": message}
 
 
 def _of_starlette(error: HTTPException) -> Problem:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
@@ -30,13 +29,26 @@ class Service:
     metrics: Metrics
     stopping: bool = False
     """Told to stop: what is in flight may finish, nothing new begins."""
-    given_up: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when what is in flight has had its time."""
+    given_up: bool = False
+    """What was in flight has had its time."""
+    _in_flight: set["asyncio.Future[None]"] = field(default_factory=set)
 
     def check_running(self) -> None:
         """Problem 503 once the server stops."""
         if self.stopping:
             raise Problem(503, "the server is stopping; ask another", headers={"Retry-After": "1"})
+
+    def stop_within(self, seconds: float) -> None:
+        """Begin nothing new, and refuse what has not finished after so many seconds."""
+        self.stopping = True
+        asyncio.get_running_loop().call_later(seconds, self.give_up)
+
+    def give_up(self) -> None:
+        """Refuse what is still in flight: it has had its time."""
+        self.stopping = self.given_up = True
+        for stopped in self._in_flight:
+            if not stopped.done():
+                stopped.set_result(None)
 
     async def finish(self, work: Coroutine[Any, Any, Result], receive: Receive) -> Result:
         """The result of some work, for as long as its client waits.
@@ -53,7 +65,10 @@ class Service:
         """
         working = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(_gone(receive))
-        stopped = asyncio.ensure_future(self.given_up.wait())
+        stopped = asyncio.get_running_loop().create_future()
+        self._in_flight.add(stopped)
+        if self.given_up:
+            stopped.set_result(None)
         limit = self.options.request_timeout
         try:
             await asyncio.wait(
@@ -67,10 +82,12 @@ class Service:
                 raise Problem(503, "the server stopped before the answer was whole; ask again")
             raise Problem(504, f"the answer took longer than {limit:g} seconds; ask for less")
         finally:
-            for task in (working, gone, stopped):
-                task.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await working
+            self._in_flight.discard(stopped)
+            working.cancel()
+            gone.cancel()
+            await asyncio.wait({working, gone})
+            if not working.cancelled():
+                working.exception()  # of a fault while it ended nobody wants to know
 
 
 async def _gone(receive: Receive) -> None:

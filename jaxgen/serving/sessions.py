@@ -74,7 +74,6 @@ async def read(asked: SessionRequest, request: Request, service: TheService) -> 
     (answer,) = await submit_all(served, [generation])
     state = await service.finish(_state_of(answer), request.receive)
     count = len(prompts.tokens[0])
-    service.metrics.read(served.name, count)
     return Session(
         session=sign(state, fingerprint, key),
         model=served.name,
