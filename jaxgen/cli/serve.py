@@ -59,7 +59,9 @@ class Serve:
     """File whose only line signs session handles; servers with the same one take each other's
     (default: a random key, so that handles end with the process)."""
     allow_training: Flag = False
-    """Let clients train models."""
+    """Let clients train models, with any file that this process may read; one at a time."""
+    training_runs: Annotated[Path, said] = Path("runs")
+    """Where the runs of these trainings lie."""
     checkpoint: Checkpoint = None
     """Which parameters of the runs (default: the best, or the last where none was evaluated)."""
 
@@ -96,6 +98,7 @@ class Serve:
         same = (
             *("slots", "queue", "queue_tokens", "max_prompt_tokens", "max_tokens", "max_choices"),
             *("max_body_bytes", "request_timeout", "grace", "allow_training"),
+            *("training_runs",),
         )
         values = {name: getattr(self, name) for name in same}
         if self.api_key_file is not None:

@@ -6,21 +6,32 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI, Request, Response
 
 import jaxgen
-from jaxgen.serving import classify, completions, operations, sessions, translate
+from jaxgen.serving import (
+    classify,
+    completions,
+    operations,
+    page,
+    sessions,
+    training_jobs,
+    translate,
+)
 from jaxgen.serving.metrics import Metrics
 from jaxgen.serving.middleware import add_middleware
 from jaxgen.serving.models import Models
 from jaxgen.serving.options import ServeOptions
 from jaxgen.serving.problems import add_problem_handlers
 from jaxgen.serving.service import ClientLeft, Service
+from jaxgen.serving.training import TrainingJobs
 
 ROUTERS: tuple[APIRouter, ...] = (
     completions.router,
     sessions.router,
     classify.router,
     translate.router,
+    training_jobs.router,
     operations.models,
     operations.health,
+    page.router,
 )
 """The endpoints, a file each."""
 
@@ -45,6 +56,7 @@ def create_app(models: Models, options: ServeOptions | None = None) -> FastAPI:
     )
     service = Service(models, options or ServeOptions(), Metrics(models))
     app.state.service = service
+    app.state.training = TrainingJobs(models, service.options)
     add_middleware(app, service)
     add_problem_handlers(app)
     app.add_exception_handler(ClientLeft, _nobody)
@@ -66,6 +78,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             served.engine.start()
     yield
     service.stopping = True
+    await app.state.training.stop()
     for served in service.models:
         if served.engine is not None:
             await served.engine.stop(0)

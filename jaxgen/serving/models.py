@@ -171,6 +171,14 @@ def load_model(
     served = ServedModel(name, saved.experiment.task, load_saved(saved, str(path)))
     if served.command == "generate":
         serve_text_model(served, options)
+    elif served.command == "predict":
+        from jaxgen.serving.classifying import ClassifierService
+
+        served.engine = ClassifierService(served.model)
+    elif served.command == "translate":
+        from jaxgen.serving.translating import TranslatorService
+
+        served.engine = TranslatorService(served.model)
     else:
         raise UserError(f"{path} is of task {served.task}, which is not served; leave it out")
     return served

@@ -28,6 +28,8 @@ class ModelCard(BaseModel):
     ready: bool = Field(description="Whether it answers at once.")
     endpoint: str = Field(description="What it is used by.")
     labels: list[str] = Field([], description="What it tells apart, or writes about.")
+    multi_label: bool = Field(False, description="Whether a text may have several labels at once.")
+    attention: bool = Field(False, description="Whether a translation can tell what it was read from.")
     vocab_size: int | None = None
     fingerprint: str | None = Field(None, description="Of its parameters; sessions keep to it.")
     model_config = ConfigDict(
@@ -58,13 +60,16 @@ class ModelList(BaseModel):
 def _card(served: ServedModel) -> ModelCard:
     model = served.model
     tokenizer = getattr(model, "tokenizer", None)
+    labels = getattr(model, "labels", ())  # names, or a `LabelSet`
     return ModelCard(
         id=served.name,
         created=served.created,
         task=served.task,
         ready=served.is_ready,
         endpoint=served.endpoint,
-        labels=[str(label) for label in getattr(model, "labels", ())],
+        labels=[str(label) for label in getattr(labels, "names", labels)],
+        multi_label=getattr(labels, "multi_label", False),
+        attention=getattr(model, "attention_fn", None) is not None,
         vocab_size=getattr(tokenizer, "vocab_size", None),
         fingerprint=served.fingerprint or None,
     )

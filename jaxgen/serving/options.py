@@ -3,6 +3,7 @@
 import math
 import secrets
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from jaxgen.errors import UserError
 
@@ -44,6 +45,8 @@ class ServeOptions:
     """Signs session handles; servers that share it take each other's."""
     allow_training: bool = False
     """Whether clients may train models."""
+    training_runs: Path = Path("runs")
+    """Where the runs of these trainings lie."""
 
     def __post_init__(self) -> None:
         """Check the numbers and keys."""
