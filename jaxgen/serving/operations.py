@@ -6,6 +6,7 @@ from fastapi import Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from jaxgen.serving.completion_schema import Body
 from jaxgen.serving.models import ServedModel
 from jaxgen.serving.problems import Problem, responses
 from jaxgen.serving.prompts import read_prompts
@@ -82,7 +83,7 @@ async def show_model(name: str, service: TheService) -> ModelCard:
     return _card(service.models.find(name))
 
 
-class TokenizeRequest(BaseModel):
+class TokenizeRequest(Body):
     """What is cut into tokens."""
 
     model: str
