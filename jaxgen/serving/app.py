@@ -10,7 +10,7 @@ from jaxgen.serving import completions, operations, sessions
 from jaxgen.serving.metrics import Metrics
 from jaxgen.serving.middleware import add_middleware
 from jaxgen.serving.models import Models
-from jaxgen.serving.openapi import complete_document
+from jaxgen.serving.openapi import Application
 from jaxgen.serving.options import ServeOptions
 from jaxgen.serving.problems import add_problem_handlers
 from jaxgen.serving.service import ClientLeft, Service
@@ -34,7 +34,7 @@ def create_app(models: Models, options: ServeOptions | None = None) -> FastAPI:
     Returns:
         The application; `app.state.service` is its `Service`.
     """
-    app = FastAPI(
+    app = Application(
         title="jaxgen",
         version=jaxgen.__version__,
         summary="Recurrent sequence generation over HTTP",
@@ -49,7 +49,6 @@ def create_app(models: Models, options: ServeOptions | None = None) -> FastAPI:
     app.add_exception_handler(ClientLeft, _nobody)
     for router in ROUTERS:
         app.include_router(router)
-    complete_document(app, with_key=service.options.api_key is not None)
     return app
 
 

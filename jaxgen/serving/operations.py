@@ -133,7 +133,7 @@ async def healthz(service: TheService) -> State:
     failed = [served.name for served in service.models if served.failure is not None]
     if failed:
         raise Problem(503, f"the engine of {', '.join(failed)} has failed; restart the server")
-    return State(status="ok")
+    return State(status="ok", models={})
 
 
 @health.get("/readyz", responses=responses(503), summary="Whether to send requests here")
