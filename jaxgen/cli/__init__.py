@@ -101,7 +101,7 @@ def _run(args: list[str]) -> None:
         else tyro.cli(
             Command,
             prog="jaxgen",
-            description="LSTM models that write, classify or translate: trained, used, measured, served.",
+            description="LSTM models that write, classify or translate: trained, used, measured.",
             args=args,
         )
     )

@@ -18,6 +18,7 @@ from jaxgen.serving import (
 from jaxgen.serving.metrics import Metrics
 from jaxgen.serving.middleware import add_middleware
 from jaxgen.serving.models import Models
+from jaxgen.serving.openapi import Application
 from jaxgen.serving.options import ServeOptions
 from jaxgen.serving.problems import add_problem_handlers
 from jaxgen.serving.service import ClientLeft, Service
@@ -46,7 +47,7 @@ def create_app(models: Models, options: ServeOptions | None = None) -> FastAPI:
     Returns:
         The application; `app.state.service` is its `Service`.
     """
-    app = FastAPI(
+    app = Application(
         title="jaxgen",
         version=jaxgen.__version__,
         summary="Recurrent sequence generation over HTTP",

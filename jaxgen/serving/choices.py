@@ -54,7 +54,8 @@ class ChoiceWriter:
 
     def piece(self, chunk: Chunk) -> dict[str, Any]:
         """What a chunk adds."""
-        text, lists = chunk.text, None
+        text = chunk.text
+        lists: dict[str, list[Any]] | None = None
         if self._logprobs:
             lists = {name: [] for name in LISTS}
             if self._echo:

@@ -91,7 +91,7 @@ class CompletionRequest(Steering):
 
     model: str = Field(description="One of those that `GET /v1/models` lists.")
     prompt: Prompts = Field(
-        default_factory=lambda: [""],
+        [""],
         description="Text, texts, token ids or lists of them; an empty one begins a text.",
     )
     max_tokens: Annotated[int, _default(16)] = Field(16, ge=0, description="Length at most.")

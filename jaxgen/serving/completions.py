@@ -3,7 +3,7 @@
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -110,7 +110,7 @@ class Job:
         seed = {"seed": self.generations[0].seed, "warnings": self.warnings}
         return {**self.head, "choices": self._best(choices), "usage": self._usage(), **seed}
 
-    async def events(self, answers: Sequence[Answer]) -> AsyncIterator[dict[str, Any]]:
+    async def events(self, answers: Sequence[Answer]) -> AsyncGenerator[dict[str, Any], None]:
         """The completion bit by bit."""
         options = self.asked.stream_options
         usage = {"usage": None} if options is not None and options.include_usage else {}

@@ -1,7 +1,7 @@
 """Server-sent events that stop with their client, and tell faults in mid-stream."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi.responses import Response
@@ -30,7 +30,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[Any], service: Service):
+    def __init__(self, events: AsyncGenerator[Any, None], service: Service):
         """Send JSON values as they come."""
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
@@ -53,7 +53,7 @@ class EventStream(Response):
             async for data in self._events:
                 await _write(send, event(data))
         finally:
-            await self._events.aclose()  # type: ignore[attr-defined]
+            await self._events.aclose()
 
 
 async def _write(send: Send, body: bytes) -> None:

@@ -96,8 +96,11 @@ def _structure(model: Any, guided: bool) -> Any:
     if guided:
         initial_carry = GuidedInitialCarry(initial_carry)
         condition = Guidance(null[:, None], null[0], np.ones((1, 1), np.float32))
-    carry = jax.eval_shape(lambda params: initial_carry(params, 1, condition), model.params)
-    return jax.tree.structure(PromptState(carry, null))
+
+    def state(params: Any, token: Any) -> PromptState:
+        return PromptState(initial_carry(params, 1, condition), token)
+
+    return jax.tree.structure(jax.eval_shape(state, model.params, null))
 
 
 def _refused(detail: str) -> Problem:

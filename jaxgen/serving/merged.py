@@ -1,14 +1,14 @@
 """Several streams as one, in the order in which things come."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Any
 
 _END = object()
 
 
-async def merged(answers: Sequence[Any]) -> AsyncIterator[tuple[int, Any]]:
+async def merged(answers: Sequence[Any]) -> AsyncGenerator[tuple[int, Any], None]:
     """What each of some streams gives, with its place among them.
 
     The first fault ends all. Leaving this closes every stream.

@@ -81,11 +81,11 @@ class EngineCollector:
                         family.add_metric([model], getattr(found, attribute))
                 yield family
         for name, (attribute, about) in _HISTOGRAMS.items():
-            family = HistogramMetricFamily(f"jaxgen_{name}", about, labels=["model"])
+            times = HistogramMetricFamily(f"jaxgen_{name}", about, labels=["model"])
             for model, found in counts.items():
                 if (values := getattr(found, attribute, None)) is not None:
-                    family.add_metric([model], _buckets(values), values.total)
-            yield family
+                    times.add_metric([model], _buckets(values), values.total)
+            yield times
         yield _texts(counts)
 
 

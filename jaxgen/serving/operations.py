@@ -6,6 +6,7 @@ from fastapi import Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from jaxgen.serving.completion_schema import Body
 from jaxgen.serving.models import ServedModel
 from jaxgen.serving.problems import Problem, responses
 from jaxgen.serving.prompts import read_prompts
@@ -87,7 +88,7 @@ async def show_model(name: str, service: TheService) -> ModelCard:
     return _card(service.models.find(name))
 
 
-class TokenizeRequest(BaseModel):
+class TokenizeRequest(Body):
     """What is cut into tokens."""
 
     model: str
@@ -137,7 +138,7 @@ async def healthz(service: TheService) -> State:
     failed = [served.name for served in service.models if served.failure is not None]
     if failed:
         raise Problem(503, f"the engine of {', '.join(failed)} has failed; restart the server")
-    return State(status="ok")
+    return State(status="ok", models={})
 
 
 @health.get("/readyz", responses=responses(503), summary="Whether to send requests here")

@@ -150,6 +150,8 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """A problem document of what pydantic found wrong; the values of texts are not repeated."""
+    # A misspelt field first: it is why another is missing.
+    errors = sorted(errors, key=lambda error: error["type"] != "extra_forbidden")
     found = [_field_and_message(error) for error in errors]
     first = found[0]
     detail = first["message"]

@@ -3,6 +3,7 @@
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from jaxgen.generation.carry import PromptState
 from jaxgen.serving.completion_schema import Steering, Usage
 from jaxgen.serving.completions import submit_all
 from jaxgen.serving.handles import sign, verify
@@ -82,7 +83,8 @@ async def read(asked: SessionRequest, request: Request, service: TheService) -> 
     )
 
 
-async def _state_of(answer: Answer) -> object:
+async def _state_of(answer: Answer) -> PromptState:
     """The state that comes with the last chunk."""
     async with answer:
-        return [chunk.state async for chunk in answer][-1]
+        states = [chunk.state async for chunk in answer]
+    return next(state for state in states if state is not None)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxgen.config import TokenizerConfig
 from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.generation.carry import PromptState
+from jaxgen.serving.counters import Counters
 from jaxgen.serving.models import Models, ServedModel
 from jaxgen.serving.requests import Chunk, FullError, Generation, TokenScores
 
@@ -26,7 +27,8 @@ class FakeEngine:
     next ones of the vocabulary have 1, 2, ... less. In a prompt it is -(k + 1).
     """
 
-    ready, failure = True, None
+    ready = True
+    failure: BaseException | None = None
 
     def __init__(self, tokenizer: Any, room: int = 1000) -> None:
         self.tokenizer, self.room = tokenizer, room
@@ -39,6 +41,13 @@ class FakeEngine:
     def start(self) -> None: ...
 
     async def stop(self, grace: float = 30.0) -> None: ...
+
+    def metrics(self) -> Counters:
+        counted = Counters(slots=4, waiting=2, generated_tokens=30)
+        counted.requests["length"] = 5
+        for seconds in (0.003, 0.004, 7.0):
+            counted.first_token_seconds.add(seconds)
+        return counted
 
     def submit(self, generation: Generation) -> "FakeAnswer":
         if len(self.open) >= self.room:
