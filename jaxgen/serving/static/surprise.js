@@ -2,11 +2,12 @@
 
 import { t } from "./words.js";
 
-const MOST_BITS = 9;
+const SHADED = { from: 1, to: 9 }; // bits
 const box = document.getElementById("likely");
 let open = null; // the view that the box belongs to
 
 export const bitsOf = (logprob) => -logprob / Math.LN2;
+const shadeOf = (bits) => Math.min(Math.max((bits - SHADED.from) / (SHADED.to - SHADED.from), 0), 1);
 /** A token as it can be seen: blanks and line ends as signs. */
 export const visible = (text) => text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥") || "∅";
 
@@ -60,14 +61,17 @@ export class SurpriseView {
    * @param {{text: string, logprobs: object | null}} piece
    * @param {number} base what its offsets count from
    * @param {number} promptLength characters of the prompt
+   * @returns {number} tokens that were written
    */
   add(piece, base, promptLength) {
     const known = piece.logprobs;
     const first = this.tokens.length;
+    let written = 0;
     this.points.push(...piece.text);
     for (let i = 0; i < (known?.tokens.length ?? 0); i++) {
       const start = base + known.text_offset[i];
       const last = this.tokens.at(-1);
+      written += start >= promptLength;
       if (last && last.start >= start) { // a part of the same character
         last.logprob += known.token_logprobs[i] ?? 0;
         continue;
@@ -83,7 +87,7 @@ export class SurpriseView {
       this.root.append(span);
     }
     for (let i = Math.max(first - 1, 0); i < this.tokens.length; i++) this.#fill(i);
-    if (!known) this.root.append(piece.text);
+    return written;
   }
 
   close() {
@@ -100,7 +104,7 @@ export class SurpriseView {
     const stop = this.tokens[index + 1]?.start ?? this.points.length;
     token.span.textContent = this.points.slice(token.start, stop).join("");
     const bits = token.logprob === null ? 0 : bitsOf(token.logprob);
-    token.span.style.setProperty("--s", Math.min(bits / MOST_BITS, 1).toFixed(3));
+    token.span.style.setProperty("--s", shadeOf(bits).toFixed(3));
   }
 
   #indexOf(target) {

@@ -2,7 +2,7 @@
 
 import { kept } from "./kept.js";
 
-const WORDS = {
+export const words = {
   en: {
     skip: "Skip to the text", model: "Model", theme: "Light or dark",
     nothing: "No model is served here.",
@@ -24,8 +24,8 @@ const WORDS = {
     beam: "Beam", attention: "What each part was read from",
     map: (rows, columns) => `Attention of ${rows} tokens to ${columns} tokens of the source`,
     readFrom: (token, best) => `${token}: read from ${best}`,
-    copy: "Copy", copied: "Copied", tokens: "tokens", perSecond: "a second", bits: "bits a token",
-    bit: "bits", ended: "ended by itself", stopped: "stopped",
+    copy: "Copy", copied: "Copied", waiting: "waiting …", tokens: (count) => `${count} tokens`,
+    perSecond: (rate) => `${rate} a second`, bits: (bits) => `${bits} bits each`, bit: "bits", ended: "ended by itself", stopped: "stopped",
     compiling: "getting ready …", keyNeeded: "This server asks for a key.", send: "Send",
     unreachable: "The server cannot be reached.", cut: "The answer was cut off.",
     tasks: {
@@ -54,8 +54,8 @@ const WORDS = {
     beam: "빔", attention: "각 부분을 어디에서 읽었는지",
     map: (rows, columns) => `토큰 ${rows}개가 원문 토큰 ${columns}개를 본 정도`,
     readFrom: (token, best) => `${token}: ${best}에서 읽음`,
-    copy: "복사", copied: "복사됨", tokens: "토큰", perSecond: "초당", bits: "토큰당 비트",
-    bit: "비트", ended: "스스로 끝남", stopped: "멈춤",
+    copy: "복사", copied: "복사됨", waiting: "기다리는 중 …", tokens: (count) => `토큰 ${count}개`,
+    perSecond: (rate) => `초당 ${rate}개`, bits: (bits) => `평균 ${bits}비트`, bit: "비트", ended: "스스로 끝남", stopped: "멈춤",
     compiling: "준비 중 …", keyNeeded: "이 서버는 키가 필요합니다.", send: "보내기",
     unreachable: "서버에 연결할 수 없습니다.", cut: "답이 중간에 끊겼습니다.",
     tasks: {
@@ -65,12 +65,12 @@ const WORDS = {
 };
 
 const chosen = kept.get("language");
-let language = chosen in WORDS ? chosen : navigator.language.startsWith("ko") ? "ko" : "en";
+let language = chosen in words ? chosen : navigator.language.startsWith("ko") ? "ko" : "en";
 const listeners = [];
 
 /** A word, or what a function of words makes of its arguments. */
 export function t(name, ...values) {
-  const word = WORDS[language][name];
+  const word = words[language][name];
   return typeof word === "function" ? word(...values) : word;
 }
 

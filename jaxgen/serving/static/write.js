@@ -22,6 +22,7 @@ class Column {
     this.copy = document.createElement("button");
     this.copy.type = "button";
     this.copy.className = "quiet";
+    this.copy.hidden = !navigator.clipboard; // over plain HTTP from elsewhere
     this.copy.addEventListener("click", () => this.#copy());
     this.foot.append(this.facts, this.copy);
     this.foot.hidden = true;
@@ -74,50 +75,46 @@ class Column {
   }
 
   async #run(body, base, promptLength) {
-    this.abort = new AbortController();
+    const abort = new AbortController();
+    this.abort = abort;
     this.root.classList.add("busy");
     this.session = null;
+    this.facts.textContent = t("waiting");
+    this.foot.hidden = false;
     const started = { time: 0, tokens: 0 };
     let tokens = 0;
     let end = null;
-    let seed = this.seed;
     try {
-      for await (const found of stream("v1/completions", { ...body, temperature: this.temperature }, this.abort.signal)) {
-        seed = found.seed ?? seed;
+      for await (const found of stream("v1/completions", { ...body, temperature: this.temperature }, abort.signal)) {
         if (found.warnings?.length) this.panel.warn(found.warnings);
         const [piece] = found.choices;
         if (!piece) continue;
-        const before = this.view.tokens.length;
-        this.view.add(piece, base, promptLength);
-        tokens += this.view.tokens.slice(before).filter((one) => !one.prompt).length;
+        tokens += this.view.add(piece, base, promptLength);
         if (!started.time && tokens) Object.assign(started, { time: performance.now(), tokens });
         end = piece.finish_reason ?? end;
         this.session = piece.session ?? this.session;
-        this.#say(tokens, started, end, seed);
+        this.#say(tokens, started, end);
       }
     } catch (error) {
       if (error.name !== "AbortError") throw error;
-      this.#say(tokens, started, "stopped", seed);
+      if (this.abort === abort) this.#say(tokens, started, "stopped");
     } finally {
-      this.root.classList.remove("busy");
-      this.seed = seed;
+      if (this.abort === abort) this.root.classList.remove("busy");
     }
   }
 
   /** What there is to say of the text. */
-  #say(tokens, started, end, seed) {
+  #say(tokens, started, end) {
     const seconds = (performance.now() - started.time) / 1000;
     const rate = (tokens - started.tokens) / seconds;
     const bits = this.view.meanBits;
-    const facts = [`${tokens} ${t("tokens")}`];
-    if (seconds > 0.05 && rate > 0) facts.push(`${Math.round(rate).toLocaleString()} ${t("perSecond")}`);
-    if (bits !== null) facts.push(`${bits.toFixed(2)} ${t("bits")}`);
-    if (seed !== undefined) facts.push(`${t("seed")} ${seed}`);
+    const facts = [t("tokens", tokens)];
+    if (seconds > 0.05 && rate > 0) facts.push(t("perSecond", Math.round(rate).toLocaleString()));
+    if (bits !== null) facts.push(t("bits", bits.toFixed(2)));
     if (end === "stop") facts.push(t("ended"));
     if (end === "stopped") facts.push(t("stopped"));
     this.facts.textContent = facts.join(" · ");
     this.copy.textContent = t("copy");
-    this.foot.hidden = false;
   }
 }
 
@@ -127,6 +124,7 @@ export class Write {
     this.root = find("write");
     this.columns = [];
     this.running = 0;
+    this.seed = 0; // of the texts that are shown: all of them have the same
     slider(find("temperature"), (value) => value.toFixed(2));
     slider(find("top-p"), (value) => value.toFixed(2));
     slider(find("length"), (value) => String(lengthOf(value)));
@@ -181,14 +179,13 @@ export class Write {
 
   /** What every request asks for, but for its prompt and temperature. */
   asked() {
-    const seed = find("seed").value.trim();
     return {
       model: this.model.id,
       max_tokens: lengthOf(find("length").value),
       top_p: Number(find("top-p").value),
       logprobs: 5,
       return_session: true,
-      ...(seed ? { seed: Number(seed) } : {}),
+      seed: this.seed,
       ...(this.model.labels.length ? this.dial.value : {}),
     };
   }
@@ -216,6 +213,9 @@ export class Write {
     if (!this.columns.length) this.#columns([0]);
     if (!this.four) this.columns[0].temperature = Number(find("temperature").value);
     showWarnings(find("write-warning"));
+    const chosen = find("seed").value.trim();
+    this.seed = chosen ? Number(chosen) : crypto.getRandomValues(new Uint32Array(1))[0];
+    find("used-seed").textContent = `${t("seed")} ${this.seed}`;
     find("legend").hidden = false;
     return this.watch(() => Promise.all(this.columns.map((column) => column.begin())));
   }
