@@ -96,7 +96,7 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # what is not async would run in a thread
     service: Service = request.app.state.service
     return service
 

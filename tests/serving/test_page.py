@@ -202,8 +202,8 @@ def test_other_characters_are_shown_and_taken(open_page: Any, site: Site) -> Non
     assert "f" in box.inner_text()
     assert box.locator("button").count() == 6  # the five likeliest, and the one that came
     page.focus(".surprise")
-    for _ in range(5):
-        page.keyboard.press("ArrowRight")
+    for key in ("Home", *["ArrowRight"] * 4):
+        page.keyboard.press(key)
     assert page.locator(".surprise .current").inner_text() == "e"
     page.keyboard.press("Enter")
     page.keyboard.press("ArrowDown")
@@ -273,16 +273,16 @@ def test_the_dial_asks_for_labels(open_page: Any, site: Site) -> None:
         page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowUp")
-    assert page.locator("#dial-says").inner_text() == "fear · strength 1.5"
+    assert page.locator("#dial-says").inner_text() == "fear\nstrength 1.5"
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
-    assert page.locator("#dial-says").inner_text() == "fear 75 %, anger 25 % · strength 1.5"
+    assert page.locator("#dial-says").inner_text() == "fear 75 %, anger 25 %\nstrength 1.5"
     write(page, "a")
     options = site.labelled.submitted[-1].options
     assert (options["label"], options["guidance"]) == ("fear=0.75,anger=0.25", 1.5)
     page.locator(".ring span").nth(2).click()
     page.wait_for_selector("#more:not([hidden])")
-    assert page.locator("#dial-says").inner_text() == "anger · strength 1.5"
+    assert page.locator("#dial-says").inner_text() == "anger\nstrength 1.5"
     text_of(page)
     assert site.labelled.submitted[-1].options["label"] == "anger"
 
@@ -344,7 +344,7 @@ def test_the_attention_map(open_page: Any, site: Site) -> None:
     assert label == "drei: read from three"
     # A cell of weight 0.9 is darker than one of weight 0.
     cell = "(x) => { const c = document.getElementById('map'); const d = c.getContext('2d')"
-    cell += ".getImageData(64 + x * 26 + 8, 64 + 8, 1, 1).data; return d[0] + d[1] + d[2]; }"
+    cell += ".getImageData(c.names.left + x * c.cell + 8, c.names.top + 8, 1, 1).data; return d[0] + d[1] + d[2]; }"
     assert page.evaluate(cell, 0) < page.evaluate(cell, 2) - 100
 
 

@@ -77,7 +77,7 @@ export class Dial {
     const names = [...this.ring.children];
     for (const name of names) name.classList.toggle("on", shares.some((one) => one.label === name.textContent));
     const said = shares.map((one) => (shares.length === 1 ? one.label : `${one.label} ${Math.round(100 * one.share)} %`));
-    this.says.textContent = shares.length ? `${said.join(", ")} · ${t("strength")} ${this.strength.toFixed(1)}` : t("free");
+    this.says.textContent = shares.length ? `${said.join(", ")}\n${t("strength")} ${this.strength.toFixed(1)}` : t("free");
   }
 
   #angleOf(i) {

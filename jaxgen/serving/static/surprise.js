@@ -35,6 +35,7 @@ export class SurpriseView {
     this.points = []; // the characters: offsets count these
     this.tokens = [];
     this.current = -1;
+    this.promptLeft = 0;
     this.root.replaceChildren();
   }
 
@@ -46,6 +47,11 @@ export class SurpriseView {
   get meanBits() {
     const own = this.tokens.filter((one) => !one.prompt && one.logprob !== null);
     return own.length ? bitsOf(own.reduce((sum, one) => sum + one.logprob, 0) / own.length) : null;
+  }
+
+  /** So many tokens of the prompt come first. */
+  expectPrompt(count) {
+    this.promptLeft = count;
   }
 
   /** Keep the text before a token alone. */
@@ -60,10 +66,9 @@ export class SurpriseView {
    * Append a piece of a choice.
    * @param {{text: string, logprobs: object | null}} piece
    * @param {number} base what its offsets count from
-   * @param {number} promptLength characters of the prompt
    * @returns {number} tokens that were written
    */
-  add(piece, base, promptLength) {
+  add(piece, base) {
     const known = piece.logprobs;
     const first = this.tokens.length;
     let written = 0;
@@ -71,18 +76,19 @@ export class SurpriseView {
     for (let i = 0; i < (known?.tokens.length ?? 0); i++) {
       const start = base + known.text_offset[i];
       const last = this.tokens.at(-1);
-      written += start >= promptLength;
+      const prompt = this.promptLeft > 0;
+      if (prompt) this.promptLeft--;
+      else written++;
       if (last && last.start >= start) { // a part of the same character
         last.logprob += known.token_logprobs[i] ?? 0;
         continue;
       }
       const span = document.createElement("span");
       const token = {
-        start, span, logprob: known.token_logprobs[i], top: known.top_logprobs?.[i] ?? null,
-        prompt: start < promptLength,
+        start, span, prompt, logprob: known.token_logprobs[i], top: known.top_logprobs?.[i] ?? null,
       };
       span.token = this.tokens.length;
-      span.classList.toggle("prompt", token.prompt);
+      span.classList.toggle("prompt", prompt);
       this.tokens.push(token);
       this.root.append(span);
     }

@@ -78,7 +78,7 @@ export class Translate {
       const text = document.createElement("span");
       const score = document.createElement("small");
       text.textContent = one.text || "∅";
-      score.textContent = one.score.toFixed(2);
+      score.textContent = one.score.toFixed(2).replace(/^-0.00$/, "0.00");
       radio.addEventListener("change", () => this.choose(i));
       row.append(radio, text, score);
       return row;
@@ -130,21 +130,36 @@ export class Translate {
 
   #pointAtMap(event) {
     const box = find("map").getBoundingClientRect();
-    const row = Math.floor((event.clientY - box.top - LABELS.top) / find("map").cell);
+    const row = Math.floor((event.clientY - box.top - find("map").names.top) / find("map").cell);
     this.look(row >= 0 && row < this.targets.length ? row : -1);
   }
 }
 
-const LABELS = { left: 64, top: 64, font: 12 };
+const FONT = 12;
+const LETTER = 0.61 * FONT; // of a monospaced font
+const LONGEST = 9; // characters of a name
+
+function named(token) {
+  const shown = visible(token);
+  return shown.length > LONGEST ? `${shown.slice(0, LONGEST - 1)}…` : shown;
+}
+
+/** Room for the names beside the grid and above it, where single characters stand upright. */
+function roomFor(targets, sources) {
+  const longest = (tokens) => Math.max(...tokens.map((token) => [...named(token)].length));
+  const above = longest(sources);
+  return { left: Math.ceil(longest(targets) * LETTER) + 12, top: above === 1 ? 22 : Math.ceil(above * LETTER) + 12, upright: above === 1 };
+}
 
 /** Draw the weights as a grid: the source from left to right, the translation downwards. */
 function draw(canvas, attention, targets, sources, current) {
-  const room = canvas.parentElement.clientWidth - LABELS.left - 1;
+  const names = roomFor(targets, sources);
+  const room = canvas.parentElement.clientWidth - names.left - 1;
   const cell = Math.min(Math.max(Math.floor(room / sources.length), 12), 26);
-  const width = LABELS.left + cell * sources.length;
-  const height = LABELS.top + cell * targets.length;
+  const width = names.left + cell * sources.length;
+  const height = names.top + cell * targets.length;
   const scale = devicePixelRatio;
-  canvas.cell = cell;
+  Object.assign(canvas, { cell, names });
   canvas.width = width * scale;
   canvas.height = height * scale;
   canvas.style.width = `${width}px`;
@@ -154,20 +169,20 @@ function draw(canvas, attention, targets, sources, current) {
   const [ink, accent, faint] = ["--ink", "--accent", "--line"].map((name) => look.getPropertyValue(name));
   const pen = canvas.getContext("2d");
   pen.scale(scale, scale);
-  pen.font = `${LABELS.font}px ui-monospace, monospace`;
+  pen.font = `${FONT}px ui-monospace, monospace`;
   pen.textBaseline = "middle";
-  const named = (text) => { const shown = visible(text); return shown.length > 8 ? `${shown.slice(0, 7)}…` : shown; };
   targets.forEach((token, row) => {
-    const y = LABELS.top + row * cell;
+    const y = names.top + row * cell;
     pen.globalAlpha = current < 0 || row === current ? 1 : 0.35;
     pen.fillStyle = ink;
     pen.textAlign = "right";
-    pen.fillText(named(token), LABELS.left - 6, y + cell / 2);
+    pen.fillText(named(token), names.left - 6, y + cell / 2);
     attention[row].forEach((weight, column) => {
-      const x = LABELS.left + column * cell;
-      pen.fillStyle = faint;
-      pen.fillRect(x, y, cell - 1, cell - 1);
+      const x = names.left + column * cell;
       const before = pen.globalAlpha;
+      pen.fillStyle = faint;
+      pen.globalAlpha = before * 0.55;
+      pen.fillRect(x, y, cell - 1, cell - 1);
       pen.globalAlpha = before * weight;
       pen.fillStyle = accent;
       pen.fillRect(x, y, cell - 1, cell - 1);
@@ -178,12 +193,11 @@ function draw(canvas, attention, targets, sources, current) {
   pen.fillStyle = ink;
   pen.textAlign = "left";
   sources.forEach((token, column) => {
-    const upright = named(token).length === 1;
     pen.save();
-    pen.translate(LABELS.left + (column + 0.5) * cell, LABELS.top - 6);
-    if (!upright) pen.rotate(-Math.PI / 2);
-    pen.textAlign = upright ? "center" : "left";
-    pen.fillText(named(token), 0, upright ? -4 : 0);
+    pen.translate(names.left + (column + 0.5) * cell, names.top - 6);
+    if (!names.upright) pen.rotate(-Math.PI / 2);
+    pen.textAlign = names.upright ? "center" : "left";
+    pen.fillText(named(token), 0, names.upright ? -4 : 0);
     pen.restore();
   });
 }

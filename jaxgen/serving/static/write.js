@@ -1,6 +1,6 @@
 // Models that write: a prompt, how boldly, and the texts as they come.
 
-import { showFault, showWarnings, stream } from "./api.js";
+import { call, showFault, showWarnings, stream } from "./api.js";
 import { Dial } from "./dial.js";
 import { kept } from "./kept.js";
 import { slider } from "./sliders.js";
@@ -52,29 +52,32 @@ class Column {
     setTimeout(() => { this.copy.textContent = t("copy"); }, 1200);
   }
 
-  begin() {
+  /** Write anew; the prompt of so many tokens is shown as well. */
+  begin(prompt, promptTokens) {
     this.view.clear();
-    return this.#run({ ...this.panel.asked(), prompt: this.panel.prompt, echo: true }, 0, [...this.panel.prompt].length);
+    this.view.expectPrompt(promptTokens);
+    return this.#run({ ...this.panel.asked(), prompt, echo: true });
   }
 
   /** Write on from where the text ended: the server's handle holds all that was read. */
   more() {
     const { label, guidance, ...rest } = this.panel.asked();
-    return this.#run({ ...rest, session: this.session }, this.view.points.length, 0);
+    return this.#run({ ...rest, session: this.session }, this.view.points.length);
   }
 
   /** Write on from another token than the one that came. */
   branch(before, token) {
     const prompt = before + token;
-    this.view.add({ text: token, logprobs: { tokens: [token], token_logprobs: [null], top_logprobs: [null], text_offset: [[...before].length] } }, 0, 0);
-    return this.panel.watch(() => this.#run({ ...this.panel.asked(), prompt }, 0, 0));
+    this.view.add({ text: token, logprobs: { tokens: [token], token_logprobs: [null], top_logprobs: [null], text_offset: [[...before].length] } }, 0);
+    return this.panel.watch(() => this.#run({ ...this.panel.asked(), prompt }));
   }
 
   stop() {
     this.abort?.abort();
   }
 
-  async #run(body, base, promptLength) {
+  /** Send a request and show what comes; its offsets count from `base`. */
+  async #run(body, base = 0) {
     const abort = new AbortController();
     this.abort = abort;
     this.root.classList.add("busy");
@@ -89,7 +92,7 @@ class Column {
         if (found.warnings?.length) this.panel.warn(found.warnings);
         const [piece] = found.choices;
         if (!piece) continue;
-        tokens += this.view.add(piece, base, promptLength);
+        tokens += this.view.add(piece, base);
         if (!started.time && tokens) Object.assign(started, { time: performance.now(), tokens });
         end = piece.finish_reason ?? end;
         this.session = piece.session ?? this.session;
@@ -217,7 +220,11 @@ export class Write {
     this.seed = chosen ? Number(chosen) : crypto.getRandomValues(new Uint32Array(1))[0];
     find("used-seed").textContent = `${t("seed")} ${this.seed}`;
     find("legend").hidden = false;
-    return this.watch(() => Promise.all(this.columns.map((column) => column.begin())));
+    const { model: { id: model }, prompt, columns } = this;
+    return this.watch(async () => {
+      const read = await call("tokenize", { model, prompt });
+      if (columns === this.columns) await Promise.all(columns.map((column) => column.begin(prompt, read.count)));
+    });
   }
 
   more() {
