@@ -205,9 +205,9 @@ def test_lm_eval_gets_the_scores_of_score(address: str, lm: TextModel) -> None:
         base_url=f"{address}/v1/completions",
         model="tiny",
         tokenizer_backend=None,
-        tokenized_requests=True,
     )
     client.tokenizer = lm.tokenizer  # only looked at to see that there is one
+    client.tokenized_requests = True
     pairs = [("hello", " there"), ("a", "zebra"), ("the cat", " sat")]
     likely = lm.generate("once", temperature=0.0, max_new_tokens=3)
     pairs.append(("once", likely))
