@@ -45,6 +45,8 @@ class EngineOptions:
     waiting_tokens: int = 1 << 18
     """Tokens that all accepted requests may still read and generate, at most; a request that is
     alone is always accepted."""
+    warm_up: bool = True
+    """Compile all programs before the engine is ready, or each when it is first needed."""
 
 
 class TextEngine:
@@ -175,7 +177,7 @@ class TextEngine:
     def _run(self) -> None:
         """The thread."""
         try:
-            self._lanes[Kind()].warm_up()
+            self._lanes[Kind()].warm_up(self._options.warm_up)
             self._ready.set()
             while self._turn():
                 pass
@@ -244,7 +246,9 @@ class TextEngine:
                 self._fail(text, _too_many_kinds(self._options.rare_kinds))
                 return None
             self._lanes[kind] = lane = self._new_lane(text.asked, self._options.rare_slots)
-            threading.Thread(target=_warm_up, args=(lane,), daemon=True).start()
+            threading.Thread(
+                target=_warm_up, args=(lane, self._options.warm_up), daemon=True
+            ).start()
         lane = self._lanes[kind]
         if lane.failure is not None:
             raise lane.failure
@@ -353,10 +357,10 @@ class TextEngine:
         self._rate += weight * ((read + made) / max(seconds, 1e-6) - self._rate)
 
 
-def _warm_up(lane: Lane) -> None:
+def _warm_up(lane: Lane, everything: bool) -> None:
     """Compile the programs of a rare kind, beside the work of the others."""
     try:
-        lane.warm_up()
+        lane.warm_up(everything)
     except BaseException as error:  # the engine's thread meets it
         lane.failure = error
 

@@ -1,6 +1,7 @@
 """`Lane`: slots of one kind of text, and the dispatches that read and generate in them."""
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,7 +113,8 @@ class Lane:
         """Those in slots, in the order in which they came."""
         self._batches = sorted({min(count, size) for count in (1, 8, size)})
         self._most = min(MOST_LOGPROBS, vocab_size)
-        self._seconds: dict[Any, float] = {}
+        self._seconds: dict[Any, float] = defaultdict(lambda: 0.005)
+        """Estimates: of a program that reads, and of a step of one that generates."""
         self.ready = False
         self.failure: BaseException | None = None
         """What ended the warm-up, if anything."""
@@ -122,31 +124,33 @@ class Lane:
         """Slots without texts."""
         return len(self._free)
 
-    def warm_up(self) -> None:
+    def warm_up(self, everything: bool = True) -> None:
         """Make the slots, and compile and measure every program that a text may need."""
         one = self._joining([self._example], 1)
         model, params = self._runner.choosing, self._runner.params
         self._slots = programs.empty_slots(params, one, size=self.size, model=model)
-        alone = programs.state_of(self._slots, np.zeros(1, np.int32), model=model)
+        if everything:
+            self._warm_programs()
+            self._slots = programs.empty_slots(params, one, size=self.size, model=model)
+        self.ready = True
+
+    def _warm_programs(self) -> None:
+        rows = np.zeros(1, np.int32)
+        alone = programs.state_of(self._slots, rows, model=self._runner.choosing)
         after = jax.tree.map(np.asarray, alone)
         for count in (1, _FEW):
             rows = np.full(count, self.size, np.int32)
             self._write(rows, self._joining([self._example], count))
-            self._write(rows, self._joining([self._example], count, [after]))
-        scored = (None, self._most)
+        self._write(rows[:1], self._joining([self._example], 1, [after]))
         for _ in range(2):  # the second time is measured
-            for count in (1, _FEW):
-                for length in _SEGMENTS:
-                    for number in scored:
-                        self._warm_read(count, length, number)
+            for length in _SEGMENTS:
+                for read in ((1, None), (_FEW, None), (_FEW, self._most)):
+                    self._warm_read(length, *read)
             for count in self._batches:
-                for level in range(len(self.kind.levels)):
-                    for number in scored:
-                        self._warm_step(count, level, number)
-        self._slots = programs.empty_slots(params, one, size=self.size, model=model)
-        self.ready = True
+                for program in self._programs:
+                    self._warm_step(count, program)
 
-    def _warm_read(self, count: int, length: int, number: int | None) -> None:
+    def _warm_read(self, length: int, count: int, number: int | None) -> None:
         started = time.perf_counter()
         tokens = np.zeros((count, length), np.int32)
         rows = np.arange(count, dtype=np.int32)
@@ -154,19 +158,27 @@ class Lane:
         jax.block_until_ready(self._slots)
         self._seconds["read", count, length, number] = time.perf_counter() - started
 
-    def _warm_step(self, count: int, level: int, number: int | None) -> None:
+    def _warm_step(self, count: int, program: programs.Program) -> None:
         steps = 4
         started = time.perf_counter()
-        self._step(np.arange(count, dtype=np.int32), steps, level, number)
+        self._step(np.arange(count, dtype=np.int32), steps, program)
         jax.block_until_ready(self._slots)
-        self._seconds["step", count, level, number] = (time.perf_counter() - started) / steps
+        self._seconds["step", count, program] = (time.perf_counter() - started) / steps
+
+    @property
+    def _programs(self) -> list[programs.Program]:
+        """The programs that generate, the cheapest first."""
+        few, every = self.kind.fewest, self.kind.fields
+        found = (few, None), (every, None), (every, self._most)
+        return [programs.Program(*one) for one in dict.fromkeys(found)]
 
     def join(self, texts: Sequence[Text]) -> None:
         """Texts into free slots, of which there must be enough."""
         for continued in (False, True):
             some = [t for t in texts if (t.asked.generation.after is not None) == continued]
-            for first in range(0, len(some), _FEW):
-                self._join(some[first : first + _FEW])
+            most = 1 if continued else _FEW
+            for first in range(0, len(some), most):
+                self._join(some[first : first + most])
         self.texts += texts
 
     def _join(self, texts: Sequence[Text]) -> None:
@@ -196,8 +208,8 @@ class Lane:
     def _launch_read(self, dispatch: Dispatch, seconds: float) -> None:
         texts = [text for text in self.texts if not text.is_read][:_FEW]
         if texts:
-            count = 1 if len(texts) == 1 else _FEW
             number = self._most if any(text.scored for text in texts) else None
+            count = 1 if len(texts) == 1 and number is None else _FEW
             longest = max(len(text.prompt) - text.read for text in texts)
             length = _SEGMENTS[0]
             if longest > length and self._seconds["read", count, _SEGMENTS[1], number] <= seconds:
@@ -206,7 +218,7 @@ class Lane:
             rows = np.full(count, self.size, np.int32)
             for place, text in enumerate(texts):
                 part = text.prompt[text.read : text.read + length]
-                rows[place], lengths[place] = text.row, len(part)
+                rows[place], lengths[place] = _row_of(text), len(part)
                 tokens[place, : len(part)] = part
                 text.read += len(part)
             dispatch.scored = self._read(rows, tokens, lengths, number)
@@ -220,26 +232,28 @@ class Lane:
         if not texts:
             return
         count = next(size for size in self._batches if len(texts) <= size)
-        level = max(text.asked.level for text in texts)
         asked = [text.asked.generation for text in texts]
-        number = None if all(one.num_logprobs is None for one in asked) else self._most
+        program = self._programs[0]
+        if not all(text.asked.plain for text in texts):
+            known = any(one.num_logprobs is not None for one in asked)
+            program = self._programs[-1 if known else -2]
         left = [text.limit - text.generated for text in texts]
         steps = min(max(left), programs.LARGEST_STEP)
         # A state that is asked for is the one after the last token.
         exact = [n for n, one in zip(left, asked, strict=True) if one.return_state]
         steps = min([steps, *exact])
-        one_step = self._seconds["step", count, level, number]
+        one_step = self._seconds["step", count, program]
         steps = max(1, min(steps, int(seconds / one_step)))
         rows = np.full(count, self.size, np.int32)
-        held = np.array([text.row for text in texts], np.int32)
+        held = np.array([_row_of(text) for text in texts], np.int32)
         if count == self.size:
             rows[held] = held
         else:
             rows[: len(held)] = held
         dispatch.generating = texts
-        dispatch.generated = self._step(rows, steps, level, number)
+        dispatch.generated = self._step(rows, steps, program)
         dispatch.steps, dispatch.rows = steps, count
-        dispatch.keys.append(("step", count, level, number))
+        dispatch.keys.append(("step", count, program))
         dispatch.estimate += one_step * steps
 
     def finish(self, dispatch: Dispatch) -> Iterator[Event]:
@@ -348,16 +362,21 @@ class Lane:
         )
         return scored
 
-    def _step(self, rows: Any, steps: int, level: int, number: int | None) -> programs.Generated:
+    def _step(self, rows: Any, steps: int, program: programs.Program) -> programs.Generated:
         self._slots, generated = programs.step(
             self._runner.prepared,
             self._slots,
             rows,
             np.int32(steps),
             model=self._runner.choosing,
-            program=programs.Program(self.kind.levels[level], number),
+            program=program,
         )
         return generated
+
+
+def _row_of(text: Text) -> int:
+    """Its slot; it has one."""
+    return -1 if text.row is None else text.row
 
 
 def prompt_scores(text: Text) -> TokenScores:
