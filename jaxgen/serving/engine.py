@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from collections import deque
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 
@@ -21,11 +22,12 @@ from jaxgen.generation.runner import Runner
 from jaxgen.generation.text import TextModel
 from jaxgen.serving.answers import Mail, TextAnswer
 from jaxgen.serving.counters import Counters
-from jaxgen.serving.lanes import Dispatch, Event, Lane, Text
+from jaxgen.serving.lanes import Lane
 from jaxgen.serving.output import Output
-from jaxgen.serving.requests import Chunk, FullError, Generation, StoppedError
+from jaxgen.serving.requests import Chunk, EngineError, FullError, Generation, StoppedError
 from jaxgen.serving.settings import Asked, Kind, ask, ending_of
 from jaxgen.serving.states import States
+from jaxgen.serving.texts import Dispatch, Event, Text
 
 
 @dataclass(frozen=True)
@@ -120,12 +122,11 @@ class TextEngine:
         with self._lock:
             active = sum(len(lane.texts) for lane in list(self._lanes.values()))
             return replace(
-                self._counters,
+                deepcopy(self._counters),
                 active=active,
                 waiting=max(len(self._accepted) - active, 0),
                 tokens_ahead=self._tokens_ahead,
                 tokens_per_second=self._rate,
-                requests=self._counters.requests.copy(),
             )
 
     async def stop(self, grace: float = 30.0) -> None:
@@ -251,7 +252,10 @@ class TextEngine:
             ).start()
         lane = self._lanes[kind]
         if lane.failure is not None:
-            raise lane.failure
+            error = EngineError("the programs for this text's settings could not be compiled")
+            error.__cause__ = lane.failure
+            self._fail(text, error)
+            return None
         return lane
 
     def _new_lane(self, example: Asked, size: int) -> Lane:

@@ -3,7 +3,6 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -12,11 +11,10 @@ import numpy as np
 from jaxgen.generation.carry import PromptState
 from jaxgen.generation.runner import Runner
 from jaxgen.serving import slots as programs
-from jaxgen.serving.answers import TextAnswer
-from jaxgen.serving.output import Output, Piece, likeliest, pieces
-from jaxgen.serving.requests import MOST_LOGPROBS, Chunk, TokenScores
+from jaxgen.serving.output import Piece, likeliest, pieces
+from jaxgen.serving.requests import MOST_LOGPROBS
 from jaxgen.serving.settings import Asked, joined_rows, stacked
-from jaxgen.types import Int
+from jaxgen.serving.texts import Dispatch, Event, Text
 
 _FEW = 8
 """Texts that join, or are read, in one dispatch, at most; one by itself has its own programs."""
@@ -24,80 +22,6 @@ _SEGMENTS = (16, 128)
 """Padded lengths of what is read in one dispatch."""
 _SHARE = 0.2
 """Of a new measurement in the estimate of a time."""
-
-
-@dataclass(eq=False)
-class Text:
-    """A text on its way through the engine."""
-
-    asked: Asked
-    output: Output
-    answer: TextAnswer
-    submitted: float
-    prompt: Int[np.ndarray, "P"]
-    """What is to be read."""
-    limit: int
-    """Tokens to generate after that."""
-    read: int = 0
-    """Prompt tokens that were read, or are being read."""
-    generated: int = 0
-    scores: list[tuple[float, dict[int, float]]] = field(default_factory=list)
-    """Of the prompt's tokens, as far as they were asked for and read."""
-    row: int | None = None
-    """Its slot."""
-    first_token: float | None = None
-    """When it came."""
-    last_chunk: Chunk | None = None
-    """Waits for the state after the text, which is read anew."""
-    over: bool = False
-    """Answered in full, or given up."""
-
-    @property
-    def is_read(self) -> bool:
-        """Whether the prompt was read."""
-        return self.read == len(self.prompt)
-
-    @property
-    def scored(self) -> bool:
-        """Whether the prompt's log-probabilities are asked for."""
-        return self.asked.generation.score_prompt and self.last_chunk is None
-
-    @property
-    def remaining(self) -> int:
-        """Tokens that it may still read and generate."""
-        return len(self.prompt) - self.read + self.limit - self.generated
-
-
-@dataclass
-class Event:
-    """What a dispatch gave for a text."""
-
-    text: Text
-    piece: Piece | None
-    """None: the prompt alone was to be read, and was."""
-    last: bool
-    """The slot is free again."""
-    state: PromptState | None = None
-
-
-@dataclass
-class Dispatch:
-    """Programs that were started, whose results are still to come."""
-
-    started: float
-    estimate: float
-    keys: list[Any] = field(default_factory=list)
-    """Of the estimates of their times."""
-    steps: int = 0
-    rows: int = 0
-    """Tokens that each text generates, and slots that do so, with those that hold no text."""
-    reading: Sequence[tuple[Text, int]] = ()
-    """Texts and the tokens of each that are read."""
-    scored: programs.Scored | None = None
-    ready: list[Text] = field(default_factory=list)
-    """Texts of which no more is asked than was just read."""
-    generating: Sequence[Text] = ()
-    generated: programs.Generated | None = None
 
 
 class Lane:
@@ -113,6 +37,10 @@ class Lane:
         """Those in slots, in the order in which they came."""
         self._batches = sorted({min(count, size) for count in (1, 8, size)})
         self._most = min(MOST_LOGPROBS, vocab_size)
+        fewest, every = self.kind.fewest, self.kind.fields
+        several = (fewest, None), (every, None), (every, self._most)
+        self._programs = [programs.Program(*one) for one in dict.fromkeys(several)]
+        """Those that generate, the cheapest first."""
         self._seconds: dict[Any, float] = defaultdict(lambda: 0.005)
         """Estimates: of a program that reads, and of a step of one that generates."""
         self.ready = False
@@ -165,13 +93,6 @@ class Lane:
         jax.block_until_ready(self._slots)
         self._seconds["step", count, program] = (time.perf_counter() - started) / steps
 
-    @property
-    def _programs(self) -> list[programs.Program]:
-        """The programs that generate, the cheapest first."""
-        few, every = self.kind.fewest, self.kind.fields
-        found = (few, None), (every, None), (every, self._most)
-        return [programs.Program(*one) for one in dict.fromkeys(found)]
-
     def join(self, texts: Sequence[Text]) -> None:
         """Texts into free slots, of which there must be enough."""
         for continued in (False, True):
@@ -218,7 +139,7 @@ class Lane:
             rows = np.full(count, self.size, np.int32)
             for place, text in enumerate(texts):
                 part = text.prompt[text.read : text.read + length]
-                rows[place], lengths[place] = _row_of(text), len(part)
+                rows[place], lengths[place] = text.slot, len(part)
                 tokens[place, : len(part)] = part
                 text.read += len(part)
             dispatch.scored = self._read(rows, tokens, lengths, number)
@@ -245,7 +166,7 @@ class Lane:
         one_step = self._seconds["step", count, program]
         steps = max(1, min(steps, int(seconds / one_step)))
         rows = np.full(count, self.size, np.int32)
-        held = np.array([_row_of(text) for text in texts], np.int32)
+        held = np.array([text.slot for text in texts], np.int32)
         if count == self.size:
             rows[held] = held
         else:
@@ -286,7 +207,7 @@ class Lane:
                 )
                 text.scores += zip(scored.logprobs[row, :length].tolist(), top, strict=True)
                 if text.is_read:
-                    text.output.prompt_scores = prompt_scores(text)
+                    text.output.prompt_scores = text.prompt_scores()
 
     def _finish_step(self, dispatch: Dispatch) -> Iterator[Event]:
         if dispatch.generated is None:
@@ -310,16 +231,17 @@ class Lane:
 
     def _piece(self, text: Text, piece: Piece, output: Any, row: int) -> Piece:
         """What a text gets of a row: no more tokens than asked for, and what it asked to know."""
-        tokens = piece.tokens[: text.limit - text.generated]
+        left = text.limit - text.generated
+        tokens = piece.tokens[:left]
+        if len(tokens) == left:  # whatever came after that is not the text's
+            stopped = tokens[-1] in text.asked.sampling.stop_tokens
+            piece = piece._replace(finished=stopped, broken=False)
         count = text.asked.generation.num_logprobs
         if count is None:
             return piece._replace(tokens=tokens, logprobs=[])
         some = slice(len(tokens))
         top = likeliest(output.top_tokens[row, some], output.top_logprobs[row, some], count)
-        finished = piece.finished and len(tokens) == len(piece.tokens)
-        return piece._replace(
-            tokens=tokens, logprobs=piece.logprobs[: len(tokens)], top=top, finished=finished
-        )
+        return piece._replace(tokens=tokens, logprobs=piece.logprobs[some], top=top)
 
     def _state(self, text: Text) -> PromptState | None:
         """The state of a text in its slot, where it is asked for."""
@@ -372,17 +294,3 @@ class Lane:
             program=program,
         )
         return generated
-
-
-def _row_of(text: Text) -> int:
-    """Its slot; it has one."""
-    return -1 if text.row is None else text.row
-
-
-def prompt_scores(text: Text) -> TokenScores:
-    """Log-probabilities of the prompt's tokens, without what the engine put before them."""
-    found: list[Any] = list(text.scores)
-    if text.asked.generation.after is None and found:
-        found[0] = (None, None)  # nothing stands before it
-    found = found[len(text.prompt) - len(text.asked.generation.prompt) :]
-    return TokenScores([one for one, _ in found], [top for _, top in found])

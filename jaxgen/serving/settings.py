@@ -148,6 +148,8 @@ def ending_of(lm: TextModel) -> Ending:
 def _check_numbers(generation: Generation) -> None:
     for name, lowest in (("max_new_tokens", 0), ("row", 0), ("tokens_per_chunk", 1)):
         value = getattr(generation, name)
+        if value is None and name == "tokens_per_chunk":
+            continue
         if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
             raise UserError(f"`{name}` must be a whole number of at least {lowest}, got {value}")
     count = generation.num_logprobs

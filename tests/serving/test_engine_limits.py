@@ -28,6 +28,7 @@ def lm():
         ({"prompt": (-1,)}, r"`prompt` must hold token ids in \[0, 28\), got -1"),
         ({"max_new_tokens": -1}, "`max_new_tokens` must be a whole number of at least 0, got -1"),
         ({"num_logprobs": 6}, r"`num_logprobs` must be in \[0, 5\], got 6"),
+        ({"tokens_per_chunk": 0}, "`tokens_per_chunk` must be a whole number of at least 1, got 0"),
         ({"seed": 2**40}, r"a seed `key` must be in"),
         ({"seed": 1.5}, "`seed` must be a whole number"),
         ({"stop": ("",)}, "`stop` must hold strings that are not empty"),
