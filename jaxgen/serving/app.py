@@ -66,5 +66,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     service.stopping = True
     for served in service.models:
-        if served.engine is not None:
+        # One that still compiles cannot be interrupted: its thread ends with the process.
+        if served.engine is not None and served.is_ready:
             await served.engine.stop(0)
