@@ -44,8 +44,8 @@ def create_app(models: Models, options: ServeOptions | None = None) -> FastAPI:
     )
     service = Service(models, options or ServeOptions(), Metrics(models))
     app.state.service = service
-    add_middleware(app, service)
     add_problem_handlers(app)
+    add_middleware(app, service)  # outside of these, to count what they answer
     app.add_exception_handler(ClientLeft, _nobody)
     for router in ROUTERS:
         app.include_router(router)

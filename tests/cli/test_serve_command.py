@@ -45,6 +45,10 @@ def test_runs_are_named_by_their_directories_or_as_wished(tmp_path: Path) -> Non
     }
 
 
+def test_a_run_without_a_name(fail: Fail, run: Path) -> None:
+    assert "gives a run no name" in fail("serve", f"={run}")
+
+
 def test_two_runs_of_one_name(fail: Fail, run: Path, tmp_path: Path) -> None:
     message = fail("serve", run, tmp_path / run.name)
     assert message.startswith(f"two runs would be served as `{run.name}`: {run} and ")
