@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+NAME = "model"
+"""What the server calls the model that is measured."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Streamed:

@@ -16,8 +16,7 @@ from typing import Any, Protocol
 
 from benchmarks import results
 from benchmarks.cases import Case
-from benchmarks.load_client import Streamed, closed_loop, open_loop, quantile, stream
-from benchmarks.served_model import NAME
+from benchmarks.load_client import NAME, Streamed, closed_loop, open_loop, quantile, stream
 from benchmarks.timing import Spread
 from benchmarks.worker import Worker
 

@@ -12,6 +12,7 @@ import uvicorn
 
 from benchmarks.cases import Case
 from benchmarks.jaxgen_lm import model_of, params_of
+from benchmarks.load_client import NAME
 from jaxgen.config import TokenizerConfig
 from jaxgen.data.vocabulary import build_tokenizer
 from jaxgen.generation.generate import generate
@@ -22,8 +23,6 @@ from jaxgen.models.language_model import prefill_fn_of
 from jaxgen.serving.app import create_app
 from jaxgen.serving.models import Models, ServedModel, serve_text_model
 from jaxgen.serving.options import ServeOptions
-
-NAME = "model"
 
 
 class Served:

@@ -58,8 +58,8 @@ def create_app(models: Models, options: ServeOptions | None = None) -> FastAPI:
     service = Service(models, options or ServeOptions(), Metrics(models))
     app.state.service = service
     app.state.training = TrainingJobs(models, service.options)
-    add_middleware(app, service)
     add_problem_handlers(app)
+    add_middleware(app, service)  # outside of these, to count what they answer
     app.add_exception_handler(ClientLeft, _nobody)
     for router in ROUTERS:
         app.include_router(router)
@@ -81,5 +81,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service.stopping = True
     await app.state.training.stop()
     for served in service.models:
-        if served.engine is not None:
+        # One that still compiles cannot be interrupted: its thread ends with the process.
+        if served.engine is not None and served.is_ready:
             await served.engine.stop(0)

@@ -10,7 +10,7 @@ from jaxgen.serving.classifying import ClassifierService
 from jaxgen.serving.problems import Problem
 from jaxgen.serving.routes import make_router
 from jaxgen.serving.service import TheService
-from jaxgen.serving.texts import as_list, texts_field
+from jaxgen.serving.text_input import as_list, texts_field
 
 MOST_TEXTS = 2048
 """Texts of one request."""

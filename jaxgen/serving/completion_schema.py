@@ -104,7 +104,10 @@ class CompletionRequest(Steering):
     )
     stop: Stops = Field((), description="End before the first of these, at most 4.")
     seed: int | None = Field(
-        None, ge=-_SEED, lt=_SEED, description="One seed, one text. Drawn if left out."
+        None,
+        ge=-_SEED,
+        lt=_SEED,
+        description="One seed, one text: its lowest 32 bits count. Drawn if left out.",
     )
     temperature: Annotated[float, _default(1.0)] = Field(1.0, ge=0, description="0 is greedy.")
     top_p: Annotated[float, _default(1.0)] = Field(

@@ -162,7 +162,7 @@ async def _job(asked: CompletionRequest, served: ServedModel, service: Service) 
     after = None
     if asked.session is not None:
         after = verify(asked.session, model, served.fingerprint, limits.session_key)
-    seed = secrets.randbelow(1 << 32) if asked.seed is None else asked.seed
+    seed = secrets.randbelow(1 << 32) if asked.seed is None else asked.seed % (1 << 32)
     ranked = asked.per_prompt > asked.n
     num_logprobs = 0 if ranked and asked.logprobs is None else asked.logprobs
     options, generations, writers = asked.sampling(), list[Generation](), list[ChoiceWriter]()

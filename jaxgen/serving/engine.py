@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from collections import deque
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 
@@ -21,11 +22,12 @@ from jaxgen.generation.runner import Runner
 from jaxgen.generation.text import TextModel
 from jaxgen.serving.answers import Mail, TextAnswer
 from jaxgen.serving.counters import Counters
-from jaxgen.serving.lanes import Dispatch, Event, Lane, Text
+from jaxgen.serving.lanes import Lane
 from jaxgen.serving.output import Output
-from jaxgen.serving.requests import Chunk, FullError, Generation, StoppedError
+from jaxgen.serving.requests import Chunk, EngineError, FullError, Generation, StoppedError
 from jaxgen.serving.settings import Asked, Kind, ask, ending_of
 from jaxgen.serving.states import States
+from jaxgen.serving.texts import Dispatch, Event, Text
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class EngineOptions:
     waiting_tokens: int = 1 << 18
     """Tokens that all accepted requests may still read and generate, at most; a request that is
     alone is always accepted."""
+    warm_up: bool = True
+    """Compile all programs before the engine is ready, or each when it is first needed."""
 
 
 class TextEngine:
@@ -118,12 +122,11 @@ class TextEngine:
         with self._lock:
             active = sum(len(lane.texts) for lane in list(self._lanes.values()))
             return replace(
-                self._counters,
+                deepcopy(self._counters),
                 active=active,
                 waiting=max(len(self._accepted) - active, 0),
                 tokens_ahead=self._tokens_ahead,
                 tokens_per_second=self._rate,
-                requests=self._counters.requests.copy(),
             )
 
     async def stop(self, grace: float = 30.0) -> None:
@@ -175,7 +178,7 @@ class TextEngine:
     def _run(self) -> None:
         """The thread."""
         try:
-            self._lanes[Kind()].warm_up()
+            self._lanes[Kind()].warm_up(self._options.warm_up)
             self._ready.set()
             while self._turn():
                 pass
@@ -244,10 +247,15 @@ class TextEngine:
                 self._fail(text, _too_many_kinds(self._options.rare_kinds))
                 return None
             self._lanes[kind] = lane = self._new_lane(text.asked, self._options.rare_slots)
-            threading.Thread(target=_warm_up, args=(lane,), daemon=True).start()
+            threading.Thread(
+                target=_warm_up, args=(lane, self._options.warm_up), daemon=True
+            ).start()
         lane = self._lanes[kind]
         if lane.failure is not None:
-            raise lane.failure
+            error = EngineError("the programs for this text's settings could not be compiled")
+            error.__cause__ = lane.failure
+            self._fail(text, error)
+            return None
         return lane
 
     def _new_lane(self, example: Asked, size: int) -> Lane:
@@ -353,10 +361,10 @@ class TextEngine:
         self._rate += weight * ((read + made) / max(seconds, 1e-6) - self._rate)
 
 
-def _warm_up(lane: Lane) -> None:
+def _warm_up(lane: Lane, everything: bool) -> None:
     """Compile the programs of a rare kind, beside the work of the others."""
     try:
-        lane.warm_up()
+        lane.warm_up(everything)
     except BaseException as error:  # the engine's thread meets it
         lane.failure = error
 

@@ -12,6 +12,7 @@ from jaxgen.serving.requests import FullError, StoppedError
 WINDOW = 0.002
 """Seconds that a batch which is not full waits for others to join."""
 
+
 @dataclass(eq=False)
 class _Waiting:
     """The items of one request."""
@@ -110,7 +111,9 @@ class Gatherer(ABC):
         if self._stopped or self.failure is not None:
             raise StoppedError("the model answers no more requests")
         if self.waiting + len(items) > self._queue:
-            raise FullError(f"{self.waiting:,} texts wait already; at most {self._queue:,} may", 1.0)
+            raise FullError(
+                f"{self.waiting:,} texts wait already; at most {self._queue:,} may", 1.0
+            )
         loop = asyncio.get_running_loop()
         one = _Waiting(settings, items, loop.create_future())
         self._waiting.append(one)

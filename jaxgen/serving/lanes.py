@@ -1,8 +1,8 @@
 """`Lane`: slots of one kind of text, and the dispatches that read and generate in them."""
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -11,11 +11,10 @@ import numpy as np
 from jaxgen.generation.carry import PromptState
 from jaxgen.generation.runner import Runner
 from jaxgen.serving import slots as programs
-from jaxgen.serving.answers import TextAnswer
-from jaxgen.serving.output import Output, Piece, likeliest, pieces
-from jaxgen.serving.requests import MOST_LOGPROBS, Chunk, TokenScores
+from jaxgen.serving.output import Piece, likeliest, pieces
+from jaxgen.serving.requests import MOST_LOGPROBS
 from jaxgen.serving.settings import Asked, joined_rows, stacked
-from jaxgen.types import Int
+from jaxgen.serving.texts import Dispatch, Event, Text
 
 _FEW = 8
 """Texts that join, or are read, in one dispatch, at most; one by itself has its own programs."""
@@ -23,80 +22,6 @@ _SEGMENTS = (16, 128)
 """Padded lengths of what is read in one dispatch."""
 _SHARE = 0.2
 """Of a new measurement in the estimate of a time."""
-
-
-@dataclass(eq=False)
-class Text:
-    """A text on its way through the engine."""
-
-    asked: Asked
-    output: Output
-    answer: TextAnswer
-    submitted: float
-    prompt: Int[np.ndarray, "P"]
-    """What is to be read."""
-    limit: int
-    """Tokens to generate after that."""
-    read: int = 0
-    """Prompt tokens that were read, or are being read."""
-    generated: int = 0
-    scores: list[tuple[float, dict[int, float]]] = field(default_factory=list)
-    """Of the prompt's tokens, as far as they were asked for and read."""
-    row: int | None = None
-    """Its slot."""
-    first_token: float | None = None
-    """When it came."""
-    last_chunk: Chunk | None = None
-    """Waits for the state after the text, which is read anew."""
-    over: bool = False
-    """Answered in full, or given up."""
-
-    @property
-    def is_read(self) -> bool:
-        """Whether the prompt was read."""
-        return self.read == len(self.prompt)
-
-    @property
-    def scored(self) -> bool:
-        """Whether the prompt's log-probabilities are asked for."""
-        return self.asked.generation.score_prompt and self.last_chunk is None
-
-    @property
-    def remaining(self) -> int:
-        """Tokens that it may still read and generate."""
-        return len(self.prompt) - self.read + self.limit - self.generated
-
-
-@dataclass
-class Event:
-    """What a dispatch gave for a text."""
-
-    text: Text
-    piece: Piece | None
-    """None: the prompt alone was to be read, and was."""
-    last: bool
-    """The slot is free again."""
-    state: PromptState | None = None
-
-
-@dataclass
-class Dispatch:
-    """Programs that were started, whose results are still to come."""
-
-    started: float
-    estimate: float
-    keys: list[Any] = field(default_factory=list)
-    """Of the estimates of their times."""
-    steps: int = 0
-    rows: int = 0
-    """Tokens that each text generates, and slots that do so, with those that hold no text."""
-    reading: Sequence[tuple[Text, int]] = ()
-    """Texts and the tokens of each that are read."""
-    scored: programs.Scored | None = None
-    ready: list[Text] = field(default_factory=list)
-    """Texts of which no more is asked than was just read."""
-    generating: Sequence[Text] = ()
-    generated: programs.Generated | None = None
 
 
 class Lane:
@@ -112,7 +37,12 @@ class Lane:
         """Those in slots, in the order in which they came."""
         self._batches = sorted({min(count, size) for count in (1, 8, size)})
         self._most = min(MOST_LOGPROBS, vocab_size)
-        self._seconds: dict[Any, float] = {}
+        fewest, every = self.kind.fewest, self.kind.fields
+        several = (fewest, None), (every, None), (every, self._most)
+        self._programs = [programs.Program(*one) for one in dict.fromkeys(several)]
+        """Those that generate, the cheapest first."""
+        self._seconds: dict[Any, float] = defaultdict(lambda: 0.005)
+        """Estimates: of a program that reads, and of a step of one that generates."""
         self.ready = False
         self.failure: BaseException | None = None
         """What ended the warm-up, if anything."""
@@ -122,31 +52,33 @@ class Lane:
         """Slots without texts."""
         return len(self._free)
 
-    def warm_up(self) -> None:
+    def warm_up(self, everything: bool = True) -> None:
         """Make the slots, and compile and measure every program that a text may need."""
         one = self._joining([self._example], 1)
         model, params = self._runner.choosing, self._runner.params
         self._slots = programs.empty_slots(params, one, size=self.size, model=model)
-        alone = programs.state_of(self._slots, np.zeros(1, np.int32), model=model)
+        if everything:
+            self._warm_programs()
+            self._slots = programs.empty_slots(params, one, size=self.size, model=model)
+        self.ready = True
+
+    def _warm_programs(self) -> None:
+        rows = np.zeros(1, np.int32)
+        alone = programs.state_of(self._slots, rows, model=self._runner.choosing)
         after = jax.tree.map(np.asarray, alone)
         for count in (1, _FEW):
             rows = np.full(count, self.size, np.int32)
             self._write(rows, self._joining([self._example], count))
-            self._write(rows, self._joining([self._example], count, [after]))
-        scored = (None, self._most)
+        self._write(rows[:1], self._joining([self._example], 1, [after]))
         for _ in range(2):  # the second time is measured
-            for count in (1, _FEW):
-                for length in _SEGMENTS:
-                    for number in scored:
-                        self._warm_read(count, length, number)
+            for length in _SEGMENTS:
+                for read in ((1, None), (_FEW, None), (_FEW, self._most)):
+                    self._warm_read(length, *read)
             for count in self._batches:
-                for level in range(len(self.kind.levels)):
-                    for number in scored:
-                        self._warm_step(count, level, number)
-        self._slots = programs.empty_slots(params, one, size=self.size, model=model)
-        self.ready = True
+                for program in self._programs:
+                    self._warm_step(count, program)
 
-    def _warm_read(self, count: int, length: int, number: int | None) -> None:
+    def _warm_read(self, length: int, count: int, number: int | None) -> None:
         started = time.perf_counter()
         tokens = np.zeros((count, length), np.int32)
         rows = np.arange(count, dtype=np.int32)
@@ -154,19 +86,20 @@ class Lane:
         jax.block_until_ready(self._slots)
         self._seconds["read", count, length, number] = time.perf_counter() - started
 
-    def _warm_step(self, count: int, level: int, number: int | None) -> None:
+    def _warm_step(self, count: int, program: programs.Program) -> None:
         steps = 4
         started = time.perf_counter()
-        self._step(np.arange(count, dtype=np.int32), steps, level, number)
+        self._step(np.arange(count, dtype=np.int32), steps, program)
         jax.block_until_ready(self._slots)
-        self._seconds["step", count, level, number] = (time.perf_counter() - started) / steps
+        self._seconds["step", count, program] = (time.perf_counter() - started) / steps
 
     def join(self, texts: Sequence[Text]) -> None:
         """Texts into free slots, of which there must be enough."""
         for continued in (False, True):
             some = [t for t in texts if (t.asked.generation.after is not None) == continued]
-            for first in range(0, len(some), _FEW):
-                self._join(some[first : first + _FEW])
+            most = 1 if continued else _FEW
+            for first in range(0, len(some), most):
+                self._join(some[first : first + most])
         self.texts += texts
 
     def _join(self, texts: Sequence[Text]) -> None:
@@ -196,8 +129,8 @@ class Lane:
     def _launch_read(self, dispatch: Dispatch, seconds: float) -> None:
         texts = [text for text in self.texts if not text.is_read][:_FEW]
         if texts:
-            count = 1 if len(texts) == 1 else _FEW
             number = self._most if any(text.scored for text in texts) else None
+            count = 1 if len(texts) == 1 and number is None else _FEW
             longest = max(len(text.prompt) - text.read for text in texts)
             length = _SEGMENTS[0]
             if longest > length and self._seconds["read", count, _SEGMENTS[1], number] <= seconds:
@@ -206,7 +139,7 @@ class Lane:
             rows = np.full(count, self.size, np.int32)
             for place, text in enumerate(texts):
                 part = text.prompt[text.read : text.read + length]
-                rows[place], lengths[place] = text.row, len(part)
+                rows[place], lengths[place] = text.slot, len(part)
                 tokens[place, : len(part)] = part
                 text.read += len(part)
             dispatch.scored = self._read(rows, tokens, lengths, number)
@@ -220,26 +153,28 @@ class Lane:
         if not texts:
             return
         count = next(size for size in self._batches if len(texts) <= size)
-        level = max(text.asked.level for text in texts)
         asked = [text.asked.generation for text in texts]
-        number = None if all(one.num_logprobs is None for one in asked) else self._most
+        program = self._programs[0]
+        if not all(text.asked.plain for text in texts):
+            known = any(one.num_logprobs is not None for one in asked)
+            program = self._programs[-1 if known else -2]
         left = [text.limit - text.generated for text in texts]
         steps = min(max(left), programs.LARGEST_STEP)
         # A state that is asked for is the one after the last token.
         exact = [n for n, one in zip(left, asked, strict=True) if one.return_state]
         steps = min([steps, *exact])
-        one_step = self._seconds["step", count, level, number]
+        one_step = self._seconds["step", count, program]
         steps = max(1, min(steps, int(seconds / one_step)))
         rows = np.full(count, self.size, np.int32)
-        held = np.array([text.row for text in texts], np.int32)
+        held = np.array([text.slot for text in texts], np.int32)
         if count == self.size:
             rows[held] = held
         else:
             rows[: len(held)] = held
         dispatch.generating = texts
-        dispatch.generated = self._step(rows, steps, level, number)
+        dispatch.generated = self._step(rows, steps, program)
         dispatch.steps, dispatch.rows = steps, count
-        dispatch.keys.append(("step", count, level, number))
+        dispatch.keys.append(("step", count, program))
         dispatch.estimate += one_step * steps
 
     def finish(self, dispatch: Dispatch) -> Iterator[Event]:
@@ -272,7 +207,7 @@ class Lane:
                 )
                 text.scores += zip(scored.logprobs[row, :length].tolist(), top, strict=True)
                 if text.is_read:
-                    text.output.prompt_scores = prompt_scores(text)
+                    text.output.prompt_scores = text.prompt_scores()
 
     def _finish_step(self, dispatch: Dispatch) -> Iterator[Event]:
         if dispatch.generated is None:
@@ -296,16 +231,17 @@ class Lane:
 
     def _piece(self, text: Text, piece: Piece, output: Any, row: int) -> Piece:
         """What a text gets of a row: no more tokens than asked for, and what it asked to know."""
-        tokens = piece.tokens[: text.limit - text.generated]
+        left = text.limit - text.generated
+        tokens = piece.tokens[:left]
+        if len(tokens) == left:  # whatever came after that is not the text's
+            stopped = tokens[-1] in text.asked.sampling.stop_tokens
+            piece = piece._replace(finished=stopped, broken=False)
         count = text.asked.generation.num_logprobs
         if count is None:
             return piece._replace(tokens=tokens, logprobs=[])
         some = slice(len(tokens))
         top = likeliest(output.top_tokens[row, some], output.top_logprobs[row, some], count)
-        finished = piece.finished and len(tokens) == len(piece.tokens)
-        return piece._replace(
-            tokens=tokens, logprobs=piece.logprobs[: len(tokens)], top=top, finished=finished
-        )
+        return piece._replace(tokens=tokens, logprobs=piece.logprobs[some], top=top)
 
     def _state(self, text: Text) -> PromptState | None:
         """The state of a text in its slot, where it is asked for."""
@@ -348,22 +284,13 @@ class Lane:
         )
         return scored
 
-    def _step(self, rows: Any, steps: int, level: int, number: int | None) -> programs.Generated:
+    def _step(self, rows: Any, steps: int, program: programs.Program) -> programs.Generated:
         self._slots, generated = programs.step(
             self._runner.prepared,
             self._slots,
             rows,
             np.int32(steps),
             model=self._runner.choosing,
-            program=programs.Program(self.kind.levels[level], number),
+            program=program,
         )
         return generated
-
-
-def prompt_scores(text: Text) -> TokenScores:
-    """Log-probabilities of the prompt's tokens, without what the engine put before them."""
-    found: list[Any] = list(text.scores)
-    if text.asked.generation.after is None and found:
-        found[0] = (None, None)  # nothing stands before it
-    found = found[len(text.prompt) - len(text.asked.generation.prompt) :]
-    return TokenScores([one for one, _ in found], [top for _, top in found])

@@ -60,7 +60,7 @@ class RequestCounts:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        status = "disconnected"
+        status = "none"
 
         async def watch(message: Message) -> None:
             nonlocal status

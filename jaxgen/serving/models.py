@@ -139,6 +139,8 @@ def named_runs(arguments: list[str] | tuple[str, ...]) -> dict[str, Path]:
         else:
             path = Path(argument)
             name = path.resolve().name
+        if not name:
+            raise UserError(f"{argument!r} gives a run no name; write NAME={path}")
         if name in found:
             raise UserError(
                 f"two runs would be served as `{name}`: {found[name]} and {path}; give one "

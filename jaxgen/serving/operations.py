@@ -30,7 +30,9 @@ class ModelCard(BaseModel):
     endpoint: str = Field(description="What it is used by.")
     labels: list[str] = Field([], description="What it tells apart, or writes about.")
     multi_label: bool = Field(False, description="Whether a text may have several labels at once.")
-    attention: bool = Field(False, description="Whether a translation can tell what it was read from.")
+    attention: bool = Field(
+        False, description="Whether a translation can tell what it was read from."
+    )
     vocab_size: int | None = None
     fingerprint: str | None = Field(None, description="Of its parameters; sessions keep to it.")
     model_config = ConfigDict(

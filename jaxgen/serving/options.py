@@ -53,10 +53,12 @@ class ServeOptions:
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise UserError(f"`{name}` must be at least 1, got {getattr(self, name)}")
-        for name in ("request_timeout", "grace"):
+        for name, lowest in (("request_timeout", "above 0"), ("grace", "0 or more")):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise UserError(f"`{name}` must be a number of seconds, got {value}; use 30")
+            if not math.isfinite(value) or value < 0 or (value == 0 and lowest == "above 0"):
+                raise UserError(
+                    f"`{name}` must be a number of seconds, {lowest}, got {value}; use 30"
+                )
         if self.api_key is not None and not self.api_key.strip():
             raise UserError("`api_key` must not be empty; leave it out to let everyone in")
         if len(self.session_key) < 16:

@@ -123,9 +123,9 @@ class Output:
         now = time.perf_counter()
         first = self._last_time is None
         due = first or now - (self._last_time or now) >= _LONGEST_WAIT
-        new = certain - self._given
-        enough = new >= self._generation.tokens_per_chunk or (due and new > 0)
-        if not (ended or enough or (first and self.prompt_scores is not None)):
+        new, wanted = certain - self._given, self._generation.tokens_per_chunk
+        enough = wanted is not None and (new >= wanted or (due and new > 0))
+        if not (ended or enough):
             return None
         part = slice(self._given, certain)
         found = Chunk(

@@ -4,6 +4,7 @@ Each also has the member `error` as OpenAI's API does, so that its clients show 
 """
 
 import logging
+import math
 import re
 import traceback
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jaxgen.errors import UserError
+from jaxgen.serving.requests import FullError, StoppedError
 
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger("jaxgen.serving")
@@ -143,6 +145,8 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     handle(Problem, lambda error: error)
     handle(UserError, problem_of)
+    handle(FullError, _full)
+    handle(StoppedError, lambda error: Problem(503, f"{error}; ask another server"))
     handle(RequestValidationError, lambda error: invalid(error.errors()))
     handle(HTTPException, _of_starlette)
     app.add_middleware(FaultGuard)
@@ -173,6 +177,11 @@ def _field_and_message(error: Mapping[str, Any]) -> dict[str, str]:
     if not name and (named := re.match(r"`(\w+)`", message)):
         name = named[1]  # a rule about several fields begins with the one at fault
     return {"field": name, "message": message}
+
+
+def _full(error: FullError) -> Problem:
+    wait = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    return Problem(429, f"too much is waiting: {error}", headers=wait)
 
 
 def _of_starlette(error: HTTPException) -> Problem:

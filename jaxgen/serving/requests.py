@@ -46,9 +46,10 @@ class Generation:
     """Continue from this state, of one row, in the place of the first carry."""
     return_state: bool = False
     """Give the state after the text with the last chunk."""
-    tokens_per_chunk: int = 16
-    """Tokens that are gathered before a chunk is given, but for the first and the last; what is
-    read as a whole wants many, so that Python has little to do."""
+    tokens_per_chunk: int | None = 16
+    """Tokens that are gathered before a chunk is given, but for the first, the last, and where they
+    take more than a tenth of a second. None: one chunk with the whole text, which is the least work
+    for what is not streamed."""
 
 
 MOST_LOGPROBS = 5

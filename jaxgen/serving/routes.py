@@ -1,5 +1,6 @@
 """Routers that read bodies strictly: JSON in UTF-8, of limited size and depth, finite numbers."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -16,16 +17,22 @@ class StrictRequest(Request):
     async def body(self) -> bytes:
         """The whole body; Problem 413 once it is known to be too long, 415 for other types."""
         if not hasattr(self, "_body"):
-            limit = self.app.state.service.options.max_body_bytes
+            options = self.app.state.service.options
+            limit, patience = options.max_body_bytes, options.request_timeout
             declared = self.headers.get("content-length", "0")
             if declared.isdigit() and int(declared) > limit:
                 raise _too_long(limit)
             chunks, size = [], 0
-            async for chunk in self.stream():
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > limit:
-                    raise _too_long(limit)
+            try:
+                async with asyncio.timeout(patience):
+                    async for chunk in self.stream():
+                        chunks.append(chunk)
+                        size += len(chunk)
+                        if size > limit:
+                            raise _too_long(limit)
+            except TimeoutError:
+                detail = f"the body took longer than {patience:g} seconds; send it at once"
+                raise Problem(408, detail) from None
             self._body = b"".join(chunks)
             kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
             if self._body and kind != "application/json":

@@ -41,8 +41,7 @@ _PENALTIES = (
     *("repetition_penalty", "presence_penalty", "frequency_penalty"),
     *("min_new_tokens", "forced_tokens"),
 )
-LEVELS = (_PLAIN, (*_PLAIN, *_FILTERS), (*_PLAIN, *_FILTERS, *_PENALTIES))
-"""Settings that programs look at: each level also runs texts of the ones below it."""
+_ALL = (*_PLAIN, *_FILTERS, *_PENALTIES)
 _FIELDS = (*_OFF, *LISTS)
 _OWN_FIELDS = ("max_new_tokens", "key", "stop", "after")
 
@@ -66,15 +65,15 @@ class Kind(NamedTuple):
     def fields(self) -> tuple[str, ...]:
         """Settings that there are."""
         return (
-            *LEVELS[-1],
+            *_ALL,
             *(("typical_p",) if self.typical else ()),
             *(("no_repeat_ngram",) if self.ngrams else ()),
         )
 
     @property
-    def levels(self) -> tuple[tuple[str, ...], ...]:
-        """Settings that the programs look at, the cheapest first."""
-        return LEVELS if self == Kind() else (self.fields,)
+    def fewest(self) -> tuple[str, ...]:
+        """Settings that the cheapest program looks at; the other one looks at all."""
+        return _PLAIN if self == Kind() else self.fields
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +82,8 @@ class Asked:
 
     generation: Generation
     kind: Kind
-    level: int
-    """The first of `kind.levels` that runs it."""
+    plain: bool
+    """Whether the cheapest program runs it, without log-probabilities and few settings."""
     request: Request
     sampling: SamplingParams
     """Without an axis of rows."""
@@ -109,6 +108,9 @@ def ask(lm: TextModel, generation: Generation) -> Asked:
     """Check what is asked of a model; UserError where it does not fit."""
     options = dict(generation.options)
     check_options(options, [name for name in Options.__annotations__ if name not in _OWN_FIELDS])
+    for name, value in options.items():
+        if name not in LISTS and np.ndim(value):
+            raise UserError(f"`{name}` must be one value for a text, got {value}")
     _check_numbers(generation)
     tokenizer = lm.tokenizer
     bad = [token for token in generation.prompt if not 0 <= token < tokenizer.vocab_size]
@@ -127,14 +129,12 @@ def ask(lm: TextModel, generation: Generation) -> Asked:
         ending=ending_of(lm),
         whole_texts=lm.end_token is not None,
     )
-    if len(request.rows) != 1:
-        raise UserError(f"a text takes one value a setting, got {len(request.rows)} of one")
     kind = _kind(request, tokenizer.vocab_size)
     row = {name: value for name, value in request.sampling.items() if _acts(name, value)}
-    level = next(n for n, fields in enumerate(kind.levels) if row.keys() <= {*fields})
+    plain = row.keys() <= {*kind.fewest} and generation.num_logprobs is None
     sampling = _neutral(row, kind)
     seed = check_key(generation.seed, 1)
-    return Asked(generation, kind, level, request, sampling, request.prompts[0], seed)
+    return Asked(generation, kind, plain, request, sampling, request.prompts[0], seed)
 
 
 def ending_of(lm: TextModel) -> Ending:
@@ -148,6 +148,8 @@ def ending_of(lm: TextModel) -> Ending:
 def _check_numbers(generation: Generation) -> None:
     for name, lowest in (("max_new_tokens", 0), ("row", 0), ("tokens_per_chunk", 1)):
         value = getattr(generation, name)
+        if value is None and name == "tokens_per_chunk":
+            continue
         if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
             raise UserError(f"`{name}` must be a whole number of at least {lowest}, got {value}")
     count = generation.num_logprobs

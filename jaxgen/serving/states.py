@@ -20,25 +20,25 @@ class States:
         """States after texts under a condition of one row; UserError for a carry with scalars."""
         self._runner, self._condition = runner, condition
         self.blank = lru_cache(maxsize=32)(self._blank)
-        if any(not np.ndim(leaf) for leaf in jax.tree.leaves(self.blank())):
+        if any(not np.ndim(leaf) for leaf in jax.tree.leaves(self.blank(0))):
             raise UserError(
                 "a model whose carry holds scalars that all rows share cannot be served: its texts "
                 "begin at different times; give each row its own"
             )
 
-    def _blank(self, labels: int = 0) -> PromptState:
+    def _blank(self, labels: int) -> PromptState:
         """Zeros in the structure, shapes and types of a state; with guidance of so many labels."""
         runner, condition = self._runner, self._condition
         if labels:
             ids, weights = np.zeros((1, labels), np.int32), np.zeros((1, labels), np.float32)
             runner, condition = runner.guided, Guidance(ids, np.int32(0), weights)
 
-        def first(params: PyTree) -> PromptState:
+        def first(params: PyTree, condition: PyTree) -> PromptState:
             return PromptState(
                 runner.model.initial_carry(params, 1, condition), jnp.zeros(1, jnp.int32)
             )
 
-        shapes = jax.eval_shape(first, runner.params)
+        shapes = jax.eval_shape(first, runner.params, condition)
         found: PromptState = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
         return found
 

@@ -153,9 +153,7 @@ class TrainingJobs:
                 job.end("failed", "\n".join(told) or f"jaxgen train ended with code {code}")
             else:
                 job.status = "loading"
-                served = await asyncio.to_thread(
-                    load_model, job.name, job.directory, self._options
-                )
+                served = await asyncio.to_thread(load_model, job.name, job.directory, self._options)
                 served.engine.start()
                 self._models.add(served, replace=True)
                 job.end("succeeded")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from jaxgen.serving.problems import Problem
 from jaxgen.serving.routes import make_router
 from jaxgen.serving.service import TheService
-from jaxgen.serving.texts import as_list, texts_field
+from jaxgen.serving.text_input import as_list, texts_field
 from jaxgen.serving.translating import TranslatorService
 
 MOST_TEXTS = 256

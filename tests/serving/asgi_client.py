@@ -50,6 +50,7 @@ async def send(
     method: str | None = None,
     headers: dict[str, str] | None = None,
     leave: Callable[[list[Message]], bool] | None = None,
+    unfinished: bool = False,
 ) -> Answer:
     """Ask and wait for the answer.
 
@@ -59,12 +60,16 @@ async def send(
         body: bytes, or a value to be sent as JSON.
         method: POST with a body, else GET.
         headers: further ones.
+        unfinished: whether the end of the body never comes.
         leave: given what has been sent so far, whether the client now closes its connection.
     """
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     sent: list[Message] = []
     left = asyncio.Event()
-    requests: list[Message] = [{"type": "http.request", "body": raw if body is not None else b""}]
+    content = raw if body is not None else b""
+    requests: list[Message] = [
+        {"type": "http.request", "body": content, "more_body": unfinished},
+    ]
 
     async def receive() -> Message:
         if requests:

@@ -78,6 +78,12 @@ def test_a_body_of_another_type_is_refused(app: Any) -> None:
     assert ask(app, PATH, BODY, headers={"Content-Type": "application/json; x=y"}).status == 200
 
 
+def test_a_body_that_never_ends_is_given_up(engine: FakeEngine) -> None:
+    app = create_app(fake_models(engine), ServeOptions(request_timeout=0.01))
+    answer = ask(app, PATH, BODY, unfinished=True)
+    assert "longer than 0.01 seconds" in problem(answer, 408)["detail"]
+
+
 def test_no_other_site_may_read_answers(app: Any) -> None:
     answer = ask(app, PATH, BODY, headers={"Origin": "https://elsewhere.example"})
     assert not [name for name in answer.headers if name.startswith("access-control")]
@@ -104,6 +110,8 @@ def test_a_fault_tells_neither_client_nor_log_what_was_asked(
     assert "KeyError in the service" in caplog.text
     assert "fake_engine.py" in caplog.text
     assert secret not in caplog.text + answer.body.decode()
+    counted = 'jaxgen_requests_total{method="POST",path="/v1/completions",status="500"} 1.0'
+    assert counted in ask(app, "/metrics").body.decode()
 
 
 # Keys
@@ -264,7 +272,7 @@ def test_clients_that_leave_at_any_moment_leave_nothing_behind(
         ({"max_tokens": 0}, "`max_tokens` must be at least 1, got 0"),
         ({"queue": 0}, "`queue` must be at least 1"),
         ({"grace": float("nan")}, "`grace` must be a number of seconds"),
-        ({"request_timeout": -1.0}, "`request_timeout` must be a number of seconds"),
+        ({"request_timeout": 0.0}, "`request_timeout` must be a number of seconds, above 0"),
         ({"api_key": " "}, "`api_key` must not be empty"),
         ({"session_key": b"short"}, "`session_key` must have at least 16 bytes, got 5"),
     ],

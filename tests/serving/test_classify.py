@@ -132,6 +132,15 @@ def test_bad_requests_are_told_what_is_wrong(
     assert says in problem["detail"]
 
 
+def test_too_many_texts_are_refused(classifier: Classifier) -> None:
+    models = Models()
+    engine = ClassifierService(classifier, queue=3)
+    models.add(ServedModel("small", "classifier", classifier, engine=engine))
+    with running(create_app(models)) as other:
+        status, problem = call(other, "/v1/classify", {"model": "small", "input": ["a"] * 4})
+    assert (status, "at most 3 may" in problem["detail"]) == (429, True)
+
+
 def test_the_openapi_document_describes_it(address: str) -> None:
     _, document = call(address, "/openapi.json")
     endpoint = document["paths"]["/v1/classify"]["post"]

@@ -87,6 +87,8 @@ def test_n_texts_a_prompt_have_the_rows_of_generate(app: Any, engine: FakeEngine
     assert [choice["index"] for choice in found] == [0, 1, 2, 3]
     assert [choice["text"] for choice in found] == ["b", "c", "e", "f"]
     assert [(asked.seed, asked.row) for asked in engine.submitted] == [(3, r) for r in range(4)]
+    assert complete(app, prompt="a", seed=-1).json()["seed"] == 2**32 - 1  # as generate takes it
+    assert complete(app, prompt="a", seed=2**40 + 7).json()["seed"] == 7
 
 
 def test_best_of_keeps_the_likeliest_per_token(app: Any, engine: FakeEngine) -> None:

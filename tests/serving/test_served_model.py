@@ -14,10 +14,11 @@ from http_server import running
 
 from jaxgen.generation.text import TextModel
 from jaxgen.serving.app import create_app
-from jaxgen.serving.models import Models, ServedModel, serve_text_model
+from jaxgen.serving.engine import EngineOptions, TextEngine
+from jaxgen.serving.handles import model_fingerprint
+from jaxgen.serving.models import Models, ServedModel
 from jaxgen.serving.options import ServeOptions
 
-pytestmark = pytest.mark.slow  # an engine compiles its programs before it answers
 PATH = "/v1/completions"
 PROMPT = "hello there"
 
@@ -29,11 +30,13 @@ def lm() -> TextModel:
 
 @pytest.fixture(scope="module")
 def app(lm: TextModel) -> Any:
-    options = ServeOptions(slots=4, queue=8, session_key=b"k" * 32)
-    served, models = ServedModel("tiny", "language_model", lm), Models()
-    serve_text_model(served, options)
-    models.add(served)
-    return create_app(models, options)
+    # Programs are compiled when first asked for: those of the tests of engines.
+    engine = TextEngine(lm, EngineOptions(slots=2, warm_up=False, waiting_requests=10))
+    models = Models()
+    models.add(
+        ServedModel("tiny", "language_model", lm, engine=engine, fingerprint=model_fingerprint(lm))
+    )
+    return create_app(models, ServeOptions(session_key=b"k" * 32))
 
 
 @pytest.fixture(scope="module")
@@ -205,9 +208,9 @@ def test_lm_eval_gets_the_scores_of_score(address: str, lm: TextModel) -> None:
         base_url=f"{address}/v1/completions",
         model="tiny",
         tokenizer_backend=None,
-        tokenized_requests=True,
     )
     client.tokenizer = lm.tokenizer  # only looked at to see that there is one
+    client.tokenized_requests = True
     pairs = [("hello", " there"), ("a", "zebra"), ("the cat", " sat")]
     likely = lm.generate("once", temperature=0.0, max_new_tokens=3)
     pairs.append(("once", likely))
