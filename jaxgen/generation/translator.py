@@ -337,7 +337,7 @@ class Translator:
         return replace(request, condition=(batch.tokens, batch.lengths))
 
     def decoding(self, n_best: int | None, **options: Any) -> Decoding:
-        """How texts are decoded with the options of `translate`; UserError for one that is wrong."""
+        """How `translate` decodes with these options; UserError for one that is wrong."""
         found = read_options(options, n_best, self.step_fn, self.tokenizer.vocab_size)
         if options.get("attention"):
             self._check_attention()

@@ -14,7 +14,7 @@ from jaxgen.serving.training import TrainingJob, TrainingJobs
 
 router = make_router("training")
 
-_CONFIG = {
+_CONFIG: Any = {
     "task": "classifier",
     "data": {"files": ["reviews.csv"], "column": "text", "label_column": "label"},
     "training": {"epochs": 3},

@@ -1,10 +1,11 @@
-"""`POST /v1/classify` answers as `Classifier.predict` and `explain` do, and refuses what they do."""
+"""`POST /v1/classify` answers as `Classifier.predict` and `explain` do."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+
 from tests.serving.http_server import call, running
 from tests.tiny_classifier import WORDS, tiny_classifier
 

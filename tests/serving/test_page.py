@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tests.serving.http_server import call, running
 from tests.tiny_classifier import NAMES, bag_of_words, table_of, with_function
 
@@ -344,7 +345,8 @@ def test_the_attention_map(open_page: Any, site: Site) -> None:
     assert label == "drei: read from three"
     # A cell of weight 0.9 is darker than one of weight 0.
     cell = "(x) => { const c = document.getElementById('map'); const d = c.getContext('2d')"
-    cell += ".getImageData(c.names.left + x * c.cell + 8, c.names.top + 8, 1, 1).data; return d[0] + d[1] + d[2]; }"
+    cell += ".getImageData(c.names.left + x * c.cell + 8, c.names.top + 8, 1, 1).data;"
+    cell += " return d[0] + d[1] + d[2]; }"
     assert page.evaluate(cell, 0) < page.evaluate(cell, 2) - 100
 
 

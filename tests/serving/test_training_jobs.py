@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.serving.http_server import call, running
 
 pytest.importorskip("fastapi")

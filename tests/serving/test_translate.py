@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.serving.http_server import call, running
-from tests.tiny_translator import PAIRS, write_export_of
 
 import jaxgen
+from tests.serving.http_server import call, running
+from tests.tiny_translator import PAIRS, write_export_of
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
