@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
-import jaxgen
 from jaxgen.serving import (
     classify,
     completions,
@@ -49,7 +49,7 @@ def create_app(models: Models, options: ServeOptions | None = None) -> FastAPI:
     """
     app = Application(
         title="jaxgen",
-        version=jaxgen.__version__,
+        version=version("jaxgen"),
         summary="Recurrent sequence generation over HTTP",
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,
