@@ -52,6 +52,7 @@ class Server(uvicorn.Server):
         grace = self._service.options.grace
         config = uvicorn.Config(
             app,
+            log_config=None,  # Python's own: warnings and errors, on standard error
             log_level="warning",
             access_log=False,
             server_header=False,
