@@ -48,7 +48,7 @@ class Served:
         models = Models()
         models.add(self.served)
         config = uvicorn.Config(
-            create_app(models, limits), port=0, log_level="warning", access_log=False, ws="none"
+            create_app(models, limits), port=0, log_config=None, access_log=False, ws="none"
         )
         self.server = uvicorn.Server(config)
         threading.Thread(target=self.server.run, daemon=True).start()

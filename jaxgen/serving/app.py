@@ -81,6 +81,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service.stopping = True
     await app.state.training.stop()
     for served in service.models:
-        # One that still compiles cannot be interrupted: its thread ends with the process.
-        if served.engine is not None and served.is_ready:
+        if served.engine is None:
+            continue
+        if served.is_ready or served.failure is not None:
             await served.engine.stop(0)
+        else:  # compiling cannot be interrupted: its thread ends with the process
+            service.compiles_at_end = True

@@ -4,6 +4,11 @@ The thread goes round: it takes what arrived, lets waiting texts into free slots
 dispatch, turns the tokens of the dispatch before into text while the device works, and waits for
 the results. A dispatch makes as many steps as fit its time, so that whoever comes or goes waits no
 longer than that.
+
+A text is a function of its request alone: settings that it lacks are there with values that do
+nothing, and its randomness comes from its own key. What remains of the others is rounding: a matrix
+product of one row and one of 64 may differ in the last bit, and with it, very rarely, a token that
+was drawn within that bit.
 """
 
 import asyncio

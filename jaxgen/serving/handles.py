@@ -97,10 +97,10 @@ def _structure(model: Any, guided: bool) -> Any:
         initial_carry = GuidedInitialCarry(initial_carry)
         condition = Guidance(null[:, None], null[0], np.ones((1, 1), np.float32))
 
-    def state(params: Any, token: Any) -> PromptState:
+    def state(params: Any, condition: Any, token: Any) -> PromptState:
         return PromptState(initial_carry(params, 1, condition), token)
 
-    return jax.tree.structure(jax.eval_shape(state, model.params, null))
+    return jax.tree.structure(jax.eval_shape(state, model.params, condition, null))
 
 
 def _refused(detail: str) -> Problem:

@@ -1,6 +1,7 @@
 """One server process: its port, its signals, and how it ends."""
 
 import math
+import os
 import signal
 import socket
 import sys
@@ -16,6 +17,7 @@ from jaxgen.serving.service import Service
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than load balancers keep theirs, so that it is
 they who close it and no request meets a closed one."""
+INTERRUPTED = 130
 MARGIN = 5
 """Seconds after `grace` in which the refusals are sent."""
 
@@ -52,6 +54,7 @@ class Server(uvicorn.Server):
         grace = self._service.options.grace
         config = uvicorn.Config(
             app,
+            log_config=None,  # Python's own: warnings and errors, on standard error
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -82,6 +85,14 @@ def serve(app: FastAPI, listener: socket.socket) -> None:
     if sys.platform != "win32":
         # uvicorn raises the signal again once it has stopped; a stop on demand is no failure.
         signal.signal(signal.SIGTERM, lambda number, frame: None)
-    server.run(sockets=[listener])
+    code = 0
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        if not app.state.service.compiles_at_end:
+            raise
+    if app.state.service.compiles_at_end:
+        os._exit(code)  # an ordinary end would abort in the thread that compiles
     if not server.started:
         raise UserError("the service could not start; what was printed before says why")

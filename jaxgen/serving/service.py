@@ -29,6 +29,8 @@ class Service:
     metrics: Metrics
     stopping: bool = False
     """Told to stop: what is in flight may finish, nothing new begins."""
+    compiles_at_end: bool = False
+    """An engine was compiling when the application ended."""
     given_up: bool = False
     """What was in flight has had its time."""
     _in_flight: set["asyncio.Future[None]"] = field(default_factory=set)

@@ -43,7 +43,8 @@ _PENALTIES = (
 )
 _ALL = (*_PLAIN, *_FILTERS, *_PENALTIES)
 _FIELDS = (*_OFF, *LISTS)
-_OWN_FIELDS = ("max_new_tokens", "key", "stop", "after")
+_OTHERS = ("max_new_tokens", "key", "stop", "after", "max_top_k")
+"""Options that are fields of a `Generation`, or of no use to one."""
 
 
 class Kind(NamedTuple):
@@ -107,7 +108,7 @@ class _TokenIds(NamedTuple):
 def ask(lm: TextModel, generation: Generation) -> Asked:
     """Check what is asked of a model; UserError where it does not fit."""
     options = dict(generation.options)
-    check_options(options, [name for name in Options.__annotations__ if name not in _OWN_FIELDS])
+    check_options(options, [name for name in Options.__annotations__ if name not in _OTHERS])
     for name, value in options.items():
         if name not in LISTS and np.ndim(value):
             raise UserError(f"`{name}` must be one value for a text, got {value}")

@@ -15,7 +15,8 @@ def running(app: Any) -> Iterator[str]:
     """Serve an application while the block runs; yields its address."""
     import uvicorn
 
-    config = uvicorn.Config(app, port=0, log_level="warning", ws="none")
+    # Without its own configuration of logging, which has absl close pytest's standard error.
+    config = uvicorn.Config(app, port=0, log_config=None, log_level="warning", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

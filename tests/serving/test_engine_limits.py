@@ -23,6 +23,7 @@ def lm():
         ({"top_p": 1.3}, r"`top_p` must be in \(0, 1\], got 1.3"),
         ({"heat": 1}, "there is no option `heat`"),
         ({"key": 1}, "there is no option `key`"),
+        ({"top_k": 2, "max_top_k": 4}, "there is no option `max_top_k`"),
         ({"temperature": [1, 2]}, "`temperature` must be one value for a text"),
         ({"prompt": (3, 99)}, r"`prompt` must hold token ids in \[0, 28\), got 99"),
         ({"prompt": (-1,)}, r"`prompt` must hold token ids in \[0, 28\), got -1"),

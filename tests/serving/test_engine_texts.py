@@ -141,6 +141,35 @@ def test_a_text_given_up_frees_its_slot_at_the_next_turn(lm, engine_by_hand):
     asyncio.run(run())
 
 
+def test_a_dispatch_makes_what_fits_its_time(lm, engine_by_hand, monkeypatch):
+    """Steps, and how much is read, follow from what they were measured to take."""
+
+    async def run():
+        engine, lane, made = engine_by_hand, engine_by_hand.lane, []
+        step, read = lane._step, lane._read
+        monkeypatch.setattr(lane, "_step", lambda *a: made.append(a[1]) or step(*a))
+        monkeypatch.setattr(lane, "_read", lambda *a: made.append(a[1].shape[1]) or read(*a))
+        answer = engine.submit(make_generation(lm, "ab" * 20, 100))
+        for seconds, dispatch in (
+            (1.0, [16]),  # reads in short pieces what long ones would take long for
+            (1.0, [16]),
+            (1.0, [16, 1]),  # and always does something
+            (0.004, [3]),
+            (1e-5, [16]),
+        ):
+            lane._seconds.update(dict.fromkeys(lane._seconds, seconds))
+            lane._seconds["read", 1, 128, None] = seconds
+            lane._seconds["step", 1, lane._programs[0]] = seconds
+            made.clear()
+            engine.turn()
+            assert made == dispatch
+        await answer.aclose()
+        engine.turn()
+        engine.check_empty()
+
+    asyncio.run(run())
+
+
 def test_stop_strings_never_show(lm, running):
     free = lm.generate("abc", max_new_tokens=60, key=3)
     for stop in (free[20:23], free[30:31], "never ever"):
@@ -152,6 +181,14 @@ def test_stop_strings_never_show(lm, running):
         assert found.reason == ("stop" if stop in free else "length")
         shown = list(itertools.accumulate(found.pieces))
         assert not any(stop in text for text in shown)
+
+
+def test_chunks_are_as_large_as_asked_for(lm, running):
+    wanted = lm.generate("abc", max_new_tokens=48)
+    for size, most in ((None, 1), (1, 48), (16, 48)):
+        found = answer(running, make_generation(lm, "abc", 48, tokens_per_chunk=size))
+        assert found.text == wanted
+        assert (1 if size is None else 2) <= len(found.pieces) <= most
 
 
 def test_logprobs_are_those_of_the_model(lm, running):
@@ -268,21 +305,15 @@ def test_labels_and_guidance_are_those_of_generate():
     lm = make_labelled_model()
     engine = make_engine(lm, slots=3)
     engine.start()
-    asked = [
-        {"label": "joy"},
-        {},
-        {"label": "joy=0.7,fear=0.3", "guidance": 2.0},
-        {"label": "not:anger"},
-        {"label": 1, "guidance": 3.0},
-    ]
+    asked = [{"label": "joy"}, {}, {"label": "joy=0.7,fear=0.3", "guidance": 2.0}]
     found = answers(
         engine, [make_generation(lm, "ab", 20, seed=7, return_state=True, **one) for one in asked]
     )
     for one, options in zip(found, asked, strict=True):
         assert one.text == lm.generate("ab", max_new_tokens=20, key=7, **options)
-        more = answer(engine, make_generation(lm, "a", 9, after=one.state))
-        after = lm.prefill("ab" + one.text, **options)
-        assert more.text == lm.generate("a", max_new_tokens=9, after=after)
+    more = answer(engine, make_generation(lm, "a", 9, after=found[-1].state))
+    after = lm.prefill("ab" + found[-1].text, **asked[-1])
+    assert more.text == lm.generate("a", max_new_tokens=9, after=after)
     engine.close()
 
 

@@ -19,7 +19,7 @@ KEY = b"0123456789abcdef"
 
 def carry_of(model: Any, size: int = 1) -> Any:
     """A carry as the model's, with other numbers."""
-    condition = np.zeros(size, np.int32) if model.num_labels else None
+    condition = jnp.zeros(size, jnp.int32) if model.num_labels else None
     carry = model.initial_carry(model.params, size, condition)
     return jax.tree.map(lambda x: x + np.asarray(0.3, x.dtype) if x.dtype.kind == "f" else x, carry)
 
