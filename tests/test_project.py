@@ -32,6 +32,7 @@ PACKAGES: dict[str, set[str]] = {
 PACKAGES["saved"] = {"config", "exports", "tasks", "training"}
 PACKAGES["experiment"] = {*PACKAGES["saved"], "saved"}
 PACKAGES["tuning"] = {*PACKAGES["experiment"], "experiment"}
+PACKAGES["serving"] = {*PACKAGES}
 PACKAGES["cli"] = {*PACKAGES}
 
 # The packages that research code imports: they run where only these four are installed.

@@ -1,4 +1,4 @@
-"""The command line: `jaxgen train`, `tune`, `generate`, `predict`, `translate` and others.
+"""The command line: `jaxgen train`, `tune`, `generate`, `predict`, `translate`, `serve` and others.
 
 Each command is a dataclass whose fields are its options. JAX and what needs it are imported when a
 command runs, so that help and errors in the options come at once.
@@ -20,6 +20,7 @@ from jaxgen.cli.arguments import check_arguments
 from jaxgen.cli.generate import Generate
 from jaxgen.cli.models import Evaluate, Export, Info
 from jaxgen.cli.predict import Predict
+from jaxgen.cli.serve import Serve
 from jaxgen.cli.train import Train, parse_train
 from jaxgen.cli.translate import Translate
 from jaxgen.cli.tune import Tune, parse_tune
@@ -35,6 +36,7 @@ _COMMANDS: dict[str, type] = {  # the others
     "predict": Predict,
     "translate": Translate,
     "evaluate": Evaluate,
+    "serve": Serve,
     "info": Info,
     "export": Export,
 }
@@ -45,6 +47,7 @@ Command = (
     | Annotated[Predict, subcommand("predict")]
     | Annotated[Translate, subcommand("translate")]
     | Annotated[Evaluate, subcommand("evaluate")]
+    | Annotated[Serve, subcommand("serve")]
     | Annotated[Info, subcommand("info")]
     | Annotated[Export, subcommand("export")]
 )
