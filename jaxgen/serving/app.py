@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
-import jaxgen
 from jaxgen.serving import completions, operations, sessions
 from jaxgen.serving.metrics import Metrics
 from jaxgen.serving.middleware import add_middleware
@@ -36,7 +36,7 @@ def create_app(models: Models, options: ServeOptions | None = None) -> FastAPI:
     """
     app = Application(
         title="jaxgen",
-        version=jaxgen.__version__,
+        version=version("jaxgen"),
         summary="Recurrent sequence generation over HTTP",
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,
