@@ -12,9 +12,8 @@ from flax import linen as nn
 from jaxgen.nn.dropout import drop
 from jaxgen.nn.inputs import TokenInputs
 from jaxgen.nn.lstm import LSTM
-from jaxgen.ops.bias import add_bias
-from jaxgen.ops.cross_entropy import cross_entropy
 from jaxgen.ops.lstm import LSTMCarry, zero_carry
+from jaxgen.ops.output_loss import output_logits, output_loss
 from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Sum
 
 Condition = Literal["input", "carry", "film"]
@@ -207,11 +206,13 @@ class LanguageModel(nn.Module):
 
     def logits(self, hidden: Float[Array, "*B H"]) -> Float[Array, "*B V"]:
         """Scores of the next token, float32."""
-        kernel = self.embedding.T if self.tied else self.output_kernel
         rows = hidden.reshape(-1, hidden.shape[-1])  # plain matrices, as in `jaxgen.nn.inputs`
-        scores = jnp.matmul(rows, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
-        scores = add_bias(scores, self.output_bias)
+        scores = output_logits(rows, *self.output_layer())
         return scores.reshape(*hidden.shape[:-1], self.vocab_size)
+
+    def output_layer(self) -> tuple[Float[Array, "H V"], Float[Array, "V"]]:
+        """Kernel and bias of the logits."""
+        return self.embedding.T if self.tied else self.output_kernel, self.output_bias
 
 
 def added_rows(*rows: Float[Array, "B G"] | None) -> Array | None:
@@ -260,17 +261,14 @@ def language_model_loss(
     def run(model: LanguageModel) -> tuple:
         carry_after, hidden = model.hidden_states(tokens[:-1], carry, mask, resets, key is None)
         dropped = hidden if key is None else model.output_dropout(hidden)
-        rows = dropped.reshape(-1, dropped.shape[-1])
-        return carry_after, hidden, dropped, model.logits(rows)
+        return carry_after, hidden, dropped, model.output_layer()
 
     rngs = None if key is None else {"dropout": key}
-    after, hidden, dropped, logits = nn.apply(run, model)({"params": params}, rngs=rngs)
-    nll = cross_entropy(logits, tokens[1:].reshape(-1))
-    if mask is None:
-        nll_sum, count = nll.sum(), jnp.asarray(nll.size, jnp.float32)
-    else:
-        nll_sum = jnp.where(mask.reshape(-1), nll, 0).sum()
-        count = mask.sum().astype(jnp.float32)
+    after, hidden, dropped, layer = nn.apply(run, model)({"params": params}, rngs=rngs)
+    targets = tokens[1:].reshape(-1)
+    counts = jnp.ones(targets.shape) if mask is None else mask.reshape(-1).astype(jnp.float32)
+    rows = dropped.reshape(-1, dropped.shape[-1])
+    nll_sum, count = output_loss(rows, *layer, targets, counts).total, counts.sum()
     loss = nll_sum / jnp.maximum(count, 1)
     if activation_penalty:
         loss += activation_penalty * jnp.square(dropped.astype(jnp.float32)).mean()
