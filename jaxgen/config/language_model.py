@@ -83,6 +83,11 @@ class LanguageModelTraining(TrainingConfig):
     """AWD-LSTM's alpha: weight of the mean squared output (AR)."""
     temporal_penalty: Annotated[float, Field(ge=0)] = 0.0
     """AWD-LSTM's beta: weight of the mean squared change of the output (TAR)."""
+    loss: Literal["full", "sampled"] = "full"
+    """Softmax over all tokens, or in training over the target and some that are drawn, frequent
+    ones more often (evaluated with the full one)."""
+    sampled_tokens: Positive = 1024
+    """Tokens that the sampled loss draws for each batch."""
 
 
 class SamplesConfig(Config):

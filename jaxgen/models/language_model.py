@@ -14,6 +14,7 @@ from jaxgen.nn.inputs import TokenInputs
 from jaxgen.nn.lstm import LSTM
 from jaxgen.ops.lstm import LSTMCarry, zero_carry
 from jaxgen.ops.output_loss import output_logits, output_loss
+from jaxgen.ops.sampled_loss import Candidates, log_uniform_loss
 from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Sum
 
 Condition = Literal["input", "carry", "film"]
@@ -214,6 +215,12 @@ class LanguageModel(nn.Module):
         """Kernel and bias of the logits."""
         return self.embedding.T if self.tied else self.output_kernel, self.output_bias
 
+    def total_nll(
+        self, hidden: Float[Array, "N H"], targets: Int[Array, "N"], real: Bool[Array, "N"]
+    ) -> Float[Array, ""]:
+        """Nats of all targets, of rows where `real` is True; never all logits at once."""
+        return output_loss(hidden, *self.output_layer(), targets, real.astype(jnp.float32)).total
+
 
 def added_rows(*rows: Float[Array, "B G"] | None) -> Array | None:
     """The sum of those that there are."""
@@ -236,6 +243,7 @@ def language_model_loss(
     *,
     activation_penalty: float = 0.0,
     temporal_penalty: float = 0.0,
+    candidates: Candidates | None = None,
 ) -> tuple[Float[Array, ""], LossAux]:
     """Dense next-token loss over one window of truncated back-propagation.
 
@@ -245,37 +253,46 @@ def language_model_loss(
         carry: state before the window; its gradient is not followed (truncation).
         batch: `tokens` Int[B, T+1]: inputs are the first T, targets the last T; optional `mask`
             Bool[B, T] (True = counts) and `resets` Bool[B, T] (True = a document begins).
-        key: random key of dropout; None switches dropout off.
+        key: random key of dropout and of sampled softmax; None switches both off.
         activation_penalty: alpha of AWD-LSTM: times the mean square of the dropped-out outputs.
         temporal_penalty: beta of AWD-LSTM: times the mean squared change of the outputs.
+        candidates: what sampled softmax draws from; None: the softmax is over all tokens.
 
     Returns:
         The scalar to differentiate (mean nats per token plus penalties), and the state after the
-        window with the plain sum of nats, "nll", and its token count.
+        window with the plain sum of nats, "nll", and its token count; with sampled softmax the sum
+        is of nats among the drawn tokens, "sampled_nll", which is no bound of the other.
 
     Source: Merity, Keskar & Socher (2018) for the penalties.
     """
     tokens = batch["tokens"].T
     mask, resets = (batch[name].T if name in batch else None for name in ("mask", "resets"))
+    targets = tokens[1:].reshape(-1)
+    real = jnp.ones(targets.shape, bool) if mask is None else mask.reshape(-1)
+    draw = None if candidates is None or key is None else (jax.random.fold_in(key, 1), candidates)
 
     def run(model: LanguageModel) -> tuple:
         carry_after, hidden = model.hidden_states(tokens[:-1], carry, mask, resets, key is None)
         dropped = hidden if key is None else model.output_dropout(hidden)
-        return carry_after, hidden, dropped, model.output_layer()
+        rows = dropped.reshape(-1, dropped.shape[-1])
+        if draw is None:
+            nll = model.total_nll(rows, targets, real)
+        else:
+            layer = model.output_layer()
+            nll = log_uniform_loss(*draw, rows, *layer, targets, real.astype(jnp.float32))
+        return carry_after, hidden, dropped, nll
 
     rngs = None if key is None else {"dropout": key}
-    after, hidden, dropped, layer = nn.apply(run, model)({"params": params}, rngs=rngs)
-    targets = tokens[1:].reshape(-1)
-    counts = jnp.ones(targets.shape) if mask is None else mask.reshape(-1).astype(jnp.float32)
-    rows = dropped.reshape(-1, dropped.shape[-1])
-    nll_sum, count = output_loss(rows, *layer, targets, counts).total, counts.sum()
-    loss = nll_sum / jnp.maximum(count, 1)
+    after, hidden, dropped, nll = nn.apply(run, model)({"params": params}, rngs=rngs)
+    count = real.sum().astype(jnp.float32)
+    loss = nll / jnp.maximum(count, 1)
     if activation_penalty:
         loss += activation_penalty * jnp.square(dropped.astype(jnp.float32)).mean()
     if temporal_penalty:
         change = jnp.diff(hidden.astype(jnp.float32), axis=0)
         loss += temporal_penalty * jnp.square(change).mean()
-    return loss, LossAux(after, {"nll": Sum(nll_sum, count)}, count)
+    name = "nll" if draw is None else "sampled_nll"
+    return loss, LossAux(after, {name: Sum(nll, count)}, count)
 
 
 def prefill_fn_of(model: LanguageModel) -> Callable:
