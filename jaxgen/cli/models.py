@@ -134,7 +134,7 @@ class Info:
         if self.environment:
             if self.run is not None or self.backend or self.shapes != Shapes():
                 raise UserError(
-                    "`info --environment` is about this machine; leave RUN, --backend and shapes out"
+                    "`info --environment` is of this machine; leave RUN, --backend and shapes out"
                 )
             print_facts(environment_facts(), as_json=self.json)
             return

@@ -11,7 +11,6 @@ from jaxgen.ops.cross_entropy import cross_entropy
 from jaxgen.ops.lookup import lookup
 from jaxgen.types import Array, Float, Int
 
-
 _SURE = 0.99
 """Ranks that would be drawn more often than this are always drawn, so that none is drawn twice."""
 
