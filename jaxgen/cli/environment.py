@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint", "tokenizers")
+LIBRARIES = ("jaxgen", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint", "tokenizers")
 
 
 class Fault(NamedTuple):
@@ -43,12 +43,11 @@ def environment_facts() -> dict[str, Any]:
     """Versions and devices, and the faults of these versions."""
     import jax
 
-    from jaxgen import __version__
     from jaxgen.ops.backends import platform_here
 
     where = platform_here()
     versions = {name: _version(name) for name in LIBRARIES}
-    facts: dict[str, Any] = {"jaxgen": __version__, "python": platform.python_version(), **versions}
+    facts: dict[str, Any] = {"python": platform.python_version(), **versions}
     facts["platform"] = where.name if where.device_kind is None else f"{where[0]} ({where[1]})"
     facts["devices"] = jax.device_count()
     flags = os.environ.get("XLA_FLAGS", "")

@@ -126,6 +126,8 @@ def _forward(
         return sums, (loss, matmul(d_logits, narrow.T).astype(hidden.dtype))
 
     zeros = jnp.zeros(kernel.shape, jnp.float32), jnp.zeros(bias.shape, jnp.float32)
+    losses: OutputLoss
+    d_hidden: Array
     (d_kernel, d_bias), (losses, d_hidden) = jax.lax.scan(
         add_block, zeros, _blocks(block_rows, (hidden, rows))
     )

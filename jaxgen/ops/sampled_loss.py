@@ -19,10 +19,10 @@ class Candidates(NamedTuple):
     """Tokens to draw from, frequent ones more often: by the log-uniform law over their ranks.
 
     Rank k is drawn with probability `scale * log((k + 2) / (k + 1))`, and the `sure` first always,
-    for which that would be 1 or more; these probabilities add up to `count`.
+    for which that would be 1 or more; these probabilities add up to `size`.
     """
 
-    count: int
+    size: int
     """Tokens that are drawn for all rows of a batch together, all of them different."""
     sure: int
     scale: float
@@ -58,7 +58,7 @@ class Candidates(NamedTuple):
         The ranks beyond the sure ones lie on a line, each as long as its probability, and points
         that are 1 apart fall on it from a random start (systematic sampling: Madow 1949).
         """
-        rest = self.count - self.sure
+        rest = self.size - self.sure
         points = jnp.arange(rest, dtype=jnp.float32) + jax.random.uniform(key)
         ranks = (self.sure + 1) * jnp.exp(points / max(self.scale, 1e-9)) - 1
         ranks = jnp.clip(ranks.astype(jnp.int32), self.sure, len(self.ranks) - 1)
@@ -116,6 +116,9 @@ def log_uniform_loss(
 ) -> Float[Array, ""]:
     """`sampled_loss` with tokens drawn from the candidates."""
     ranks = candidates.draw(key)
-    expected = map(candidates.log_expected, (candidates.ranks[targets], ranks))
+    expected = (
+        candidates.log_expected(candidates.ranks[targets]),
+        candidates.log_expected(ranks),
+    )
     drawn = candidates.tokens[ranks]
-    return sampled_loss(hidden, kernel, bias, targets, weights, drawn, (*expected,))
+    return sampled_loss(hidden, kernel, bias, targets, weights, drawn, expected)
