@@ -336,14 +336,17 @@ def seq2seq_loss(
         # Padding stands after the real steps, so that what is made of it goes nowhere.
         _, hidden = model.decode(batch.targets[:, :-1], start, None, key is None)
         hidden = hidden if key is None else model.output_dropout(hidden)
-        return hidden.reshape(-1, hidden.shape[-1]), *model.output_layer()
+        return hidden.reshape(-1, hidden.shape[-1]), model.output_layer()
 
     rngs = None if key is None else {"dropout": key}
     outputs: Any = nn.apply(run, model)({"params": params}, rngs=rngs)
+    hidden, (kernel, bias) = outputs
     targets = batch.targets[:, 1:]
     real = real_steps(targets.shape[1], batch.target_lengths - 1).T
     weights = jnp.where(real, batch.weights[:, None], 0).reshape(-1)
-    loss = output_loss(*outputs, targets.reshape(-1), weights, label_smoothing=label_smoothing)
+    loss = output_loss(
+        hidden, kernel, bias, targets.reshape(-1), weights, label_smoothing=label_smoothing
+    )
 
     def total(values: Array) -> Array:
         return jnp.where(weights > 0, values * weights, 0).sum()
