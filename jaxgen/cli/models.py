@@ -9,6 +9,7 @@ from tyro.conf import DisallowNone, Positional, arg
 
 from jaxgen.cli.backend import Shapes, backend_facts
 from jaxgen.cli.cache import Cache
+from jaxgen.cli.environment import environment_facts
 from jaxgen.cli.options import Checkpoint, Flag, RunArgument, print_facts, said
 from jaxgen.errors import UserError
 
@@ -132,20 +133,32 @@ class Info:
     """Say what a run or an export is, and how far and how good it got."""
 
     run: Positional[Annotated[Path | None, arg(metavar="[RUN]", help_behavior_hint="")]] = None
-    """Run directory or export (with --backend it may be left out)."""
+    """Run directory or export (with --backend it may be left out, with --environment it is)."""
     json: Flag = False
     """Print one JSON object."""
     backend: Flag = False
     """Say instead which backend runs the recurrence on this machine, and why."""
+    environment: Flag = False
+    """Say instead which versions and devices are here, and what is known to be wrong with them."""
     shapes: Annotated[Shapes, arg(name="")] = field(default_factory=Shapes)
 
     def __call__(self) -> None:
         """Describe and print."""
+        if self.environment:
+            if self.run is not None or self.backend or self.shapes != Shapes():
+                raise UserError(
+                    "`info --environment` is of this machine; leave RUN, --backend and shapes out"
+                )
+            print_facts(environment_facts(), as_json=self.json)
+            return
         if self.backend:
             print_facts(backend_facts(self.run, self.shapes), as_json=self.json)
             return
         if self.run is None:
-            raise UserError("`info` needs a run directory or an export; name one, or use --backend")
+            raise UserError(
+                "`info` needs a run directory or an export; name one, or use --backend or "
+                "--environment"
+            )
         if self.shapes != Shapes():
             raise UserError("shapes are for `info --backend`; add --backend, or leave them out")
         from jaxgen.experiment import describe

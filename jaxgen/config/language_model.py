@@ -48,7 +48,7 @@ class RecurrentConfig(Config):
     forget_bias: float = 1.0
     """Initial bias of the forget gate."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Compute type; parameters and the cell state stay float32."""
+    """Compute type; parameters and the cell state stay float32. On a CPU bfloat16 trains slower."""
     backend: Literal["auto", "scan", "cudnn", "pallas"] = "auto"
     """What runs the recurrence in training; auto chooses by device and shapes."""
 
@@ -83,6 +83,11 @@ class LanguageModelTraining(TrainingConfig):
     """AWD-LSTM's alpha: weight of the mean squared output (AR)."""
     temporal_penalty: Annotated[float, Field(ge=0)] = 0.0
     """AWD-LSTM's beta: weight of the mean squared change of the output (TAR)."""
+    loss: Literal["full", "sampled"] = "full"
+    """Softmax over all tokens, or in training over the target and some that are drawn, frequent
+    ones more often (evaluated with the full one)."""
+    sampled_tokens: Positive = 1024
+    """Tokens that the sampled loss draws for each batch."""
 
 
 class SamplesConfig(Config):

@@ -21,6 +21,7 @@ from jaxgen.types import Int
 
 IN_MEMORY_BYTES = 64 << 20
 _BATCH_CHARACTERS = 1 << 20
+_BATCH_TOKENS = 1 << 20
 
 
 class TokenFile:
@@ -104,6 +105,15 @@ def encode_corpus(
             )
         parts[part] = tokens
     return TokenSplits(**parts, digests=digests)
+
+
+def token_counts(tokens: Tokens, vocab_size: int) -> Int[np.ndarray, " V"]:
+    """How often each token occurs in a text."""
+    counts = np.zeros(vocab_size, np.int64)
+    for start in range(0, len(tokens), _BATCH_TOKENS):
+        part = tokens.read(start, min(start + _BATCH_TOKENS, len(tokens)))
+        counts += np.bincount(part, minlength=vocab_size)
+    return counts
 
 
 def encode_source(

@@ -12,9 +12,9 @@ from flax import linen as nn
 from jaxgen.nn.dropout import drop
 from jaxgen.nn.inputs import TokenInputs
 from jaxgen.nn.lstm import LSTM
-from jaxgen.ops.bias import add_bias
-from jaxgen.ops.cross_entropy import cross_entropy
 from jaxgen.ops.lstm import LSTMCarry, zero_carry
+from jaxgen.ops.output_loss import output_logits, output_loss
+from jaxgen.ops.sampled_loss import Candidates, log_uniform_loss
 from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Sum
 
 Condition = Literal["input", "carry", "film"]
@@ -207,11 +207,19 @@ class LanguageModel(nn.Module):
 
     def logits(self, hidden: Float[Array, "*B H"]) -> Float[Array, "*B V"]:
         """Scores of the next token, float32."""
-        kernel = self.embedding.T if self.tied else self.output_kernel
         rows = hidden.reshape(-1, hidden.shape[-1])  # plain matrices, as in `jaxgen.nn.inputs`
-        scores = jnp.matmul(rows, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
-        scores = add_bias(scores, self.output_bias)
+        scores = output_logits(rows, *self.output_layer())
         return scores.reshape(*hidden.shape[:-1], self.vocab_size)
+
+    def output_layer(self) -> tuple[Float[Array, "H V"], Float[Array, "V"]]:
+        """Kernel and bias of the logits."""
+        return self.embedding.T if self.tied else self.output_kernel, self.output_bias
+
+    def total_nll(
+        self, hidden: Float[Array, "N H"], targets: Int[Array, "N"], real: Bool[Array, "N"]
+    ) -> Float[Array, ""]:
+        """Nats of all targets, of rows where `real` is True; never all logits at once."""
+        return output_loss(hidden, *self.output_layer(), targets, real.astype(jnp.float32)).total
 
 
 def added_rows(*rows: Float[Array, "B G"] | None) -> Array | None:
@@ -235,6 +243,7 @@ def language_model_loss(
     *,
     activation_penalty: float = 0.0,
     temporal_penalty: float = 0.0,
+    candidates: Candidates | None = None,
 ) -> tuple[Float[Array, ""], LossAux]:
     """Dense next-token loss over one window of truncated back-propagation.
 
@@ -244,40 +253,46 @@ def language_model_loss(
         carry: state before the window; its gradient is not followed (truncation).
         batch: `tokens` Int[B, T+1]: inputs are the first T, targets the last T; optional `mask`
             Bool[B, T] (True = counts) and `resets` Bool[B, T] (True = a document begins).
-        key: random key of dropout; None switches dropout off.
+        key: random key of dropout and of sampled softmax; None switches both off.
         activation_penalty: alpha of AWD-LSTM: times the mean square of the dropped-out outputs.
         temporal_penalty: beta of AWD-LSTM: times the mean squared change of the outputs.
+        candidates: what sampled softmax draws from; None: the softmax is over all tokens.
 
     Returns:
         The scalar to differentiate (mean nats per token plus penalties), and the state after the
-        window with the plain sum of nats, "nll", and its token count.
+        window with the plain sum of nats, "nll", and its token count; with sampled softmax the sum
+        is of nats among the drawn tokens, "sampled_nll", which is no bound of the other.
 
     Source: Merity, Keskar & Socher (2018) for the penalties.
     """
     tokens = batch["tokens"].T
     mask, resets = (batch[name].T if name in batch else None for name in ("mask", "resets"))
+    targets = tokens[1:].reshape(-1)
+    real = jnp.ones(targets.shape, bool) if mask is None else mask.reshape(-1)
+    draw = None if candidates is None or key is None else (jax.random.fold_in(key, 1), candidates)
 
     def run(model: LanguageModel) -> tuple:
         carry_after, hidden = model.hidden_states(tokens[:-1], carry, mask, resets, key is None)
         dropped = hidden if key is None else model.output_dropout(hidden)
         rows = dropped.reshape(-1, dropped.shape[-1])
-        return carry_after, hidden, dropped, model.logits(rows)
+        if draw is None:
+            nll = model.total_nll(rows, targets, real)
+        else:
+            layer = model.output_layer()
+            nll = log_uniform_loss(*draw, rows, *layer, targets, real.astype(jnp.float32))
+        return carry_after, hidden, dropped, nll
 
     rngs = None if key is None else {"dropout": key}
-    after, hidden, dropped, logits = nn.apply(run, model)({"params": params}, rngs=rngs)
-    nll = cross_entropy(logits, tokens[1:].reshape(-1))
-    if mask is None:
-        nll_sum, count = nll.sum(), jnp.asarray(nll.size, jnp.float32)
-    else:
-        nll_sum = jnp.where(mask.reshape(-1), nll, 0).sum()
-        count = mask.sum().astype(jnp.float32)
-    loss = nll_sum / jnp.maximum(count, 1)
+    after, hidden, dropped, nll = nn.apply(run, model)({"params": params}, rngs=rngs)
+    count = real.sum().astype(jnp.float32)
+    loss = nll / jnp.maximum(count, 1)
     if activation_penalty:
         loss += activation_penalty * jnp.square(dropped.astype(jnp.float32)).mean()
     if temporal_penalty:
         change = jnp.diff(hidden.astype(jnp.float32), axis=0)
         loss += temporal_penalty * jnp.square(change).mean()
-    return loss, LossAux(after, {"nll": Sum(nll_sum, count)}, count)
+    name = "nll" if draw is None else "sampled_nll"
+    return loss, LossAux(after, {name: Sum(nll, count)}, count)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from jaxgen.nn.bridge import Bridge
 from jaxgen.nn.dropout import drop
 from jaxgen.nn.inputs import TokenInputs, real_steps
 from jaxgen.nn.lstm import LSTM
-from jaxgen.ops.bias import add_bias
-from jaxgen.ops.cross_entropy import cross_entropies, cross_entropy
 from jaxgen.ops.lstm import LSTMCarry
+from jaxgen.ops.output_loss import output_logits, output_loss
 from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Shaped, Sum
 
 
@@ -259,11 +258,13 @@ class Seq2Seq(nn.Module):
 
     def logits(self, hidden: Float[Array, "*B A"]) -> Float[Array, "*B V"]:
         """Scores of the next token, float32."""
-        kernel = self.embedding.T if self.tied else self.output_kernel
         rows = hidden.reshape(-1, hidden.shape[-1])  # plain matrices, as in `jaxgen.nn.inputs`
-        scores = jnp.matmul(rows, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
-        scores = add_bias(scores, self.output_bias)
+        scores = output_logits(rows, *self.output_layer())
         return scores.reshape(*hidden.shape[:-1], self.target_vocab_size)
+
+    def output_layer(self) -> tuple[Float[Array, "A V"], Float[Array, "V"]]:
+        """Kernel and bias of the logits."""
+        return self.embedding.T if self.tied else self.output_kernel, self.output_bias
 
 
 def check_settings(model: Seq2Seq) -> None:
@@ -330,34 +331,30 @@ def seq2seq_loss(
     Source: Szegedy et al. (2016) for label smoothing.
     """
 
-    def run(model: Seq2Seq) -> Array:
+    def run(model: Seq2Seq) -> tuple:
         start = model.encode(batch.sources, batch.source_lengths, key is None)
         # Padding stands after the real steps, so that what is made of it goes nowhere.
         _, hidden = model.decode(batch.targets[:, :-1], start, None, key is None)
         hidden = hidden if key is None else model.output_dropout(hidden)
-        return model.logits(hidden.reshape(-1, hidden.shape[-1]))
+        return hidden.reshape(-1, hidden.shape[-1]), model.output_layer()
 
     rngs = None if key is None else {"dropout": key}
-    logits: Any = nn.apply(run, model)({"params": params}, rngs=rngs)
+    outputs: Any = nn.apply(run, model)({"params": params}, rngs=rngs)
+    hidden, (kernel, bias) = outputs
     targets = batch.targets[:, 1:]
     real = real_steps(targets.shape[1], batch.target_lengths - 1).T
     weights = jnp.where(real, batch.weights[:, None], 0).reshape(-1)
-    targets = targets.reshape(-1)
+    loss = output_loss(
+        hidden, kernel, bias, targets.reshape(-1), weights, label_smoothing=label_smoothing
+    )
 
     def total(values: Array) -> Array:
         return jnp.where(weights > 0, values * weights, 0).sum()
 
-    if label_smoothing:
-        nll, even = cross_entropies(logits, targets)
-        smoothed = total((1 - label_smoothing) * nll + label_smoothing * even)
-    else:
-        nll = cross_entropy(logits, targets)
-        smoothed = total(nll)
-    chosen = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-    hits = (chosen >= logits.max(axis=-1)).astype(jnp.float32)  # XLA's argmax is slow on a CPU
     count = weights.sum()
-    sums = {"nll": Sum(total(nll), count), "token_accuracy": Sum(total(hits), count)}
-    return smoothed / jnp.where(count > 0, count, 1), LossAux(carry, sums, count)
+    hits = loss.hits.astype(jnp.float32)
+    sums = {"nll": Sum(total(loss.nll), count), "token_accuracy": Sum(total(hits), count)}
+    return loss.total / jnp.where(count > 0, count, 1), LossAux(carry, sums, count)
 
 
 def language_model_part(

@@ -15,7 +15,7 @@ from jaxgen.config import Experiment, LanguageModelConfig, LanguageModelExperime
 from jaxgen.data.corpora import Corpus, fit_tokenizer, load_corpus
 from jaxgen.data.streams import TokenArray, Tokens, TokenStream, evaluation_batches
 from jaxgen.data.tokenizers import Tokenizer
-from jaxgen.data.tokens import TokenSplits, encode_corpus
+from jaxgen.data.tokens import TokenSplits, encode_corpus, token_counts
 from jaxgen.errors import UserError
 from jaxgen.evaluation.perplexity import Nll, bits, perplexity
 from jaxgen.evaluation.sums import make_sums
@@ -27,6 +27,7 @@ from jaxgen.generation.utf8 import utf8_automaton
 from jaxgen.models.decoding import initial_carry_of, step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
 from jaxgen.ops.backends import RecurrenceSpec
+from jaxgen.ops.sampled_loss import Candidates
 from jaxgen.tasks.adapted import ADAPTED_OPTIONS, adapted_figures, check_adapted, reader_of
 from jaxgen.tasks.joined_evaluation import step_loss
 from jaxgen.tasks.task import Files, Saved, Task, tokenizer_of
@@ -90,6 +91,7 @@ def build(
         model,
         activation_penalty=config.activation_penalty,
         temporal_penalty=config.temporal_penalty,
+        candidates=_candidates(experiment, splits, tokenizer.vocab_size),
     )
 
     return Trainable(
@@ -119,8 +121,26 @@ def init_params(model: LanguageModel, key: Array) -> PyTree:
     return jax.jit(model.init)(key, jnp.zeros((1, 1), jnp.int32))["params"]
 
 
+def _candidates(
+    experiment: LanguageModelExperiment, splits: TokenSplits, vocab_size: int
+) -> Candidates | None:
+    """What the sampled loss draws from; UserError where there is nothing to save."""
+    config = experiment.training
+    if config.loss == "full":
+        return None
+    if config.sampled_tokens >= vocab_size:
+        raise UserError(
+            f"`training.sampled_tokens` must be below the {vocab_size} tokens of the vocabulary, "
+            f"got {config.sampled_tokens}; lower it, or set `training.loss` to full"
+        )
+    return Candidates.by_frequency(token_counts(splits.train, vocab_size), config.sampled_tokens)
+
+
 def figures_of(sums: Mapping[str, Sum], unit: str) -> dict[str, float]:
-    """Nats per token, and the same in the model's unit."""
+    """Nats per token, and the same in the model's unit; of the sampled loss nats alone."""
+    if "sampled_nll" in sums:
+        total, weight = sums["sampled_nll"]
+        return {"sampled_nll": float(total) / max(float(weight), 1.0)}
     nll = float(sums["nll"].total) / max(float(sums["nll"].weight), 1.0)
     return {"nll": nll, unit: (bits if unit == "bpc" else perplexity)(nll)}
 

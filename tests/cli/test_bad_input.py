@@ -133,6 +133,8 @@ def test_no_network(config: Path, tmp_path: Path, fail: Fail) -> None:
         (("--training.accumulate-steps", 10000), "`training.accumulate_steps` must be at most"),
         (("--training.seed", 99999999999999999999), "`training.seed` must be less than 4294967296"),
         (("--samples.prompt", "the \udcff"), r"the argument `the \xff` is not text in utf-8"),
+        (("--training.loss", "sampled"), "`training.sampled_tokens` must be below the"),
+        (("--training.sampled-tokens", 0), "`training.sampled_tokens` must be at least 1, got 0"),
         (("--model.hidden-size", 300000), "optimizer state would take 5.24 TiB of memory, and"),
     ],
 )

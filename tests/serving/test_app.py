@@ -147,7 +147,8 @@ def test_models_are_listed(app: Any) -> None:
     card = {
         **{"id": "demo", "object": "model", "created": 1, "owned_by": "jaxgen"},
         **{"task": "language_model", "ready": True, "endpoint": "POST /v1/completions"},
-        **{"labels": [], "vocab_size": 12, "fingerprint": "f" * 16},
+        **{"labels": [], "multi_label": False, "attention": False},
+        **{"vocab_size": 12, "fingerprint": "f" * 16},
     }
     assert ask(app, "/v1/models").json() == {"object": "list", "data": [card]}
     assert ask(app, "/v1/models/demo").json() == card

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from jaxgen.config import LanguageModelExperiment
+from jaxgen.data.tokens import encode_corpus, token_counts
 from jaxgen.errors import UserError
+from jaxgen.ops.sampled_loss import Candidates
 from jaxgen.tasks.language_model import LANGUAGE_MODEL
+from jaxgen.tasks.task import tokenizer_of
 from jaxgen.training.seeds import make_seed_layout
 from jaxgen.training.trainable import Trainable
 
@@ -71,3 +74,43 @@ def test_several_seeds_are_measured_side_by_side(tmp_path: Path) -> None:
         assert found.weight[index] == expected.weight
     with pytest.raises(UserError, match=r"`model\.backend` must be scan .*got pallas"):
         built(tmp_path, layout, model={"backend": "pallas"})
+
+
+def test_the_sampled_loss_trains_and_the_full_one_evaluates(tmp_path: Path) -> None:
+    """Of a run alone and of seeds; what it draws depends on the step's key alone."""
+    settings = {"training": {"loss": "sampled", "sampled_tokens": 5}}
+    sampled, full = built(tmp_path, **settings), built(tmp_path)
+    batch = jax.tree.map(lambda x: x[0], sampled.batches.read(0, 0, 1))
+    step = jax.jit(sampled.train_step_on(None))
+    state = sampled.init_state(jax.random.key(0))
+    after, metrics = step(state, batch)
+    again, same = step(state, batch)
+    assert metrics.sums.keys() == {"sampled_nll"}
+    assert float(metrics.sums["sampled_nll"].total) == float(same.sums["sampled_nll"].total)
+    jax.tree.map(np.testing.assert_array_equal, after.params, again.params)
+    other = step(state._replace(step=state.step + 1), batch)[1]
+    assert float(metrics.loss) != float(other.loss)
+    nats = float(metrics.loss)
+    np.testing.assert_allclose(sampled.figures(metrics.sums)["sampled_nll"], nats, rtol=1e-6)
+    assert sampled.evaluation is not None
+    assert full.evaluation is not None
+    found = [what.evaluation.sums(state.params)["nll"].total for what in (sampled, full)]
+    assert found[0] == found[1]
+
+
+def test_the_sampled_loss_draws_frequent_tokens_more_often(tmp_path: Path) -> None:
+    """Ranks are those of the training text, whatever the ids; the blank is its commonest."""
+    experiment = experiment_of(tmp_path, training={"loss": "sampled", "sampled_tokens": 5})
+    data = LANGUAGE_MODEL.open_data(experiment)
+    tokenizer = tokenizer_of(LANGUAGE_MODEL.fit_files(experiment, data, None))
+    splits = encode_corpus(data, tokenizer)
+    counts = token_counts(splits.train, tokenizer.vocab_size)
+    ids = splits.train.read(0, len(splits.train))
+    assert counts.tolist() == [int((ids == token).sum()) for token in range(len(counts))]
+    candidates = Candidates.by_frequency(counts, 5)
+    assert tokenizer.decode(np.asarray(candidates.tokens[:1])) == " "
+
+
+def test_more_sampled_tokens_than_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"must be below the \d+ tokens of the vocabulary, got 999"):
+        built(tmp_path, training={"loss": "sampled", "sampled_tokens": 999})
