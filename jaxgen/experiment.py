@@ -4,13 +4,16 @@ All that is known here are run directories and exports; what a model is, its tas
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import jax
 import numpy as np
+from rich.console import Console
 
 from jaxgen.config import EXPERIMENTS, Experiment, changes
+from jaxgen.config.distributed import Distributed
 from jaxgen.config.toml import DEFAULT_TASK, read_toml
 from jaxgen.directories import kind_of
 from jaxgen.errors import UserError
@@ -26,13 +29,14 @@ from jaxgen.saved import (
 )
 from jaxgen.tasks import Saved, check_evaluate_options, task_of
 from jaxgen.tasks.other_files import OtherFiles, Paths
-from jaxgen.training.devices import candidate_devices, choose_devices, jitted_init
+from jaxgen.training.devices import candidate_devices, choose_devices, devices_wanted, jitted_init
 from jaxgen.training.loop import Result, open_loop
 from jaxgen.training.loop import train as train_runs
 from jaxgen.training.memory import check_memory, tree_bytes
-from jaxgen.training.open_runs import open_run, open_seeds
+from jaxgen.training.open_runs import open_seeds
 from jaxgen.training.parallel import jit_multi_step
 from jaxgen.training.pretrained import check_pretrained
+from jaxgen.training.processes import Processes, joined
 from jaxgen.training.progress import Display
 from jaxgen.training.run_progress import history
 from jaxgen.training.runs import Run, locked
@@ -48,6 +52,7 @@ from jaxgen.training.seed_runs import (
 from jaxgen.training.seeds import SeedLayout, first_states, make_seed_layout, seed_devices
 from jaxgen.training.starts import check_start
 from jaxgen.training.step import TrainState
+from jaxgen.training.together import check_processes, open_run_together, request_devices_of_each
 from jaxgen.training.trainable import Trainable
 
 Split = Literal["train", "validation", "test"]
@@ -62,6 +67,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     display: Display | None = None,
+    distributed: Distributed | None = None,
 ) -> Result: ...
 
 
@@ -74,6 +80,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     display: Display | None = None,
+    distributed: Distributed | None = None,
 ) -> list[Result]: ...
 
 
@@ -85,6 +92,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     display: Display | None = None,
+    distributed: Distributed | None = None,
 ) -> Result | list[Result]:
     """Train a model into a run directory.
 
@@ -99,6 +107,9 @@ def train(
             of the files may differ from the run's settings.
         overwrite: Start anew where there is a run already.
         display: Where to show progress; by default on standard error.
+        distributed: Where this process stands among several that train together, each of which
+            calls this with the same arguments but for that; None where it is alone. See
+            docs/scaling.md.
 
     Returns:
         How it ended, of each seed with `seeds`. `load(out)` gives the trained model.
@@ -107,52 +118,92 @@ def train(
         UserError: Bad settings or corpus, a corpus that has changed since the run began, a run that
             is there already (or is not, with `resume`), a pretrained run that is missing or does
             not fit, other people's files, another process training there, a loss that is not
-            finite, a full disk.
+            finite, a full disk; other settings or versions than those of process 0.
+        LostProcess: Another process ended or hangs.
     """
-    out = Path(out)
     if resume and overwrite:
         raise UserError(
             f"`resume` goes on with the run in {out} and `overwrite` (--force) starts anew; choose "
             "one of them"
         )
-    if isinstance(experiment, str | Path):
-        experiment = read_toml(experiment)
-    if seed_group_of(out):
-        raise UserError(
-            f"{out} trains together with the seeds beside it; continue all of them with --resume "
-            f"--out {seed_group_of(out)}, or copy it elsewhere to go on with it alone"
-        )
-    if resume:
-        seeds = seeds_to_resume(out, seeds)
-        experiment = _resumed(out, experiment)
-    experiment = experiment or EXPERIMENTS[DEFAULT_TASK]()
+    with joined(distributed) as processes:
+        start = Start(Path(out), experiment, seeds, resume, overwrite)
+        return _train(start, display, processes)
+
+
+class Start(NamedTuple):
+    """What `train` is asked for, see there."""
+
+    out: Path
+    experiment: Experiment | str | Path | None
+    seeds: int | None
+    resume: bool
+    overwrite: bool
+
+    def settled(self) -> tuple[Experiment, int | None]:
+        """The settings, those of the run where one is resumed, and how many seeds."""
+        out, wanted, seeds = self.out, self.experiment, self.seeds
+        if isinstance(wanted, str | Path):
+            wanted = read_toml(wanted)
+        if seed_group_of(out):
+            raise UserError(
+                f"{out} trains together with the seeds beside it; continue all of them with "
+                f"--resume --out {seed_group_of(out)}, or copy it elsewhere to go on with it alone"
+            )
+        if self.resume:
+            seeds = seeds_to_resume(out, seeds)
+            wanted = _resumed(out, wanted)
+        return wanted or EXPERIMENTS[DEFAULT_TASK](), seeds
+
+
+def _train(start: Start, display: Display | None, processes: Processes) -> Result | list[Result]:
+    experiment, seeds = start.settled()
+    out, resume, overwrite = start.out, start.resume, start.overwrite
     config = experiment.training
     numbers = range(config.seed, config.seed + (1 if seeds is None else seeds))
-    if not resume:
+    if processes.count > 1:
+        check_processes(experiment, seeds, {"--resume": resume, "--force": overwrite}, processes)
+        request_devices_of_each(config, _notes(out) if resume else {}, processes)
+    if not resume and processes.leads:
         check_start(out, seeds=() if seeds is None else numbers, overwrite=overwrite)
     layout = None
-    if seeds is None:
-        candidate_devices(config.devices, config.batch_size)  # an error now, not after the corpus
+    if seeds is None:  # an error now, not after the corpus
+        wanted = devices_wanted(config, _notes(out) if resume else {})
+        candidate_devices(wanted, config.batch_size)
     else:
         layout = make_seed_layout(seeds, seed_devices(config.devices, seeds))
     task = task_of(experiment)
     pretrained = _pretrained(experiment, out if resume else None)
-    data = task.open_data(experiment)
-    with locked(out):
-        if resume:
-            files = files_of_run(Run.open(first_run_of(out)))
-        else:
-            files = dict(task.fit_files(experiment, data, pretrained))
-        trainable = task.build(experiment, files, data, out / "tokens", pretrained, seeds=layout)
+    data = processes.first_before_others("the corpus", lambda: task.open_data(experiment))
+    with locked(out) if processes.leads else nullcontext():
+
+        def fitted() -> dict[str, str]:
+            if resume:
+                return dict(files_of_run(Run.open(first_run_of(out))))
+            return dict(task.fit_files(experiment, data, pretrained))
+
+        files = processes.from_first("the tokenizer", fitted)
+        trainable = processes.first_before_others(
+            "the tokens",
+            lambda: task.build(experiment, files, data, out / "tokens", pretrained, seeds=layout),
+        )
+        if processes.count > 1:
+            digests = {f"the digest of the {k} data": v for k, v in trainable.digests.items()}
+            processes.check_same(digests)
         init = jitted_init(trainable)
         shapes = jax.eval_shape(init, jax.random.key(0))
         check_pretrained(trainable.pretrained, shapes.params, where="`model.pretrained`")
         check_memory((tree_bytes(shapes) + tree_bytes(shapes.params)) * len(numbers))
         if layout is None:
-            run = open_run(out, experiment, files, trainable, resume, overwrite)
-            return _train_one(trainable, init, experiment, run, display)
+            run = open_run_together(out, experiment, files, trainable, resume, overwrite, processes)
+            return _train_one(trainable, init, experiment, run, display, processes)
         group = open_seeds(out, experiment, numbers, files, trainable, layout, resume, overwrite)
         return _train_seeds(trainable, experiment, group, layout, display)
+
+
+def _notes(out: Path) -> dict[str, Any]:
+    """What the run there decided when it began."""
+    return Run.open(first_run_of(out)).notes
 
 
 def _pretrained(experiment: Experiment, resumed: Path | None) -> Saved | None:
@@ -185,13 +236,25 @@ def _train_one(
     experiment: Experiment,
     run: Run,
     display: Display | None,
+    processes: Processes,
 ) -> Result:
     config = experiment.training
     schedule = StepSchedule(trainable.batches, config)
+    if not processes.leads:
+        display = Display(schedule.total, trainable.objective, Console(quiet=True))
     display = display or Display(schedule.total, trainable.objective)
     layout, multi_step = choose_devices(trainable, init, schedule, config, run, display)
     state = init(jax.random.key(config.seed))
-    loop = open_loop(trainable, state, multi_step, [run], config, layout=layout, display=display)
+    loop = open_loop(
+        trainable,
+        state,
+        multi_step,
+        [run],
+        config,
+        layout=layout,
+        display=display,
+        processes=processes,
+    )
     (result,) = train_runs(loop)
     return result
 

@@ -14,6 +14,7 @@ from tyro.conf import DisallowNone, Positional, arg
 from jaxgen.cli.arguments import check_arguments
 from jaxgen.cli.options import Flag, default
 from jaxgen.config import EXPERIMENTS, Config, Experiment
+from jaxgen.config.distributed import Distributed
 from jaxgen.config.toml import DEFAULT_TASK, check_task, read_toml, validate
 from jaxgen.errors import UserError
 
@@ -55,6 +56,7 @@ class Train:
     """Continue the run there, bit for bit; lengths, limits, samples and files may change."""
     force: Flag = False
     """Start anew where a run is there already; other people's files stay."""
+    distributed: Annotated[Distributed, arg(help_behavior_hint=default)] = Distributed()
 
     @property
     def directory(self) -> Path:
@@ -101,14 +103,24 @@ class Train:
 
         from jaxgen.training.parallel import request_host_devices
 
-        request_host_devices(experiment.training.devices)
+        if self.distributed.coordinator is None:
+            request_host_devices(experiment.training.devices)
 
         from jaxgen.experiment import train
+        from jaxgen.training.processes import ending_at_once
 
         out = self.directory
-        ends = train(
-            experiment, out=out, seeds=self.seeds, resume=self.resume, overwrite=self.force
-        )
+        with ending_at_once() as leads:
+            ends = train(
+                experiment,
+                out=out,
+                seeds=self.seeds,
+                resume=self.resume,
+                overwrite=self.force,
+                distributed=self.distributed,
+            )
+        if not leads():
+            return
         results = ends if isinstance(ends, list) else [ends]
         if isinstance(ends, list):
             _print_table(ends)
