@@ -56,7 +56,9 @@ class Train:
     """Continue the run there, bit for bit; lengths, limits, samples and files may change."""
     force: Flag = False
     """Start anew where a run is there already; other people's files stay."""
-    distributed: Annotated[Distributed, arg(help_behavior_hint=default)] = Distributed()
+    distributed: Annotated[Distributed, arg(help_behavior_hint=default)] = field(
+        default_factory=Distributed
+    )
 
     @property
     def directory(self) -> Path:

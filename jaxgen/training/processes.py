@@ -8,8 +8,8 @@ no device waits for it. Only states go over the devices.
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import jax
@@ -23,13 +23,15 @@ from jaxgen.types import PyTree
 
 T = TypeVar("T")
 
+SILENT_SECONDS = 60.0
+"""After so long a process that says nothing counts as lost."""
 KEPT = 64
 """Messages of process 0 that the coordinator keeps; no process can be so far behind another."""
 GRACE = 3.0
-"""Seconds that process 0, which holds the coordinator, stays after an error, so that all hear it."""
+"""Seconds that process 0, where the coordinator runs, stays after an error, so that all hear it."""
 
 
-class LostProcess(UserError):
+class LostProcessError(UserError):
     """Another process is gone or hangs: start all of them again, with `resume`."""
 
 
@@ -87,9 +89,10 @@ class JoinedProcesses(Processes):
         state = _state()
         self.index, self.count = state.process_id, state.num_processes
         self._client, self._seconds = state.client, distributed.timeout_seconds
-        self._messages = 0
-        self._failing = False
-        self._watchdog = Watchdog(self._failure_elsewhere)
+        self._messages = self._beats = 0
+        self._active = False
+        self._heard: dict[str, tuple[str, float]] = {}
+        self._watchdog = Watchdog(self._failure_elsewhere, self._tell)
 
     def from_first(self, what: str, make: Callable[[], T]) -> T:
         """See `Processes`."""
@@ -136,7 +139,7 @@ class JoinedProcesses(Processes):
             own = np.frombuffer(content, array.dtype, array.size, start).reshape(array.shape)
             start += array.nbytes
             placed.append(
-                jax.random.wrap_key_data(own, impl=jax.random.key_impl(leaf))
+                jax.random.wrap_key_data(jax.numpy.asarray(own), impl=jax.random.key_impl(leaf))
                 if _is_key(leaf)
                 else own
             )
@@ -168,33 +171,60 @@ class JoinedProcesses(Processes):
 
     def fail(self, error: BaseException) -> None:
         """Tell the other processes why this one ends."""
-        if self._failing:
-            return
-        self._failing = True
+        self._tell(first_line(error), _code(error))
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """A block in which this process says that it lives, and hears whether the others do."""
+        self._heard.clear()
+        self._active = True
         try:
-            told = json.dumps([first_line(error), _code(error)])
-            self._client.key_value_set(f"jaxgen/failed/{self.index}", told)
-        except jax.errors.JaxRuntimeError:  # the coordinator is gone
+            yield
+        finally:
+            self._active = False
+
+    def _tell(self, error: str, code: int) -> None:
+        if not self._active:  # told already
             return
-        if self.leads:
-            time.sleep(GRACE)
+        self._active = False
+        with suppress(jax.errors.JaxRuntimeError):  # the coordinator may be gone
+            self._client.key_value_set(f"jaxgen/failed/{self.index}", json.dumps([error, code]))
+            if self.leads:
+                time.sleep(GRACE)
 
     def _failure_elsewhere(self) -> tuple[str, int] | None:
         """The error of another process and the exit code, once there is one."""
-        if self._failing:
+        if not self._active:
             return None
         try:
+            self._beats += 1
+            alive = f"jaxgen/alive/{self.index}"
+            self._client.key_value_set(alive, str(self._beats), allow_overwrite=True)
             told = self._client.key_value_dir_get("jaxgen/failed/")
+            beats = self._client.key_value_dir_get("jaxgen/alive/") if self.leads else ()
         except jax.errors.JaxRuntimeError:  # JAX itself ends this process when process 0 is gone
             return None
-        if not told:
-            return None
-        time.sleep(GRACE / 2)  # the same error may be on its way here
-        if self._failing:
-            return None
-        key, text = told[0]
-        error, code = json.loads(text)
-        return f"process {key.rpartition('/')[2]} ended: {error}", code
+        if told:
+            time.sleep(GRACE / 2)  # the same error may be on its way here
+            key, text = told[0]
+            error, code = json.loads(text)
+            return (f"process {_number(key)} ended: {error}", code) if self._active else None
+        return self._silence(beats)
+
+    def _silence(self, beats: Sequence[tuple[str, str]]) -> tuple[str, int] | None:
+        """What to say of a process that has said nothing for long, if there is one."""
+        now, limit = time.monotonic(), min(self._seconds, SILENT_SECONDS)
+        for key, beat in beats:
+            if self._heard.get(key, ("", 0.0))[0] != beat:
+                self._heard[key] = beat, now
+        for key, (_, heard) in self._heard.items():
+            if now - heard > limit:
+                return (
+                    f"process {_number(key)} has been silent for {limit:g} s: it is lost, or its "
+                    "machine is stopped; start all processes again with --resume",
+                    TRY_AGAIN,
+                )
+        return None
 
     def _key(self, what: str) -> str:
         """Where in the store a message lies. All processes send the same ones in the same order."""
@@ -208,7 +238,7 @@ class JoinedProcesses(Processes):
             return wait(key, round(1000 * self._seconds))
         except jax.errors.JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" in str(error):
-                raise LostProcess(self._gave_up(whom)) from error
+                raise LostProcessError(self._gave_up(whom)) from error
             raise
 
     def _gave_up(self, whom: str) -> str:
@@ -234,7 +264,7 @@ def joined(distributed: Distributed | None) -> Iterator[Processes]:
 
     Raises:
         UserError: The place is impossible, no scheduler says it, JAX has begun to compute.
-        LostProcess: While training, another process was lost; of this block.
+        LostProcessError: While training, another process was lost; of this block.
     """
     distributed = distributed or Distributed()
     distributed.check()
@@ -242,21 +272,16 @@ def joined(distributed: Distributed | None) -> Iterator[Processes]:
     if not isinstance(processes, JoinedProcesses):
         yield processes
         return
-    try:
-        yield processes
-        processes.wait_for_all("the end")
-    except UserError as error:
-        processes.fail(error)
-        raise
-    except Exception as error:
-        lost = _loss(error)
-        processes.fail(lost or error)
-        if lost is not None:
-            raise lost from error
-        raise
-    except BaseException as error:
-        processes.fail(error)
-        raise
+    with processes.watched():
+        try:
+            yield processes
+            processes.wait_for_all("the end")
+        except BaseException as error:
+            lost = _loss(error)
+            processes.fail(lost or error)
+            if lost is not None:
+                raise lost from error
+            raise
 
 
 @contextmanager
@@ -276,7 +301,7 @@ def ending_at_once() -> Iterator[Callable[[], bool]]:
 
 def _code(error: BaseException) -> int:
     """The exit code: 2 for what only the user can mend, else another start may help."""
-    bad_input = isinstance(error, UserError) and not isinstance(error, LostProcess)
+    bad_input = isinstance(error, UserError) and not isinstance(error, LostProcessError)
     return BAD_INPUT if bad_input else TRY_AGAIN
 
 
@@ -313,6 +338,8 @@ def _initialize(distributed: Distributed) -> None:
             distributed.num_processes,
             distributed.process_id,
             initialization_timeout=round(seconds) + 60,
+            heartbeat_timeout_seconds=2
+            * round(SILENT_SECONDS),  # later than our own, which says more
             shutdown_timeout_seconds=30,
         )
     except ValueError as error:
@@ -327,13 +354,13 @@ def _initialize(distributed: Distributed) -> None:
         limit.cancel()
 
 
-def _loss(error: Exception) -> LostProcess | None:
+def _loss(error: BaseException) -> LostProcessError | None:
     """What to say of an error that another process's end caused; None for other errors."""
-    text = str(error)
+    text = "" if isinstance(error, UserError) else str(error)
     signs = ("Gloo", "NCCL", "UNAVAILABLE", "CANCELLED", "ABORTED", "Connection closed")
     if not any(sign in text for sign in signs):
         return None
-    return LostProcess(
+    return LostProcessError(
         f"another process ended or cannot be reached ({first_line(error)[:160]}); start all "
         "processes again with --resume"
     )
@@ -344,6 +371,11 @@ def _state() -> Any:
     from jax._src.distributed import global_state
 
     return global_state
+
+
+def _number(key: str) -> str:
+    """The process that a key of the store ends with."""
+    return key.rpartition("/")[2]
 
 
 def _is_key(leaf: Any) -> bool:

@@ -1,8 +1,7 @@
 """Which steps one dispatch makes, and their batches."""
 
-from typing import Protocol, runtime_checkable
-
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np

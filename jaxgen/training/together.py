@@ -1,11 +1,11 @@
 """How several processes start one training: alike, with as many devices each, in one directory."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jaxgen import __version__
 from jaxgen.config import Experiment, TrainingConfig
 from jaxgen.errors import UserError
 from jaxgen.training.followed_run import FollowedRun
@@ -37,7 +37,7 @@ def check_processes(
         for name, value in values.items()
     }
     versions = {f"the version of {name}": version(name) for name in ("jax", "jaxlib")}
-    versions["the version of jaxgen"] = __version__
+    versions["the version of jaxgen"] = import_module("jaxgen").__version__
     processes.check_same({**versions, "`task`": experiment.task, **flags, **settings})
     if seeds is not None:
         raise UserError(

@@ -11,45 +11,58 @@ from typing import NoReturn
 BAD_INPUT = 2
 """Exit code of the command line where only the user can help."""
 TRY_AGAIN = 75
-"""Exit code where another process was lost or did not come: the same command can go on. (EX_TEMPFAIL
-of sysexits.h.)"""
+"""Exit code where a process was lost or did not come, and another start can go on: EX_TEMPFAIL of
+sysexits.h."""
+SECONDS = 1.0
+"""Between two looks at the clock and at the other processes."""
 
 
 class Watchdog:
-    """A thread that ends this process with an error once a wait takes too long.
+    """Threads that end this process with an error once a wait takes too long, or another failed.
 
     A collective that waits for a lost process runs outside Python: nothing can be raised in it.
     """
 
-    def __init__(self, poll: Callable[[], tuple[str, int] | None] = lambda: None) -> None:
+    def __init__(self, poll: Callable[[], tuple[str, int] | None], tell: Callable) -> None:
         """Begin to watch.
 
         Args:
-            poll: Asked about once a second; gives an error and an exit code to end with, or None.
+            poll: Called about once a second; gives an error and an exit code to end with, or None.
+                It may take long: waits are watched meanwhile.
+            tell: Called with an error and an exit code before the process ends.
         """
-        self._poll = poll
+        self._poll, self._tell = poll, tell
         self._waits: tuple[float, str] | None = None
-        threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
+        for watch in (self._watch_waits, self._watch_others):
+            threading.Thread(target=watch, daemon=True, name="jaxgen watchdog").start()
 
     @contextmanager
     def waiting(self, seconds: float, error: str) -> Iterator[None]:
         """Let the block take so many seconds, or end the process with this error."""
-        outer = self._waits
         self._waits = (time.monotonic() + seconds, error)
         try:
             yield
         finally:
-            self._waits = outer
+            self._waits = None
 
-    def _watch(self) -> None:
+    def _watch_waits(self) -> None:
         while True:
-            time.sleep(0.5)
+            time.sleep(SECONDS / 2)
             waits = self._waits
             if waits is not None and time.monotonic() > waits[0]:
-                end_now(waits[1], TRY_AGAIN)
+                self._end(waits[1], TRY_AGAIN)
+
+    def _watch_others(self) -> None:
+        while True:
+            time.sleep(SECONDS)
             found = self._poll()
             if found is not None:
-                end_now(*found)
+                self._end(*found)
+
+    def _end(self, error: str, code: int) -> NoReturn:
+        with suppress(Exception):
+            self._tell(error, code)
+        end_now(error, code)
 
 
 def end_now(error: str, code: int) -> NoReturn:
