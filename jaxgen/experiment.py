@@ -103,7 +103,7 @@ def train(
             is there already (or is not, with `resume`), a pretrained run that is missing or does
             not fit, other people's files, another process training there, a loss that is not
             finite, a full disk; other settings or versions than those of process 0.
-        LostProcessError: Another process ended or hangs.
+        ProcessLostError: Another process ended or hangs.
     """
     if resume and overwrite:
         raise UserError(

@@ -101,6 +101,7 @@ class Train:
 
     def __call__(self) -> None:
         """Train."""
+        self.distributed.check()
         experiment = self.experiment
 
         from jaxgen.training.parallel import request_host_devices

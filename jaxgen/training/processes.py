@@ -31,7 +31,7 @@ GRACE = 3.0
 """Seconds that process 0, where the coordinator runs, stays after an error, so that all hear it."""
 
 
-class LostProcessError(UserError):
+class ProcessLostError(UserError):
     """Another process is gone or hangs: start all of them again, with `resume`."""
 
 
@@ -238,7 +238,7 @@ class JoinedProcesses(Processes):
             return wait(key, round(1000 * self._seconds))
         except jax.errors.JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" in str(error):
-                raise LostProcessError(self._gave_up(whom)) from error
+                raise ProcessLostError(self._gave_up(whom)) from error
             raise
 
     def _gave_up(self, whom: str) -> str:
@@ -264,7 +264,7 @@ def joined(distributed: Distributed | None) -> Iterator[Processes]:
 
     Raises:
         UserError: The place is impossible, no scheduler says it, JAX has begun to compute.
-        LostProcessError: While training, another process was lost; of this block.
+        ProcessLostError: While training, another process was lost; of this block.
     """
     distributed = distributed or Distributed()
     distributed.check()
@@ -301,7 +301,7 @@ def ending_at_once() -> Iterator[Callable[[], bool]]:
 
 def _code(error: BaseException) -> int:
     """The exit code: 2 for what only the user can mend, else another start may help."""
-    bad_input = isinstance(error, UserError) and not isinstance(error, LostProcessError)
+    bad_input = isinstance(error, UserError) and not isinstance(error, ProcessLostError)
     return BAD_INPUT if bad_input else TRY_AGAIN
 
 
@@ -354,13 +354,13 @@ def _initialize(distributed: Distributed) -> None:
         limit.cancel()
 
 
-def _loss(error: BaseException) -> LostProcessError | None:
+def _loss(error: BaseException) -> ProcessLostError | None:
     """What to say of an error that another process's end caused; None for other errors."""
     text = "" if isinstance(error, UserError) else str(error)
     signs = ("Gloo", "NCCL", "UNAVAILABLE", "CANCELLED", "ABORTED", "Connection closed")
     if not any(sign in text for sign in signs):
         return None
-    return LostProcessError(
+    return ProcessLostError(
         f"another process ended or cannot be reached ({first_line(error)[:160]}); start all "
         "processes again with --resume"
     )
