@@ -67,6 +67,7 @@ def train_from(
     numbers = range(config.seed, config.seed + (1 if seeds is None else seeds))
     if processes.count > 1:
         check_processes(experiment, seeds, {"--resume": resume, "--force": overwrite}, processes)
+    if jax.distributed.is_initialized():
         request_devices_of_each(config, _notes(out) if resume else {}, processes)
     if not resume and processes.leads:
         check_start(out, seeds=() if seeds is None else numbers, overwrite=overwrite)

@@ -51,6 +51,9 @@ def request_devices_of_each(
 ) -> None:
     """Let the CPU of each process appear as its share of the devices; one where none are named."""
     devices = notes.get("devices", config.devices)
+    if processes.count == 1:  # a job of several that has shrunk to one
+        request_host_devices(devices)
+        return
     request_host_devices(1 if devices == "auto" else max(1, devices // processes.count))
 
 

@@ -78,9 +78,9 @@ def test_another_number_of_processes_goes_on(folder: Path, tmp_path: Path) -> No
     gang = Gang(tmp_path, 1, "--resume", "--out", out, "--training.max-steps", 60)
     assert gang.wait() == [0]
     assert rows(out)[-1]["step"] == 60
-    for index, row in enumerate(r for r in rows(out) if "nll" in r and r["step"] not in (20, 40)):
+    for row in (r for r in rows(out) if "nll" in r):
         expected = next(r for r in rows(folder / "one") if r["step"] == row["step"] and "nll" in r)
-        np.testing.assert_allclose(row["nll"], expected["nll"], rtol=1e-4, err_msg=str(index))
+        np.testing.assert_allclose(row["nll"], expected["nll"], rtol=1e-4)
 
 
 @pytest.mark.skipif(shutil.which("mpirun") is None, reason="needs Open MPI")
