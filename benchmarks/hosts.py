@@ -116,21 +116,20 @@ def after_a_kill(folder: Path) -> dict[str, float]:
     for process in processes:
         process.wait()
     ended = time.perf_counter()
-    saved = json.loads((run / "run.json").read_text())["last"]
+    saved = json.loads((run / "run.json").read_text())["last"]["metrics_bytes"]
+    before = (run / ".owner").stat().st_mtime_ns
     again = gang(2, [*base, "--resume"])
-    while not (run / "metrics.jsonl").stat().st_size > saved["metrics_bytes"] or not _resumed(run):
+    while (run / ".owner").stat().st_mtime_ns == before:  # they do not hold the run yet
+        time.sleep(0.01)
+    while (run / "metrics.jsonl").stat().st_size > saved:  # not cut back to the checkpoint yet
+        time.sleep(0.001)
+    while (run / "metrics.jsonl").stat().st_size == saved:
         time.sleep(0.01)
     back = time.perf_counter()
     for process in again:
         process.kill()
         process.wait()
     return {"to_the_end": ended - killed, "to_new_metrics": back - killed}
-
-
-def _resumed(run: Path) -> bool:
-    """Whether the second gang holds the run and has cut the metrics back and added to them."""
-    owner = run / ".owner"
-    return owner.exists() and owner.stat().st_mtime < (run / "metrics.jsonl").stat().st_mtime
 
 
 def section(data: dict[str, Any]) -> str:
