@@ -33,6 +33,19 @@ _CORPORA = {
 """Settings that name a corpus, and those that go with them."""
 
 
+_Place: Any = make_dataclass(
+    "Distributed",
+    [
+        (member.name, Annotated[member.type, arg(help_behavior_hint=default)], member)
+        for member in fields(Distributed)
+    ],
+    bases=(Distributed,),
+    namespace={"__doc__": Distributed.__doc__},
+    frozen=True,
+)
+"""Its options, shown as those of the settings are."""
+
+
 @dataclass(frozen=True)
 class Train:
     """Train a model into a run directory, or go on training one.
@@ -56,9 +69,7 @@ class Train:
     """Continue the run there, bit for bit; lengths, limits, samples and files may change."""
     force: Flag = False
     """Start anew where a run is there already; other people's files stay."""
-    distributed: Annotated[Distributed, arg(help_behavior_hint=default)] = field(
-        default_factory=Distributed
-    )
+    distributed: _Place = field(default_factory=_Place)
 
     @property
     def directory(self) -> Path:

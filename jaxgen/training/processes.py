@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from inspect import signature
 from typing import Any, TypeVar
 
 import jax
@@ -249,6 +250,8 @@ class JoinedProcesses(Processes):
         )
 
 
+_LATER: dict[str, Any] = {"heartbeat_timeout_seconds": 120, "shutdown_timeout_seconds": 30}
+"""What newer versions of JAX take. Its own heartbeat, too, ends a process later than ours."""
 _joined: JoinedProcesses | None = None
 
 
@@ -332,15 +335,14 @@ def _initialize(distributed: Distributed) -> None:
     limit = threading.Timer(seconds, end_now, (missing, TRY_AGAIN))
     limit.daemon = True
     limit.start()
+    known = signature(jax.distributed.initialize).parameters
     try:
         jax.distributed.initialize(
             address,
             distributed.num_processes,
             distributed.process_id,
-            initialization_timeout=round(seconds) + 60,
-            heartbeat_timeout_seconds=2
-            * round(SILENT_SECONDS),  # later than our own, which says more
-            shutdown_timeout_seconds=30,
+            initialization_timeout=round(seconds) + 60,  # later than ours, which says more
+            **{name: value for name, value in _LATER.items() if name in known},
         )
     except ValueError as error:
         raise UserError(
