@@ -6,6 +6,7 @@ no device waits for it. Only states go over the devices.
 """
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -339,8 +340,8 @@ def _initialize(distributed: Distributed) -> None:
     try:
         jax.distributed.initialize(
             address,
-            distributed.num_processes,
-            distributed.process_id,
+            _given(distributed.num_processes, "JAX_NUM_PROCESSES"),
+            _given(distributed.process_id, "JAX_PROCESS_ID"),
             initialization_timeout=round(seconds) + 60,  # later than ours, which says more
             **{name: value for name, value in _LATER.items() if name in known},
         )
@@ -354,6 +355,12 @@ def _initialize(distributed: Distributed) -> None:
         raise UserError(f"the processes cannot be joined: {first_line(error)}") from error
     finally:
         limit.cancel()
+
+
+def _given(number: int | None, variable: str) -> int | None:
+    """A number, or what Kubeflow says in the environment; JAX reads only the address there."""
+    text = os.environ.get(variable, "")
+    return int(text) if number is None and text.isdecimal() else number
 
 
 def _loss(error: BaseException) -> ProcessLostError | None:
