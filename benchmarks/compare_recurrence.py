@@ -37,7 +37,7 @@ FULL, ROUNDED = 1e-4, 2e-2
 """Largest difference of the mean absolute output, of exact float32 and of rounded products."""
 
 
-def contestants(device: str) -> list[Contestant]:
+def contestants(device: str, trials: bool) -> list[Contestant]:
     """Exact float32 scan first: the others are held to it."""
     entries = []
 
@@ -45,7 +45,7 @@ def contestants(device: str) -> list[Contestant]:
         entries.append(Contestant(f"jaxgen {name}", name, OURS, options, tolerance=tolerance))
 
     ours("scan float32", FULL, precision="float32")
-    for suffix, options, env in variants():
+    for suffix, options, env in variants(trials):
         for dtype, more in (("tf32", {"precision": "tensorfloat32"}), ("bfloat16", {})):
             kind = "float32" if dtype == "tf32" else dtype
             ours(f"scan {dtype}{suffix}", ROUNDED, dtype=kind, **more, **options)
@@ -68,7 +68,7 @@ def contestants(device: str) -> list[Contestant]:
 def compare(case: Case, ceilings: dict[str, Any], args: Any) -> tuple[list, list]:
     """Rows and ratios of one case, forward and both."""
     device = "cpu" if args.dry_run else "cuda"
-    running = start_all(contestants(device), case.as_dict(), args.deadline)
+    running = start_all(contestants(device, args.trials), case.as_dict(), args.deadline)
     rows: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
     try:

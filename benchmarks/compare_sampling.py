@@ -89,13 +89,13 @@ def torch_variants(threads: tuple[int, ...], quick: bool) -> list[Contestant]:
     return entries
 
 
-def gpu_contestants(device: str) -> list[Contestant]:
+def gpu_contestants(device: str, trials: bool) -> list[Contestant]:
     """On one GPU: PyTorch eager and CUDA-graphed; jaxgen also with what may cut its launches.
 
     Products are in TF32 where a library allows it, so a few first tokens may differ.
     """
     entries = [Contestant("jaxgen.generate", "jaxgen", OURS)]
-    for suffix, options, env in variants():
+    for suffix, options, env in variants(trials):
         name = f"generate in jit{suffix}"
         entries.append(Contestant(name, name, OURS, {"inside_jit": True, **options}, env=env))
     if installed("torch"):
@@ -132,7 +132,7 @@ def per_step(seconds: list[float], case: Case) -> Spread:
 def compare(case: Case, ceilings: dict[str, Any], args: Any) -> tuple[list, list]:
     """Rows and ratios of one case."""
     if args.gpu:
-        entries = gpu_contestants("cpu" if args.dry_run else "cuda")
+        entries = gpu_contestants("cpu" if args.dry_run else "cuda", args.trials)
     else:
         entries = contestants(case, tuple(args.threads), args.keras_python, args.quick)
     running = start_all(entries, case.as_dict(), args.deadline)

@@ -30,7 +30,7 @@ from benchmarks.contestants import (
 )
 from benchmarks.jaxgen_seq2seq import planned
 from benchmarks.seq2seq_cases import Seq2SeqCase
-from benchmarks.seq2seq_sections import BEAM, GREEDY, TRAINING
+from benchmarks.seq2seq_sections import BEAM, GREEDY, TEXTS, TRAINING
 
 CHARACTERS = Seq2SeqCase(
     "characters",
@@ -65,8 +65,6 @@ TINY = {"H": 5, "E": 3, "V": 50, "pairs": 24, "batch_tokens": 60, "buckets": 2, 
 TINY |= {"log_lengths": ((1.5, 0.4), (1.6, 0.4)), "longest": (8, 9), "calls": 2}
 WIDTHS = {GREEDY: 1, BEAM: 5}
 LOSSES = 5
-TEXTS = "translator.translate"
-"""The contestant that is given strings."""
 OURS = "benchmarks.jaxgen_seq2seq:"
 TORCH = "benchmarks.peers.torch_"
 KERAS = "benchmarks.peers.keras_seq2seq:"

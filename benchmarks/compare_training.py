@@ -73,7 +73,7 @@ def contestants(devices: tuple[int, ...], threads: tuple[int, ...], keras: str |
     return entries
 
 
-def gpu_contestants(device: str) -> list[Contestant]:
+def gpu_contestants(device: str, trials: bool) -> list[Contestant]:
     """On one GPU: float32 (TF32 products where the library allows them) and bfloat16.
 
     Losses in TF32 and bfloat16 carry the rounding of their products, hence the tolerances.
@@ -87,7 +87,7 @@ def gpu_contestants(device: str) -> list[Contestant]:
     ours("scan", 5e-3, {}, backend="scan")
     ours("scan, not folded", 5e-3, {}, backend="scan", folded=False)
     ours("cudnn", 5e-3, {}, backend="cudnn")
-    for suffix, options, env in variants():
+    for suffix, options, env in variants(trials):
         ours(f"scan bfloat16{suffix}", 3e-2, env, backend="scan", dtype="bfloat16", **options)
     entries.append(Contestant("flax nn.RNN", "flax", FLAX, tolerance=5e-3))
     if installed("torch"):
@@ -147,36 +147,25 @@ def compare(case: Case, entries: list[Contestant], ceilings: dict[str, Any], arg
 
 def show(case: Case, rows: list[dict[str, Any]], found: list[dict[str, Any]]) -> None:
     """Print one case's table."""
-    best = {r["slower"]: {} for r in found}
-    for entry in found:
-        key = "folded" if "not folded" not in entry["faster"] else "plain"
-        best[entry["slower"]][key] = str(Spread(**entry["times"]))
+    times = {(r["slower"], r["faster"]): str(Spread(**r["times"])) for r in found}
+    ours = list(dict.fromkeys(r["faster"] for r in found))
     lines = []
     for row in sorted(rows, key=lambda row: (not row["final"], row["seconds"]["median"])):
         spread = Spread(**row["seconds"])
-        times = best.get(row["contestant"], {}) if row["final"] else {}
+        name, final = row["contestant"], row["final"]
         lines.append(
             [
-                row["contestant"] + ("" if row["final"] else " (trial)"),
+                name + ("" if final else " (trial)"),
                 f"{spread.median * 1e3:.2f}",
                 f"{row['tokens_per_second']:,.0f}",
                 f"{row['flops_per_second'] / 1e9:.0f}",
                 f"{row['share_of_matmul']:.0%}",
-                times.get("plain", ""),
-                times.get("folded", ""),
+                *[times.get((name, our), "") if final else "" for our in ours],
             ]
         )
-    headers = [
-        case.name,
-        "ms/step",
-        "tokens/s",
-        "GFLOP/s",
-        "of matmul",
-        "jaxgen not folded",
-        "jaxgen",
-    ]
+    headers = [case.name, "ms/step", "tokens/s", "GFLOP/s", "of matmul", *ours]
     print(results.table(headers, lines), flush=True)
-    print("The last two columns: how many times faster jaxgen is, median [quartiles].\n")
+    print("Last columns: how many times faster, median [quartiles].\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -204,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def compared(case: Case) -> tuple[list, list]:
         if args.gpu:
-            entries = gpu_contestants("cpu" if args.dry_run else "cuda")
+            entries = gpu_contestants("cpu" if args.dry_run else "cuda", args.trials)
         else:
             entries = contestants(tuple(args.devices), tuple(args.threads), args.keras_python)
         case_rows, case_ratios = compare(case, entries, ceilings, args)

@@ -47,7 +47,7 @@ class Contestant:
     @property
     def is_trial(self) -> bool:
         """Runs with what jaxgen does not do by itself: no ratio to a peer rests on it."""
-        return bool(self.env) or self.options.get("unroll", 1) > 1
+        return bool(self.env) or "unroll" in self.options
 
     def start(self, case: dict[str, Any]) -> None:
         python = self.python or sys.executable
@@ -132,6 +132,7 @@ def gpu_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that the comparisons share for `benchmarks.gpu`."""
     parser.add_argument("--minutes", type=float, default=60.0, help="cases not begun are left out")
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes, on any machine")
+    parser.add_argument("--trials", action="store_true", help="also what jaxgen does not do itself")
 
 
 def gpu_is_here() -> bool:

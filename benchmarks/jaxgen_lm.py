@@ -95,7 +95,7 @@ class JaxgenTraining:
         dtype: compute type.
         backend: of the recurrence.
         pool: batches on the device, and optimizer steps a dispatch.
-        unroll: steps of a scan in one trip.
+        unroll: steps of a scan in one trip; None: as jaxgen has it.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class JaxgenTraining:
         dtype: str = "float32",
         backend: str = "auto",
         pool: int = 16,
-        unroll: int = 1,
+        unroll: int | None = None,
     ):
         unroll_scans(unroll)
         request_host_devices(devices)

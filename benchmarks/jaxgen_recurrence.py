@@ -21,7 +21,7 @@ class JaxgenRecurrence:
         backend: of the recurrence.
         dtype: compute type.
         precision: of float32 products: `float32` or `tensorfloat32`.
-        unroll: steps of a scan in one trip.
+        unroll: steps of a scan in one trip; None: as jaxgen has it.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class JaxgenRecurrence:
         backend: str = "scan",
         dtype: str = "float32",
         precision: str | None = None,
-        unroll: int = 1,
+        unroll: int | None = None,
     ):
         unroll_scans(unroll)
         self.precision = precision

@@ -35,7 +35,7 @@ class JaxgenSampling:
         dtype: compute type.
         inside_jit: call it from one compiled program, as research code does, instead of from
             Python, where every call is checked.
-        unroll: steps of a scan in one trip.
+        unroll: steps of a scan in one trip; None: as jaxgen has it.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class JaxgenSampling:
         sampling: str = "temperature",
         dtype: str = "float32",
         inside_jit: bool = False,
-        unroll: int = 1,
+        unroll: int | None = None,
     ):
         unroll_scans(unroll)
         self.case = Case(**case)

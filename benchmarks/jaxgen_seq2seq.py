@@ -240,9 +240,13 @@ class JaxgenTexts:
         self.compile_seconds = time.perf_counter() - started
 
     def tokens(self, steps: int) -> list[list[list[int]]]:
-        """The words (B, new_tokens) a call, of the first calls, by their numbers."""
-        found = map(self._translated, self.calls[:steps])
-        return [[[int(word[1:]) for word in text.split()] for text in texts] for texts in found]
+        """The words (B, new_tokens) a call, of the first calls, by their numbers; -1 where none."""
+
+        def numbers(text: str) -> list[int]:
+            found = [int(word[1:]) for word in text.split()]
+            return found + [-1] * (self.case.new_tokens - len(found))
+
+        return [list(map(numbers, self._translated(call))) for call in self.calls[:steps]]
 
     def run(self, steps: int) -> None:
         """Make so many calls, one after the other."""

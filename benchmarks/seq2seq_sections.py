@@ -9,6 +9,8 @@ TRAINING = "seq2seq training"
 """The suite of rows whose unit is an epoch; of the next two it is a call."""
 GREEDY = "seq2seq greedy"
 BEAM = "seq2seq beam"
+TEXTS = "translator.translate"
+"""The contestant that is given strings; the targets are those of the one that is given tokens."""
 EPOCH_TARGETS = {"torch packed": 1.5, FASTER_TORCH: 1.1, "keras": 3.0}
 """How many times faster an epoch is meant to be, by the group beside it."""
 CALL_TARGETS = {("characters", 1): 10.0, ("pieces", 1): 3.0}
@@ -18,7 +20,10 @@ BATCH_TARGET = 3.0
 
 def section(data: dict[str, Any]) -> str:
     """Epochs and decoding beside the peers."""
-    parts = ["## Encoder-decoders beside the peers"]
+    parts = [
+        "## Encoder-decoders beside the peers",
+        *([data["remark"]] if "remark" in data else []),
+    ]
     for key in dict.fromkeys(map(_key, data["rows"])):
         chosen = [[x for x in data[kind] if _key(x) == key] for kind in ("rows", "ratios")]
         parts.append(case_section(*chosen))
@@ -61,8 +66,9 @@ def case_section(rows: Rows, ratios: Rows) -> str:
     else:
         parts.append(f"{shape['new_tokens']} tokens a text. {_bound(rows)}")
         targets = {"torch": CALL_TARGETS.get((shape["title"], shape["B"]), BATCH_TARGET)}
-    if ratios:
-        parts.append(targets_table(rows, ratios, targets))
+    own = [entry for entry in ratios if entry["faster"] != TEXTS]
+    if own:
+        parts.append(targets_table(rows, own, targets))
     return "\n\n".join(part for part in parts if part)
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from jaxgen.experiment import train as train
     from jaxgen.generation.automata import make_automaton as make_automaton
     from jaxgen.generation.beam import beam_search as beam_search
+    from jaxgen.generation.cache import cached as cached
+    from jaxgen.generation.cache import cached_carry as cached_carry
+    from jaxgen.generation.cache import cached_params as cached_params
     from jaxgen.generation.constrained import constrained as constrained
     from jaxgen.generation.constrained import constrained_carry as constrained_carry
     from jaxgen.generation.ensemble import ensemble as ensemble
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from jaxgen.prediction.classifier import Classifier as Classifier
     from jaxgen.prediction.predictions import Prediction as Prediction
     from jaxgen.saved import load_ensemble as load_ensemble
+    from jaxgen.tasks.cached import with_cache as with_cache
     from jaxgen.tasks.matching import matching as matching
     from jaxgen.training.step import init_state as init_state
     from jaxgen.training.step import make_train_step as make_train_step
@@ -58,6 +62,9 @@ _DEFINED_IN = {
     "Translator": "generation.translator",
     "UserError": "errors",
     "beam_search": "generation.beam",
+    "cached": "generation.cache",
+    "cached_carry": "generation.cache",
+    "cached_params": "generation.cache",
     "constrained": "generation.constrained",
     "constrained_carry": "generation.constrained",
     "ensemble": "generation.ensemble",
@@ -80,6 +87,7 @@ _DEFINED_IN = {
     "score": "generation.score",
     "train": "experiment",
     "utf8_automaton": "generation.utf8",
+    "with_cache": "tasks.cached",
 }
 
 __all__ = [
@@ -97,6 +105,9 @@ __all__ = [
     "UserError",
     "__version__",
     "beam_search",
+    "cached",
+    "cached_carry",
+    "cached_params",
     "constrained",
     "constrained_carry",
     "ensemble",
@@ -120,6 +131,7 @@ __all__ = [
     "score",
     "train",
     "utf8_automaton",
+    "with_cache",
 ]
 
 

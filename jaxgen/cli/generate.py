@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from tyro.conf import DisallowNone, arg
 
+from jaxgen.cli.cache import Cache
 from jaxgen.cli.conflicts import ONE_TEXT, SHAPES, check_options_together
 from jaxgen.cli.conversation import converse
 from jaxgen.cli.joined import Joined
@@ -102,11 +103,13 @@ class Generate:
     checkpoint: Checkpoint = None
     """Which parameters of a run (default: the best, or the last where none was evaluated)."""
     joined: Annotated[Joined, arg(name="")] = field(default_factory=Joined)
+    cached: Annotated[Cache, arg(name="")] = field(default_factory=Cache)
 
     def __call__(self) -> None:
         """Generate and print."""
         check_options_together(self)
         self.joined.check()
+        self.cached.check()
         if self.out is not None:
             check_table(self.out, overwrite=self.force)
         command = self._with_prompts()
@@ -116,7 +119,7 @@ class Generate:
 
         check_command(self.run, "generate")
         request_host_devices()
-        command._run(self.joined.load(self.run, self.checkpoint))
+        command._run(self.cached.remembering(self.joined.load(self.run, self.checkpoint)))
 
     def _with_prompts(self) -> "Generate":
         """The same with the texts to continue read and their escapes resolved."""
@@ -185,7 +188,8 @@ class Generate:
         """Generate all combinations in one batch, and print or write them."""
         outputs, tokens = self._sample(lm) if self.beam_size is None else self._search(lm)
         seed = {"seed": self.seed or 0} if self.beam_size is None else {}
-        result: dict[str, Any] = {"run": str(self.run), **seed, "outputs": outputs}
+        result: dict[str, Any] = {"run": str(self.run), **seed, **self.cached.facts(lm)}
+        result["outputs"] = outputs
         if self.report:
             result["report"] = _report(lm, tokens)
         if self.out is not None:

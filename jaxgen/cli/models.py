@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import DisallowNone, Positional, arg
 
 from jaxgen.cli.backend import Shapes, backend_facts
+from jaxgen.cli.cache import Cache
 from jaxgen.cli.options import Checkpoint, Flag, RunArgument, print_facts, said
 from jaxgen.errors import UserError
 
@@ -24,6 +25,15 @@ class Evaluate:
     """Of a language model: exact (default), every token, the carry flowing on; or windows, the
     Keras recipe's: windows of 60 from a zero carry, every third, only the token after each
     counts."""
+    cached: Annotated[Cache, arg(name="")] = field(default_factory=Cache)
+    dynamic: Flag = False
+    """Of a language model: also let the parameters follow the text, each stretch of which is
+    predicted before it is learnt from. The run itself stays as it is."""
+    dynamic_rate: Annotated[float | None, DisallowNone, said] = None
+    """With --dynamic: the learning rate (default: the best on the validation text)."""
+    dynamic_rule: Annotated[Literal["sgd", "rms"] | None, DisallowNone, said] = None
+    """With --dynamic: sgd (default), gradient descent; or rms, each parameter by the size of its
+    gradients on the training text, and drawn back to where it began."""
     threshold: Annotated[float | None, DisallowNone, said] = None
     """Of a classifier: probability from which the second of two classes, or each of several labels,
     is predicted (default: `prediction.threshold` of the run)."""
@@ -86,14 +96,17 @@ class Evaluate:
         from jaxgen.saved import settings_of
         from jaxgen.tasks import task_of
 
+        self.cached.check()
         names = (
+            *("dynamic_rate", "dynamic_rule"),
             *("protocol", "threshold", "temperature", "plots", "control", "judge", "curve"),
             *("samples", "strengths", "top_p", "seed", "temperatures"),
             *("beam_size", "bleu_tokenize"),
         )
         options = {name: getattr(self, name) for name in names}
         options = {name: value for name, value in options.items() if value not in (None, ())}
-        for name in ("baselines", "skip_judges"):
+        options |= self.cached.options()
+        for name in ("baselines", "skip_judges", "dynamic"):
             if getattr(self, name):
                 options[name] = True
         figures = evaluate(

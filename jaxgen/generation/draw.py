@@ -12,6 +12,7 @@ first draw is accepted with probability `top_p` or more.
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -199,7 +200,7 @@ def _pick(weights: Float[Array, "B V"], uniforms: Float[Array, "B 2"]) -> Int[Ar
     size = weights.shape[1]
     if size <= _FEW:
         return _invert(weights, uniforms[:, 0])
-    block = 1 << round(math.log2(size) / 2)
+    block = _block(size) or 1 << round(math.log2(size) / 2)
     whole = size // block * block
     blocks = weights[:, :whole].reshape(len(weights), -1, block).sum(axis=2)
     if whole < size:
@@ -210,6 +211,25 @@ def _pick(weights: Float[Array, "B V"], uniforms: Float[Array, "B 2"]) -> Int[Ar
     within = jax.vmap(lambda row, at: jax.lax.dynamic_slice(row, (at,), (block,)))(weights, start)
     within = jnp.where(start[:, None] + jnp.arange(block) >= first[:, None], within, 0)
     return start + _invert(within, uniforms[:, 1])
+
+
+@lru_cache(maxsize=64)
+def _block(size: int) -> int | None:
+    """The divisor of `size` next to its square root, None where none is near.
+
+    Rows that divide evenly are summed where they lie, several times faster than others.
+    """
+    root = math.sqrt(size)
+    near = range(math.ceil(root / 1.5), math.floor(root * 1.5) + 1)
+    return min((n for n in near if size % n == 0), key=lambda n: abs(n - root), default=None)
+
+
+def _row_sums(x: Float[Array, "B V"]) -> Float[Array, "B"]:
+    """Sums of rows, by blocks where they divide evenly: XLA then needs no second array of `x`."""
+    block = _block(x.shape[1])
+    if block is None or x.shape[1] <= _FEW:
+        return x.sum(axis=1)
+    return x.reshape(len(x), -1, block).sum(axis=2).sum(axis=1)
 
 
 def _invert(weights: Float[Array, "B n"], uniform: Float[Array, "B"]) -> Int[Array, "B"]:
@@ -236,11 +256,11 @@ def _redraw(weights: Array, sampling: SamplingParams, keys: Any, token: Array) -
     """
     batch = len(weights)
     few = -(-batch // 16)
-    mass = weights.sum(axis=1) * sampling.top_p
+    mass = _row_sums(weights) * sampling.top_p
 
     def outside(weights: Array, token: Array, mass: Array, top_p: Array) -> Array:
         above = weights > jnp.take_along_axis(weights, token[:, None], axis=1)
-        held = jnp.where(above, weights, 0).sum(axis=1)
+        held = _row_sums(jnp.where(above, weights, 0))
         return (held >= mass) & (held > 0) & (top_p < 1)
 
     def again(state: tuple) -> tuple:

@@ -1,6 +1,7 @@
 """One step of a language model with as few operations as possible, for loops that generate."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -40,10 +41,20 @@ class LanguageModelStep:
         tokens: Int[Array, "B"],
     ) -> tuple[LanguageModelCarry, Float[Array, "B V"]]:
         """Read one token a row; returns the new carry and float32 logits of the next token."""
+        return self.with_hidden(params, carry, tokens)[:2]
+
+    def with_hidden(
+        self,
+        params: PyTree | DecodingParams,
+        carry: LanguageModelCarry,
+        tokens: Int[Array, "B"],
+    ) -> tuple[LanguageModelCarry, Float[Array, "B V"], Float[Array, "B H"]]:
+        """The same, and the output of the last layer, for `jaxgen.generation.cache`."""
         if self.model.cell != "lstm":
             variables: Any = {"params": params}
-            outputs: Any = self.model.apply(variables, tokens[:, None], carry)
-            return outputs[0], outputs[1][:, 0]
+            apply: Any = partial(self.model.apply, variables)
+            after, hidden = apply(tokens[None], carry, method="hidden_states")
+            return after, apply(hidden[0], method="logits"), hidden[0]
         if not isinstance(params, DecodingParams):
             params = self.prepare(params)
         condition = self.model.condition if self.model.num_labels else None
@@ -58,7 +69,7 @@ class LanguageModelStep:
         if condition == "film":
             x = modulated(x, params.label_table[carry.labels])
         logits = jnp.matmul(x, params.output_kernel, preferred_element_type=jnp.float32)
-        return carry._replace(layers=layers), logits + params.output_bias
+        return carry._replace(layers=layers), logits + params.output_bias, x
 
     def prepare(self, params: PyTree) -> PyTree | DecodingParams:
         """Fold the embedding into the first layer and stack each other layer's two kernels."""

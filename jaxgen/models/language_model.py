@@ -1,6 +1,6 @@
 """The LSTM language model: its module, its loss, and its pass over a whole prompt."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
@@ -280,20 +280,39 @@ def language_model_loss(
     return loss, LossAux(after, {"nll": Sum(nll_sum, count)}, count)
 
 
-def prefill_fn_of(model: LanguageModel) -> Callable:
-    """`prefill(params, carry, tokens[B, T], mask[B, T]) -> (carry, logits[B, T, V])`.
+@dataclass(frozen=True)
+class LanguageModelPrefill:
+    """`prefill(params, carry, tokens[B, T], mask[B, T]) -> (carry, logits[B, T, V])`."""
 
-    Its backend is chosen anew: the one a model is trained with may know no masks, or not be here.
-    """
-    model = model.clone(backend="auto")
+    model: LanguageModel
 
-    def prefill(
+    def __call__(
+        self,
         params: PyTree,
         carry: LanguageModelCarry,
         tokens: Int[Array, "B T"],
         mask: Bool[Array, "B T"],
     ) -> tuple[LanguageModelCarry, Float[Array, "B T V"]]:
-        outputs: Any = model.apply({"params": params}, tokens, carry, mask=mask)
-        return outputs
+        """Read a whole prompt."""
+        return self.with_hidden(params, carry, tokens, mask)[:2]
 
-    return prefill
+    def with_hidden(
+        self,
+        params: PyTree,
+        carry: LanguageModelCarry,
+        tokens: Int[Array, "B T"],
+        mask: Bool[Array, "B T"],
+    ) -> tuple[LanguageModelCarry, Float[Array, "B T V"], Float[Array, "B T H"]]:
+        """The same, and the outputs of the last layer, for `jaxgen.generation.cache`."""
+        apply: Any = partial(self.model.apply, {"params": params})
+        after, hidden = apply(tokens.T, carry, mask.T, method="hidden_states")
+        hidden = hidden.swapaxes(0, 1)
+        return after, apply(hidden, method="logits"), hidden
+
+
+def prefill_fn_of(model: LanguageModel) -> LanguageModelPrefill:
+    """The pass over a whole prompt of a model.
+
+    Its backend is chosen anew: the one a model is trained with may know no masks, or not be here.
+    """
+    return LanguageModelPrefill(model.clone(backend="auto"))

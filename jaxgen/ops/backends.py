@@ -12,8 +12,10 @@ are of one size with nothing (dropout, residual) between them, else each layer i
 vmapped, and JAX says so when it is tried: models trained side by side under `vmap` ask for `scan`.
 Rows that are padded at their end need no mask: all backends take the `lengths` of `jaxgen.nn.LSTM`.
 
-`auto` takes cuDNN where it can and the scan elsewhere. It never takes the Pallas kernel, which has
-been compiled for TPUs but not measured on one: ask for it with `backend="pallas"`.
+`auto` takes the scan everywhere. On an H100 the scan, unrolled, was 1.2 to 3.8 times faster than
+cuDNN over four shapes of B, T and H, forward and with gradients, and at B=16, T=1024, H=768 held a
+third of its memory. The Pallas kernel has been compiled for TPUs but not measured on one. Ask for
+either by name.
 """
 
 from collections.abc import Iterator
@@ -122,10 +124,7 @@ def choose_backend(backend: str, spec: RecurrenceSpec, platform: Platform | None
             )
         return Choice(backend, "asked for")
     if where.name == "cuda":
-        reason = unsupported_reason("cudnn", spec, where)
-        if reason is None:
-            return Choice("cudnn", "an NVIDIA GPU runs the whole stack in one cuDNN call")
-        return Choice("scan", f"cuDNN cannot: {reason}")
+        return Choice("scan", "unrolled, it was measured faster than cuDNN (on an H100)")
     if where.name == "tpu":
         return _on_tpu(spec, where)
     return Choice("scan", f"the only backend for {where.name}")

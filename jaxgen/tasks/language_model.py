@@ -1,6 +1,5 @@
 """The language model's task: text to tokens, tokens to windows, windows to a trained model."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,8 +14,8 @@ from flax import linen as nn
 from jaxgen.config import Experiment, LanguageModelConfig, LanguageModelExperiment
 from jaxgen.data.corpora import Corpus, fit_tokenizer, load_corpus
 from jaxgen.data.streams import TokenArray, Tokens, TokenStream, evaluation_batches
-from jaxgen.data.tokenizers import Tokenizer, warn_unknown
-from jaxgen.data.tokens import TokenSplits, encode_corpus, encode_source
+from jaxgen.data.tokenizers import Tokenizer
+from jaxgen.data.tokens import TokenSplits, encode_corpus
 from jaxgen.errors import UserError
 from jaxgen.evaluation.perplexity import Nll, bits, perplexity
 from jaxgen.evaluation.sums import make_sums
@@ -28,8 +27,10 @@ from jaxgen.generation.utf8 import utf8_automaton
 from jaxgen.models.decoding import initial_carry_of, step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
 from jaxgen.ops.backends import RecurrenceSpec
+from jaxgen.tasks.adapted import ADAPTED_OPTIONS, adapted_figures, check_adapted, reader_of
 from jaxgen.tasks.joined_evaluation import step_loss
 from jaxgen.tasks.task import Files, Saved, Task, tokenizer_of
+from jaxgen.tasks.texts import EVALUATION_ROWS, encode_text, reset_id_of, unit_of
 from jaxgen.training.from_settings import first_state_of, optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.seeds import SeedLayout, backend_of_seeds, over_seeds
@@ -37,7 +38,6 @@ from jaxgen.training.step import make_train_step
 from jaxgen.training.trainable import Evaluation, Objective, Sample, Trainable
 from jaxgen.types import Array, PyTree, Sum
 
-EVALUATION_ROWS = 16
 """Parts of a text that are evaluated side by side; each starts from a zero carry."""
 SAMPLE_PROMPT = 40
 """Tokens of held-out text that samples continue where the settings name no prompt."""
@@ -117,16 +117,6 @@ def build_model(config: LanguageModelConfig, vocab_size: int) -> LanguageModel:
 def init_params(model: LanguageModel, key: Array) -> PyTree:
     """Fresh parameters, nested dicts of arrays."""
     return jax.jit(model.init)(key, jnp.zeros((1, 1), jnp.int32))["params"]
-
-
-def unit_of(tokenizer: Tokenizer) -> str:
-    """How to show a loss: bits where a token is a character or a byte, else perplexity."""
-    return "bpc" if tokenizer.kind in ("char", "byte") else "perplexity"
-
-
-def reset_id_of(experiment: LanguageModelExperiment, tokenizer: Tokenizer) -> int | None:
-    """The <eos> after which the carry starts anew; None where it never does."""
-    return tokenizer.eos_id if experiment.data.reset_documents else None
 
 
 def figures_of(sums: Mapping[str, Sum], unit: str) -> dict[str, float]:
@@ -242,42 +232,37 @@ def evaluate(lm: TextModel, data: Corpus, options: Mapping[str, Any]) -> dict[st
         data: The corpus.
         options: `split`, the part; and `protocol`: "exact" counts every token but the first once,
             with the carry flowing on; "windows" is the Keras recipe's: windows of 60, every third,
-            each read from a zero carry, and only the token after it counts.
+            each read from a zero carry, and only the token after it counts. `cache`, a number of
+            tokens to remember, with `cache_theta` and `cache_lambda`; `dynamic` evaluation, with
+            `dynamic_rate` and `dynamic_rule` ("sgd" or "rms"). Settings that are not given are
+            chosen on the validation text.
 
     Returns:
         `tokens` counted, `nll` in nats per token, `perplexity`, and `bpc` in bits per token where
-        tokens are characters or bytes.
+        tokens are characters or bytes; beside them `cache` and `dynamic`, with what was chosen and
+        the same figures.
     """
     experiment, tokenizer, protocol = lm.config, lm.tokenizer, options.get("protocol", "exact")
     if protocol not in ("exact", "windows"):
         raise UserError(f"`protocol` must be exact or windows, got {protocol!r}")
-    source = getattr(data, options["split"])
-    model = build_model(experiment.model, tokenizer.vocab_size).clone(backend="auto")
-    tokens = TokenArray(_encode(source, tokenizer, warn=True))
     joined = isinstance(lm.step_fn, JoinedStep)
     if protocol == "windows" and joined:
         raise UserError("`protocol` windows measures one model; use exact, or leave `ensemble` out")
+    check_adapted(options, plain=protocol == "exact" and not joined)
+    source = getattr(data, options["split"])
+    model = build_model(experiment.model, tokenizer.vocab_size).clone(backend="auto")
+    reader, tokens = reader_of(lm), TokenArray(encode_text(source, tokenizer, warn=True))
     if protocol == "windows":
         nll = _window_nll(model, lm.params, tokens)
     else:
-        length, reset_id = experiment.training.sequence_length, reset_id_of(experiment, tokenizer)
-        batches = evaluation_batches(tokens, EVALUATION_ROWS, length, reset_id=reset_id)
-        sums = make_sums(partial(step_loss, lm) if joined else partial(language_model_loss, model))
+        loss_fn = partial(step_loss, lm) if joined else partial(language_model_loss, model)
         carry = lm.initial_carry(lm.params, EVALUATION_ROWS, None)
-        found = sums(lm.params, carry, batches)["nll"]
+        batches = reader.batches(tokens, EVALUATION_ROWS)
+        found = make_sums(loss_fn)(lm.params, carry, batches)["nll"]
         nll = Nll(float(found.total), round(float(found.weight)))
-    figures = {"nll": nll.mean, "perplexity": perplexity(nll.mean)}
-    if unit_of(tokenizer) == "bpc":
-        figures["bpc"] = bits(nll.mean)
-    return {"text": source.name, "protocol": protocol, "tokens": nll.count, **figures}
-
-
-def _encode(source: Any, tokenizer: Tokenizer, *, warn: bool) -> np.ndarray:
-    unknown: Counter[str] = Counter()
-    ids = np.concatenate([*encode_source(source, tokenizer, unknown)])
-    if warn:
-        warn_unknown(unknown, source.name)
-    return ids
+    figures = {"tokens": nll.count, **reader.figures(nll.mean)}
+    adapted = adapted_figures(reader, tokens, options)
+    return {"text": source.name, "protocol": protocol, **figures, **adapted}
 
 
 def training_tokens(lm: TextModel) -> np.ndarray:
@@ -286,7 +271,7 @@ def training_tokens(lm: TextModel) -> np.ndarray:
     Raises:
         UserError: The corpus is not there any more.
     """
-    return _encode(load_corpus(lm.config.data).train, lm.tokenizer, warn=False)
+    return encode_text(load_corpus(lm.config.data).train, lm.tokenizer, warn=False)
 
 
 def _window_nll(model: LanguageModel, params: PyTree, tokens: Tokens) -> Nll:
@@ -354,7 +339,7 @@ LANGUAGE_MODEL = Task(
     command="generate",
     ensemble=ensemble_model,
     open_files=open_files,
-    evaluate_options=("protocol",),
+    evaluate_options=("protocol", *ADAPTED_OPTIONS),
     training_tokens=training_tokens,
     recurrence=recurrence,
     card=CARD,

@@ -19,7 +19,10 @@ from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.step import MultiStep, TrainState
 from jaxgen.training.trainable import Trainable
 
-ADVICE = "lower `optimizer.learning_rate` or `optimizer.clip_norm` and train anew"
+ADVICE = (
+    "lower `optimizer.learning_rate` or `optimizer.clip_norm` (where several models train, of the "
+    "one that diverged) and train anew"
+)
 
 Reason = Literal["finished", "early stopping", "time is up", "interrupted", "diverged"]
 

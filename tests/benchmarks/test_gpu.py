@@ -34,8 +34,8 @@ NEEDS_A_GPU = {"jaxgen cudnn", "jaxgen cudnn float32", "jaxgen cudnn tf32", "tor
 NEEDS_A_GPU |= {"torch cudnn half"}  # in training; oneDNN has no half precision
 PARTS = {
     "recurrence": (compare_recurrence, ["scan bfloat16, unroll 8", "torch cudnn half"]),
-    "sampling": (compare_sampling, ["generate in jit, command buffers unrolled", "torch manual"]),
-    "training": (compare_training, ["scan bfloat16, command buffers unrolled", "torch cudnn tf32"]),
+    "sampling": (compare_sampling, ["generate in jit, double buffered", "torch manual"]),
+    "training": (compare_training, ["scan bfloat16, double buffered", "torch cudnn tf32"]),
 }
 
 
@@ -71,7 +71,7 @@ def in_process(monkeypatch: Any) -> None:
     monkeypatch.setattr(contestants, "Worker", InProcess)
     monkeypatch.setattr(contestants, "PAUSE", 0.0)
     monkeypatch.setattr(machine, "ceilings", lambda quick: CEILINGS)
-    one = "command buffers unrolled"  # flags do nothing here: one stands for all
+    one = "double buffered"  # flags do nothing here: one stands for all
     monkeypatch.setattr(variants, "FLAGS", {one: variants.FLAGS[one]})
     monkeypatch.setattr(jax.lax, "scan", jax.lax.scan)  # a contestant replaces it; put back
 
@@ -82,7 +82,7 @@ def in_process(monkeypatch: Any) -> None:
 def test_every_contestant_runs(name: str, tmp_path: Path, capsys: Any) -> None:
     module, expected = PARTS[name]
     out = tmp_path / f"gpu-{name}.json"
-    options = ["--out", str(out), "--dry-run"]
+    options = ["--out", str(out), "--dry-run", "--trials"]
     assert module.main(options + (["--gpu"] if name != "recurrence" else [])) == 0
     found = results.read(out)
     measured = {row["contestant"] for row in found["rows"]}
@@ -153,6 +153,6 @@ def test_steps_are_commands_within_the_minutes(tmp_path: Path) -> None:
 
 def test_flags_join_those_given_already(monkeypatch: Any) -> None:
     monkeypatch.setenv("XLA_FLAGS", "--xla_a=1")
-    flags = [env["XLA_FLAGS"] for _, _, env in variants.variants() if env]
+    flags = [env["XLA_FLAGS"] for _, _, env in variants.variants(trials=True) if env]
     assert len(flags) == len(variants.FLAGS)
     assert all(flag.startswith("--xla_a=1 --xla_gpu_") for flag in flags)

@@ -19,8 +19,8 @@ def test_the_choice_on_a_gpu_as_json(capsys):
         assert main(["info", "--backend", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["platform"] == "cuda (NVIDIA H100)"
-    assert facts["training"].startswith("cudnn: ")
-    assert facts["prompts"] == "scan: cuDNN cannot: cuDNN takes no mask"
+    assert facts["training"].startswith("scan: unrolled")
+    assert facts["prompts"].startswith("scan: ")
     assert facts["can run it"]["pallas"].endswith("the platform is cuda")
 
 

@@ -1,6 +1,7 @@
 """The draw against sorts, and its frequencies against the probabilities."""
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxgen.generation.draw import _keep_top_k, draw, filter_logits, mass_threshold, noise, top_k
+from jaxgen.generation.draw import (
+    _block,
+    _keep_top_k,
+    _pick,
+    _row_sums,
+    draw,
+    filter_logits,
+    mass_threshold,
+    noise,
+    top_k,
+)
 from jaxgen.generation.sampling import SamplingParams
 
 KEY = jax.random.key(3)
@@ -191,3 +202,30 @@ def test_mass_threshold_equals_a_sort(seed, mass):
     wanted = min([s for s in scores if weights[scores > s].sum() < target], default=scores.max())
     rows = (scores[None], weights[None], target[None])
     assert jax.jit(mass_threshold)(*rows) == wanted
+
+
+@pytest.mark.parametrize(("size", "divides"), [(330, True), (1000, True), (331, False)])
+def test_a_pick_inverts_the_masses_exactly_whether_or_not_blocks_divide(size, divides):
+    """Of whole weights every value of a fine grid of uniform numbers picks its own unit of mass."""
+    assert (_block(size) is not None) == divides
+    weights = np.random.default_rng(size).integers(0, 3, size)
+    block = _block(size) or 1 << round(math.log2(size) / 2)
+    masses = np.add.reduceat(weights, np.arange(0, size, block))
+    pick = jax.jit(_pick)
+    seen = np.zeros(size)
+    for first in np.flatnonzero(masses):
+        # The middle of each unit of this block's mass, and of each unit within it.
+        place = (masses[:first].sum() + masses[first] / 2) / masses.sum()
+        within = (np.arange(masses[first]) + 0.5) / masses[first]
+        rows = np.zeros((2 * block, 2), np.float32)
+        rows[: len(within)] = np.stack([np.full(len(within), place), within], axis=1)
+        many = jnp.broadcast_to(jnp.asarray(weights, jnp.float32), (len(rows), size))
+        found = np.asarray(pick(many, jnp.asarray(rows)))[: len(within)]
+        seen += np.bincount(found, minlength=size)
+    np.testing.assert_array_equal(seen, weights)
+
+
+@pytest.mark.parametrize("size", [100, 1000, 1009])
+def test_sums_of_rows_are_those_of_numpy(size):
+    rows = np.random.default_rng(size).random((3, size)).astype(np.float32)
+    np.testing.assert_allclose(_row_sums(jnp.asarray(rows)), rows.sum(1, np.float64), rtol=1e-5)

@@ -1,5 +1,7 @@
 """The recurrence against a loop written out, and its backward pass against autodiff."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxgen.ops import scan
 from jaxgen.ops.lstm import LSTMCarry, lstm, zero_carry
 
 
@@ -87,6 +90,20 @@ def test_padding_changes_nothing(seed, length):
     assert not outputs[length:].any()
     for a, b in zip(end, short_end, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("T", [1, 8, 11])
+def test_the_unrolled_loop_of_a_gpu_is_the_same(T, monkeypatch):
+    arguments = problem(3, T, 2, 4, masked=True, reset=True)
+
+    def both(pre_activations, kernel, carry, mask, resets):
+        run = partial(lstm, carry=carry, mask=mask, resets=resets)
+        out, back = jax.vjp(lambda x, k: run(x, k)[1], pre_activations, kernel)
+        return out, back(out)
+
+    plain = both(*arguments)
+    monkeypatch.setattr(scan, "steps_a_trip", lambda: 8)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), both(*arguments), plain)
 
 
 def test_a_reset_forgets_what_came_before():
