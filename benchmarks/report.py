@@ -21,9 +21,11 @@ from benchmarks import (
     seeds,
     self_bleu,
     seq2seq_sections,
+    serve_load,
     steering,
     tpu_compiled,
     translator,
+    tune_trials,
 )
 from benchmarks.timing import Spread
 from jaxgen.errors import UserError
@@ -234,12 +236,14 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
     "self_bleu": self_bleu.section,
     "seeds": seeds.section,
     "hosts": hosts.section,
+    "serve": serve_load.section,
     "keras_recipe": sections.recipe,
     "session": sections.session,
     "import_time": sections.import_time,
     "bounded_memory": sections.bounded_memory,
     "suite": _suite,
     "tpu": tpu_compiled.section,
+    "tune_trials": tune_trials.section,
 }
 
 

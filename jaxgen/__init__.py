@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from jaxgen.tasks.matching import matching as matching
     from jaxgen.training.step import init_state as init_state
     from jaxgen.training.step import make_train_step as make_train_step
+    from jaxgen.tuning.tune import tune as tune
     from jaxgen.types import LossAux as LossAux
     from jaxgen.types import Sum as Sum
 
@@ -86,6 +87,7 @@ _DEFINED_IN = {
     "mixture_carry": "generation.guidance",
     "score": "generation.score",
     "train": "experiment",
+    "tune": "tuning.tune",
     "utf8_automaton": "generation.utf8",
     "with_cache": "tasks.cached",
 }
@@ -130,6 +132,7 @@ __all__ = [
     "nn",
     "score",
     "train",
+    "tune",
     "utf8_automaton",
     "with_cache",
 ]

@@ -1,6 +1,6 @@
 """From what `jaxgen.train` is asked for to the training loop: settings, data, files, directory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +16,12 @@ from jaxgen.tasks import Saved, task_of
 from jaxgen.training.devices import candidate_devices, choose_devices, devices_wanted, jitted_init
 from jaxgen.training.loop import Result, open_loop
 from jaxgen.training.loop import train as train_runs
+from jaxgen.training.loop_state import Loop
 from jaxgen.training.memory import check_memory, tree_bytes
 from jaxgen.training.open_runs import open_seeds
-from jaxgen.training.parallel import jit_multi_step
+from jaxgen.training.parallel import JitSteps, jit_multi_step
 from jaxgen.training.pretrained import check_pretrained
-from jaxgen.training.processes import Processes
+from jaxgen.training.processes import ALONE, Processes
 from jaxgen.training.progress import Display
 from jaxgen.training.runs import Run, locked
 from jaxgen.training.schedule import StepSchedule
@@ -78,7 +79,7 @@ def train_from(
     else:
         layout = make_seed_layout(seeds, seed_devices(config.devices, seeds))
     task = task_of(experiment)
-    pretrained = _pretrained(experiment, out if resume else None)
+    pretrained = read_pretrained(experiment, out if resume else None)
     data = processes.first_before_others("the corpus", lambda: task.open_data(experiment))
     with locked(out) if processes.leads else nullcontext():
 
@@ -95,15 +96,50 @@ def train_from(
         if processes.count > 1:
             digests = {f"the digest of the {k} data": v for k, v in trainable.digests.items()}
             processes.check_same(digests)
-        init = jitted_init(trainable)
-        shapes = jax.eval_shape(init, jax.random.key(0))
-        check_pretrained(trainable.pretrained, shapes.params, where="`model.pretrained`")
-        check_memory((tree_bytes(shapes) + tree_bytes(shapes.params)) * len(numbers))
-        if layout is None:
-            run = open_run_together(out, experiment, files, trainable, resume, overwrite, processes)
-            return _train_one(trainable, init, experiment, run, display, processes)
-        group = open_seeds(out, experiment, numbers, files, trainable, layout, resume, overwrite)
-        return _train_seeds(trainable, experiment, group, layout, display)
+        loop = open_training(
+            out,
+            experiment,
+            files,
+            trainable,
+            layout,
+            resume,
+            overwrite,
+            display=display,
+            processes=processes,
+        )
+        results = train_runs(loop)
+    return results[0] if layout is None else results
+
+
+def open_training(
+    out: Path,
+    experiment: Experiment,
+    files: Mapping[str, str],
+    trainable: Trainable,
+    layout: SeedLayout | None,
+    resume: bool = False,
+    overwrite: bool = False,
+    *,
+    display: Display | None = None,
+    jit_steps: JitSteps = jit_multi_step,
+    processes: Processes = ALONE,
+) -> Loop:
+    """The loop of what a task has built: run directories made or gone on with, steps compiled.
+
+    The caller holds the lock of `out`. Arguments and errors are those of `train`; `layout` is that
+    of several seeds, `jit_steps` compiles the steps, `processes` train together.
+    """
+    config = experiment.training
+    numbers = range(config.seed, config.seed + (1 if layout is None else layout.seeds))
+    init = jitted_init(trainable)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    check_pretrained(trainable.pretrained, shapes.params, where="`model.pretrained`")
+    check_memory((tree_bytes(shapes) + tree_bytes(shapes.params)) * len(numbers))
+    if layout is None:
+        run = open_run_together(out, experiment, files, trainable, resume, overwrite, processes)
+        return _open_one(trainable, init, experiment, run, display, jit_steps, processes)
+    group = open_seeds(out, experiment, numbers, files, trainable, layout, resume, overwrite)
+    return _open_seeds(trainable, experiment, group, layout, display, jit_steps)
 
 
 def _notes(out: Path) -> dict[str, Any]:
@@ -111,7 +147,7 @@ def _notes(out: Path) -> dict[str, Any]:
     return Run.open(first_run_of(out)).notes
 
 
-def _pretrained(experiment: Experiment, resumed: Path | None) -> Saved | None:
+def read_pretrained(experiment: Experiment, resumed: Path | None = None) -> Saved | None:
     """What `model.pretrained` names, unless the resumed run has its own parameters by now."""
     path = getattr(experiment.model, "pretrained", None)
     if path is None:
@@ -121,24 +157,26 @@ def _pretrained(experiment: Experiment, resumed: Path | None) -> Saved | None:
     return read_named("`model.pretrained`", path, task_of(experiment).begins_from)
 
 
-def _train_one(
+def _open_one(
     trainable: Trainable,
     init: Callable[[jax.Array], TrainState],
     experiment: Experiment,
     run: Run,
     display: Display | None,
+    jit_steps: JitSteps,
     processes: Processes,
-) -> Result:
+) -> Loop:
     config = experiment.training
     schedule = StepSchedule(trainable.batches, config)
     if not processes.leads:
         display = Display(schedule.total, trainable.objective, Console(quiet=True))
     display = display or Display(schedule.total, trainable.objective)
-    layout, multi_step = choose_devices(trainable, init, schedule, config, run, display)
-    state = init(jax.random.key(config.seed))
-    loop = open_loop(
+    layout, multi_step = choose_devices(
+        trainable, init, schedule, config, run, display, jit_steps=jit_steps
+    )
+    return open_loop(
         trainable,
-        state,
+        init(jax.random.key(config.seed)),
         multi_step,
         [run],
         config,
@@ -146,31 +184,29 @@ def _train_one(
         display=display,
         processes=processes,
     )
-    (result,) = train_runs(loop)
-    return result
 
 
-def _train_seeds(
+def _open_seeds(
     trainable: Trainable,
     experiment: Experiment,
     group: SeedRuns,
     layout: SeedLayout,
     display: Display | None,
-) -> list[Result]:
+    jit_steps: JitSteps,
+) -> Loop:
     config = experiment.training
     keys = [jax.random.key(seed) for seed in group.index["seeds"]]
     train_step = trainable.train_step_on(layout.axis_name)
-    loop = open_loop(
+    return open_loop(
         trainable,
         first_states(trainable.init_state, keys, layout),
-        jit_multi_step(train_step, layout, accumulate=config.accumulate_steps),
+        jit_steps(train_step, layout, accumulate=config.accumulate_steps),
         group.runs,
         config,
         layout=layout,
         display=display,
         log=group.log,
     )
-    return train_runs(loop)
 
 
 def _resumed(out: Path, wanted: Experiment | None) -> Experiment:

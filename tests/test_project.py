@@ -32,6 +32,8 @@ PACKAGES: dict[str, set[str]] = {
 PACKAGES["saved"] = {"config", "exports", "tasks", "training"}
 PACKAGES["start"] = {*PACKAGES["saved"], "saved"}
 PACKAGES["experiment"] = {*PACKAGES["start"], "start"}
+PACKAGES["tuning"] = {*PACKAGES["experiment"], "experiment"}
+PACKAGES["serving"] = {*PACKAGES}
 PACKAGES["cli"] = {*PACKAGES}
 
 # The packages that research code imports: they run where only these four are installed.

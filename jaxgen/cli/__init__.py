@@ -1,4 +1,4 @@
-"""The command line: `jaxgen train`, `generate`, `predict`, `translate`, `evaluate` and others.
+"""The command line: `jaxgen train`, `tune`, `generate`, `predict`, `translate`, `serve` and others.
 
 Each command is a dataclass whose fields are its options. JAX and what needs it are imported when a
 command runs, so that help and errors in the options come at once.
@@ -20,27 +20,34 @@ from jaxgen.cli.arguments import check_arguments
 from jaxgen.cli.generate import Generate
 from jaxgen.cli.models import Evaluate, Export, Info
 from jaxgen.cli.predict import Predict
+from jaxgen.cli.serve import Serve
 from jaxgen.cli.train import Train, parse_train
 from jaxgen.cli.translate import Translate
+from jaxgen.cli.tune import Tune, parse_tune
 from jaxgen.errors import UserError, first_line
 from jaxgen.files import reason
 
 ERROR, INTERRUPTED = 2, 130
 
-_COMMANDS: dict[str, type] = {  # but for `train`, whose options are those of its task
+_PARSERS = {"train": parse_train, "tune": parse_tune}
+"""Commands whose options are those of a task."""
+_COMMANDS: dict[str, type] = {  # the others
     "generate": Generate,
     "predict": Predict,
     "translate": Translate,
     "evaluate": Evaluate,
+    "serve": Serve,
     "info": Info,
     "export": Export,
 }
 Command = (
     Annotated[Train, subcommand("train")]
+    | Annotated[Tune, subcommand("tune")]
     | Annotated[Generate, subcommand("generate")]
     | Annotated[Predict, subcommand("predict")]
     | Annotated[Translate, subcommand("translate")]
     | Annotated[Evaluate, subcommand("evaluate")]
+    | Annotated[Serve, subcommand("serve")]
     | Annotated[Info, subcommand("info")]
     | Annotated[Export, subcommand("export")]
 )
@@ -93,8 +100,8 @@ def _run(args: list[str]) -> None:
     if args and args[0] in _COMMANDS:
         check_arguments(args[1:], _COMMANDS[args[0]])
     command: Any = (
-        parse_train(args[1:])
-        if args[:1] == ["train"]
+        _PARSERS[args[0]](args[1:])
+        if args and args[0] in _PARSERS
         else tyro.cli(
             Command,
             prog="jaxgen",

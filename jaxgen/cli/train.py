@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 import tyro
 from pydantic.fields import FieldInfo
@@ -47,11 +47,8 @@ _Place: Any = make_dataclass(
 
 
 @dataclass(frozen=True)
-class Train:
-    """Train a model into a run directory, or go on training one.
-
-    Settings come from the TOML file (with --resume from the run), then from the options below.
-    """
+class Configured:
+    """A command whose options are every setting of a task."""
 
     kind: ClassVar[type[Experiment]]
     """The settings of the task."""
@@ -61,6 +58,38 @@ class Train:
     """Settings; what it leaves out, or all without a file, has the default shown below."""
     task: Annotated[str | None, DisallowNone, arg(metavar="NAME", help_behavior_hint="")] = None
     """What to train (default: what CONFIG.toml says, else language_model)."""
+
+    @property
+    def base(self) -> Experiment:
+        """The settings before the options."""
+        base = read_toml(self.config) if self.config else self.kind()
+        self.check_task(base, self.config)
+        return base
+
+    @property
+    def experiment(self) -> Experiment:
+        """The settings with the options."""
+        settings: Any = getattr(self, "settings")  # noqa: B009 - the subclass of a task has it
+        values, base = asdict(settings), self.base
+        values["data"] = _in_place(values["data"], base.data.model_dump(), type(base)().data)
+        return validate({"task": base.task, **values}, "command line")
+
+    def check_task(self, base: Experiment, source: Path | None) -> None:
+        """UserError where the settings of a file are of another task than is asked for."""
+        if type(base) is not self.kind:
+            wanted = self.kind.model_fields["task"].default
+            raise UserError(
+                f"{source} is of task {base.task}, got --task {wanted}; leave --task out"
+            )
+
+
+@dataclass(frozen=True)
+class Train(Configured):
+    """Train a model into a run directory, or go on training one.
+
+    Settings come from the TOML file (with --resume from the run), then from the options below.
+    """
+
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """Run directory (default: runs/ and the name of the configuration)."""
     seeds: Annotated[int | None, DisallowNone, arg(metavar="N", help_behavior_hint="")] = None
@@ -79,36 +108,22 @@ class Train:
     @property
     def base(self) -> Experiment:
         """The settings before the options."""
-        if self.resume and self.config is not None and self.out is not None:
+        if not self.resume:
+            return super().base
+        if self.config is not None and self.out is not None:
             raise UserError(
                 f"with --resume the settings are those of {self.out}, so {self.config} would have "
                 "no effect; leave it out, and give what may change as options"
             )
-        if self.resume:
-            path = self.directory / "config.toml"
-            if not path.exists():
-                raise UserError(
-                    f"{self.directory} is not a run directory: it has no config.toml; name the run "
-                    "to resume with --out"
-                )
-            base = read_toml(path)
-        else:
-            base = read_toml(self.config) if self.config else self.kind()
-        if type(base) is not self.kind:
-            source = self.directory / "config.toml" if self.resume else self.config
-            wanted = self.kind.model_fields["task"].default
+        path = self.directory / "config.toml"
+        if not path.exists():
             raise UserError(
-                f"{source} is of task {base.task}, got --task {wanted}; leave --task out"
+                f"{self.directory} is not a run directory: it has no config.toml; name the run "
+                "to resume with --out"
             )
+        base = read_toml(path)
+        self.check_task(base, path)
         return base
-
-    @property
-    def experiment(self) -> Experiment:
-        """The settings with the options."""
-        settings: Any = getattr(self, "settings")  # noqa: B009 - the subclass of a task has it
-        values, base = asdict(settings), self.base
-        values["data"] = _in_place(values["data"], base.data.model_dump(), type(base)().data)
-        return validate({"task": base.task, **values}, "command line")
 
     def __call__(self) -> None:
         """Train."""
@@ -147,15 +162,29 @@ class Train:
 
 
 def parse_train(args: Sequence[str]) -> Train:
-    """Read the options twice: first for the file, then with its settings as defaults."""
+    """The options of `jaxgen train`."""
+    return parse(Train, "train", args)
+
+
+C = TypeVar("C", bound=Configured)
+
+
+def parse(configured: type[C], name: str, args: Sequence[str]) -> C:
+    """Read the options twice: first for the file, then with its settings as defaults.
+
+    Args:
+        configured: The command.
+        name: That it is called by.
+        args: What follows the name.
+    """
     kind = EXPERIMENTS[check_task(_task_of(args), "command line")]
-    command = _command(kind)
+    wanted: Any = configured
+    command = _command(wanted, kind)
     check_arguments(args, command)
-    first = tyro.cli(
-        command, prog="jaxgen train", args=[a for a in args if a not in ("-h", "--help")]
-    )
+    prog = f"jaxgen {name}"
+    first = tyro.cli(command, prog=prog, args=[a for a in args if a not in ("-h", "--help")])
     settings = _filled(_options(kind), first.base)
-    return tyro.cli(command, prog="jaxgen train", args=args, default=command(settings=settings))
+    return tyro.cli(command, prog=prog, args=args, default=command(settings=settings))
 
 
 def _task_of(args: Sequence[str]) -> str:
@@ -168,19 +197,22 @@ def _task_of(args: Sequence[str]) -> str:
     task, out = given.values()
     if task is not None:
         return task
-    files = [Path(word) for word in args if word.endswith(".toml")]
+    pairs = zip(["", *args], args, strict=False)
+    files = [Path(word) for before, word in pairs if word.endswith(".toml") and before != "--space"]
     if "--resume" in args and out is not None:
         files = [Path(out, "config.toml")]
     return next((read_toml(path).task for path in files if path.is_file()), DEFAULT_TASK)
 
 
 @cache
-def _command(kind: type[Experiment]) -> Any:
-    """`Train` with the options of a task."""
+def _command(configured: Any, kind: type[Experiment]) -> Any:
+    """A command with the options of a task."""
     options = _options(kind)
     settings = ("settings", Annotated[options, arg(name="")], field(default_factory=options))
-    namespace = {"kind": kind, "__doc__": Train.__doc__}
-    return make_dataclass("Train", [settings], bases=(Train,), namespace=namespace, frozen=True)
+    namespace = {"kind": kind, "__doc__": configured.__doc__}
+    return make_dataclass(
+        configured.__name__, [settings], bases=(configured,), namespace=namespace, frozen=True
+    )
 
 
 @cache

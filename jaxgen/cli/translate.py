@@ -192,14 +192,13 @@ class Translate:
         flush: bool = False,
     ) -> None:
         if self.json:
-            names = translator.tokenizer
             shown: dict[str, Any] = {} if source is None else {"source": source}
             shown["translation"] = found[0].text
             shown["translations"] = [
                 {
                     "text": one.text,
                     "score": one.score,
-                    "tokens": token_names(names, one.tokens),
+                    "tokens": translator.tokenizer.names(one.tokens),
                     "token_scores": one.token_scores,
                 }
                 for one in found
@@ -217,14 +216,7 @@ class Translate:
         from jaxgen.evaluation.attention_plots import plot_attention
 
         (source,), (length,) = translator.encode([text])
-        names = token_names(translator.source_tokenizer, source[:length].tolist())
+        names = translator.source_tokenizer.names(source[:length].tolist())
         plot_attention(
-            self.attention, names, token_names(translator.tokenizer, best.tokens), best.attention
+            self.attention, names, translator.tokenizer.names(best.tokens), best.attention
         )
-
-
-def token_names(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
-    """Each token by itself as text; the end as <eos>."""
-    from jaxgen.data.tokenizers import EOS
-
-    return [EOS if token == tokenizer.eos_id else tokenizer.decode([token]) for token in tokens]

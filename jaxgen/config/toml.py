@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,24 +39,32 @@ def read_toml(path: str | Path) -> Experiment:
         UserError: The file is missing, is not TOML, or holds a setting that is unknown, of the
             wrong type or impossible.
     """
-    try:
-        if Path(path).is_char_device():
-            raise UserError(f"{path} is a device; give a configuration file")
-        text = Path(path).read_text(encoding="utf-8-sig")  # Windows editors add a mark
-    except FileNotFoundError:
-        raise UserError(f"no configuration file at {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the configuration {path}: {error}") from None
-    return parse_toml(text, source=str(path))
+    return validate(read_values(path), str(path))
 
 
 def parse_toml(text: str, source: str = "the configuration") -> Experiment:
     """Read an experiment from the text of a TOML file; `source` names it in errors."""
+    return validate(_parse(text, source), source)
+
+
+def read_values(path: str | Path, what: str = "configuration") -> dict[str, Any]:
+    """The nested plain values of a TOML file; UserError where it is missing or is not TOML."""
     try:
-        values = tomllib.loads(text)
+        if Path(path).is_char_device():
+            raise UserError(f"{path} is a device; give a {what} file")
+        text = Path(path).read_text(encoding="utf-8-sig")  # Windows editors add a mark
+    except FileNotFoundError:
+        raise UserError(f"no {what} file at {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the {what} {path}: {error}") from None
+    return _parse(text, str(path))
+
+
+def _parse(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{source} is not TOML: {error}") from None
-    return validate(values, source)
 
 
 def validate(values: Mapping[str, Any], source: str = "the configuration") -> Experiment:
@@ -71,8 +79,27 @@ def validate(values: Mapping[str, Any], source: str = "the configuration") -> Ex
         # JSON is the strict mode in which lists become tuples and strings become paths.
         return kind.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
-        problems = dict.fromkeys(_explain(error, kind))
+        problems = dict.fromkeys(_explain(error.errors(), kind))
         raise UserError("\n".join(f"{source}: {line}" for line in problems)) from None
+
+
+def check_setting(kind: type[Experiment], section: str, name: str, value: Any, source: str) -> None:
+    """UserError where there is no such setting, or a value breaks its own rule.
+
+    Rules between settings are left to `validate`.
+    """
+    try:
+        values = {section: {name: value}}
+        kind.model_validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        own = [
+            details
+            for details in error.errors()
+            if details["loc"][:2] == (section, name)
+            or (details["loc"] == (section,) and details["type"] == "extra_forbidden")
+        ]
+        for line in _explain(own, kind):
+            raise UserError(f"{source}: {line}") from None
 
 
 def check_task(task: Any, source: str) -> str:
@@ -109,10 +136,10 @@ def _toml_value(value: object) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _explain(error: ValidationError, kind: type[Experiment]) -> Iterator[str]:
+def _explain(errors: Sequence[ErrorDetails], kind: type[Experiment]) -> Iterator[str]:
     """Yield one sentence for each wrong setting."""
     by_field: dict[tuple[str, ...], list[ErrorDetails]] = {}
-    for details in error.errors():
+    for details in errors:
         by_field.setdefault(tuple(str(part) for part in details["loc"][:2]), []).append(details)
     for path, problems in by_field.items():
         key, first = ".".join(path), problems[0]

@@ -47,14 +47,16 @@ class UnknownTokenWarning(UserWarning):
 
 def warn_unknown(unknown: Counter[str], where: str = "the text") -> None:
     """Name, in one warning, what was outside the vocabulary and how often."""
-    if not unknown:
-        return
+    if unknown:
+        warnings.warn(unknown_message(unknown, where), UnknownTokenWarning, stacklevel=3)
+
+
+def unknown_message(unknown: Counter[str], where: str) -> str:
+    """What was outside the vocabulary and how often, in one line."""
     shown = ", ".join(f"{_named(token)} ({count}x)" for token, count in unknown.most_common(10))
     rest = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-    warnings.warn(
-        f"outside the vocabulary, {where} has {shown}{rest}: {unknown.total()} in all became {UNK}",
-        UnknownTokenWarning,
-        stacklevel=3,
+    return (
+        f"outside the vocabulary, {where} has {shown}{rest}: {unknown.total()} in all became {UNK}"
     )
 
 
@@ -223,6 +225,10 @@ class Tokenizer:
         """
         stream = StreamingDecoder(self)
         return stream.push(ids) + stream.finish()
+
+    def names(self, ids: Iterable[SupportsIndex]) -> list[str]:
+        """Each token by itself as text; the end as <eos>."""
+        return [EOS if token == self.eos_id else self.decode([token]) for token in ids]
 
     def decoder(self) -> "StreamingDecoder":
         """A decoder for ids that come bit by bit."""

@@ -111,13 +111,18 @@ def top_k(x: Float[Array, "V"], k: int) -> tuple[Float[Array, "k"], Int[Array, "
     return values, places[found]
 
 
+def searches_blocks(vocab_size: int, k: int) -> bool:
+    """Whether the k largest are looked for by blocks; what is drawn may depend on k then."""
+    return vocab_size >= _BLOCKED_TOP_K and k * _BLOCK * 2 <= vocab_size
+
+
 def _candidates(x: Float[Array, "V"], k: int) -> tuple[Float[Array, "n"], Int[Array, "n"]]:
     """Values with the k largest among them, and their places in rising order.
 
     Where V is large, only the k blocks with the largest maxima: the k largest lie in those.
     """
     size = x.shape[0]
-    if size < _BLOCKED_TOP_K or k * _BLOCK * 2 > size:
+    if not searches_blocks(size, k):
         return x, jnp.arange(size)
     # A block that divides V spares a padded copy of all logits.
     block = next((n for n in range(_BLOCK, 2 * _BLOCK) if size % n == 0), _BLOCK)

@@ -44,6 +44,11 @@ class SourceReader:
 
     def warn(self) -> None:
         """Say in one warning what was left out, if anything."""
+        if told := self.left_out():
+            warnings.warn("; and ".join(told), SourceWarning, stacklevel=4)
+
+    def left_out(self) -> list[str]:
+        """What was left out of the texts that were read: a sentence each."""
         told = []
         if self.cut:
             told.append(
@@ -57,8 +62,7 @@ class SourceReader:
                 f"outside the vocabulary, the texts have {shown}{rest}: "
                 f"{self.unknown.total():,} in all became <unk>"
             )
-        if told:
-            warnings.warn("; and ".join(told), SourceWarning, stacklevel=4)
+        return told
 
 
 class SourceBatch(NamedTuple):

@@ -203,10 +203,8 @@ class Translator:
             raise UserError(f"`window` must be at least 1, got {window}")
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             raise UserError(f"`texts` must be several texts, such as a list, got {texts!r:.80}")
-        decoding = read_options(options, n_best, self.step_fn, self.tokenizer.vocab_size)
-        if options.get("attention"):
-            self._check_attention()
-        prefixes = self._prefixes(prefix, len(texts) if isinstance(texts, Sequence) else None)
+        decoding = self.decoding(n_best, **options)
+        prefixes = self.prefixes(prefix, len(texts) if isinstance(texts, Sequence) else None)
         return self._stream(texts, prefixes, decoding, window, max_wait)
 
     def encode(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "N S"], Int[np.ndarray, "N"]]:
@@ -217,7 +215,7 @@ class Translator:
         Raises:
             UserError: there is no text, or one without tokens.
         """
-        reader = self._reader()
+        reader = self.reader()
         sources = reader.read(texts)
         reader.warn()
         lengths = np.array([len(ids) for ids in sources], np.int32)
@@ -256,7 +254,7 @@ class Translator:
                 f"`targets` must hold one text for each of the {len(sources)} sources, got "
                 f"{len(targets)}"
             )
-        reader = self._reader()
+        reader = self.reader()
         rows = reader.read(sources)
         if empty := [number for number, ids in enumerate(rows, 1) if not len(ids)]:
             raise UserError(f"source {empty[0]} is empty; leave it and its target out")
@@ -280,19 +278,26 @@ class Translator:
         window: int,
         max_wait: float | None,
     ) -> Iterator[Any]:
-        reader, done = self._reader(), 0
+        reader, done = self.reader(), 0
         for some in windows(texts, window, max_wait):
             sources = reader.read(some)
             own = prefixes * len(some) if len(prefixes) == 1 else prefixes[done:]
-            for found in self._translate(sources, own, done, decoding):
+            for found in self.decode_sources(sources, own, decoding, first=done):
                 yield found if decoding.n_best is not None else found[0].text
             done += len(some)
         reader.warn()
 
-    def _translate(
-        self, sources: Sequence[Ids], prefixes: Sequence[str], first: int, decoding: Decoding
+    def decode_sources(
+        self, sources: Sequence[Ids], prefixes: Sequence[str], decoding: Decoding, *, first: int = 0
     ) -> list[list[Translation]]:
-        """The translations of each source, of which this many came before."""
+        """The translations of sources that are read, best first; warns of nothing.
+
+        Args:
+            sources: tokens of each, as `reader().read` gives them.
+            prefixes: one each.
+            decoding: how, see `jaxgen.generation.translations.read_options`.
+            first: sources that came before, which number the keys of random texts.
+        """
         found = [[Translation("", 0.0, [], [])] for _ in sources]
         options, width = decoding.options, decoding.width
         size = options.get("batch_size", 64)
@@ -331,7 +336,14 @@ class Translator:
         )
         return replace(request, condition=(batch.tokens, batch.lengths))
 
-    def _prefixes(self, prefix: Any, count: int | None) -> list[str]:
+    def decoding(self, n_best: int | None, **options: Any) -> Decoding:
+        """How `translate` decodes with these options; UserError for one that is wrong."""
+        found = read_options(options, n_best, self.step_fn, self.tokenizer.vocab_size)
+        if options.get("attention"):
+            self._check_attention()
+        return found
+
+    def prefixes(self, prefix: Any, count: int | None) -> list[str]:
         """One for all texts, or one each; UserError where they cannot be."""
         one = prefix is None or isinstance(prefix, str)
         prefixes = [prefix or ""] if one else list(prefix)
@@ -350,7 +362,8 @@ class Translator:
                 )
         return prefixes
 
-    def _reader(self) -> SourceReader:
+    def reader(self) -> SourceReader:
+        """What reads sources, and counts what it leaves out."""
         return SourceReader(self.source_tokenizer, self.max_source_length)
 
     def _check_attention(self) -> None:

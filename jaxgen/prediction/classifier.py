@@ -11,10 +11,11 @@ import numpy as np
 
 from jaxgen.data.cleaning import make_cleaner
 from jaxgen.data.labels import LabelSet
+from jaxgen.data.ragged import Ragged
 from jaxgen.data.reading import TextReader
 from jaxgen.data.tokenizers import Tokenizer
 from jaxgen.errors import UserError
-from jaxgen.prediction.batches import Apply, logits_of, powers_of_two
+from jaxgen.prediction.batches import BATCH, Apply, logits_of, powers_of_two
 from jaxgen.prediction.explain import Explanation, occlusion_weights, read_part, word_spans
 from jaxgen.prediction.predictions import (
     Prediction,
@@ -196,6 +197,17 @@ class Classifier:
             UserError: as in `stream`, or there is no such label.
         """
         (prediction,) = self.stream([text], threshold=threshold, temperature=temperature)
+        return self.explain_prediction(text, prediction, label=label, temperature=temperature)
+
+    def explain_prediction(
+        self,
+        text: str,
+        prediction: Prediction,
+        *,
+        label: str | None = None,
+        temperature: float | None = None,
+    ) -> Explanation:
+        """As `explain`, of a prediction that is known; warns of nothing."""
         label = prediction.label if label is None else label
         index = index_of(label, self.labels.names)
         temperature, multi_label = self._temperature(temperature), self.labels.multi_label
@@ -208,6 +220,23 @@ class Classifier:
         part, kept = read_part(text, spans, self.reader.count, self.max_length, self.reader.keep)
         weights = occlusion_weights(part, kept, len(spans), log_odds)
         return Explanation(text, tuple(spans), weights, label, prediction)
+
+    def read(self, texts: Sequence[str]) -> tuple[Ragged, int]:
+        """The tokens of each text, and how many texts hold nothing that the model knows."""
+        return self.reader.read(texts)
+
+    def logits_of_rows(self, rows: Ragged) -> Float[np.ndarray, "N C"]:
+        """Logits of texts that `read` gave, at least one."""
+        return logits_of(self.apply, self.params, rows, *self._lengths)
+
+    def warm_up(self) -> None:
+        """Compile every shape that texts are padded to, so that no text waits for it later."""
+        for count, lengths in zip((BATCH, 1), self._lengths, strict=True):
+            for length in lengths:
+                tokens = np.zeros((count, length), np.int32)
+                jax.block_until_ready(
+                    self.apply(self.params, tokens, np.full(count, length, np.int32))
+                )
 
     @cached_property
     def reader(self) -> TextReader:
@@ -244,11 +273,11 @@ class Classifier:
         """The logits of each window of texts."""
         silent = total = 0
         for some in windows(texts, window, max_wait):
-            rows, unread = self.reader.read(some)
+            rows, unread = self.read(some)
             silent, total = silent + unread, total + len(rows)
-            yield logits_of(self.apply, self.params, rows, *self._lengths)
+            yield self.logits_of_rows(rows)
         if silent and warn:
-            warnings.warn(_says_nothing(silent, total), UnreadTextWarning, stacklevel=4)
+            warnings.warn(says_nothing(silent, total), UnreadTextWarning, stacklevel=4)
 
     def _predictions(
         self, logits: Iterator[Float[np.ndarray, "N C"]], threshold: float, temperature: float
@@ -258,7 +287,8 @@ class Classifier:
             yield from predictions_of(found, self.labels, threshold)
 
 
-def _says_nothing(silent: int, total: int) -> str:
+def says_nothing(silent: int, total: int) -> str:
+    """What to warn of where so many of all texts have no token that the model knows."""
     what = "the text has" if total == 1 else f"{silent:,} of {total:,} texts have"
     whose = "its prediction is" if total == 1 else "their predictions are"
     return f"{what} no token that the model knows; {whose} what it says of an empty text"

@@ -12,6 +12,7 @@ import numpy as np
 from jaxgen.config import TrainingConfig
 from jaxgen.errors import UserError
 from jaxgen.training.parallel import (
+    JitSteps,
     Layout,
     jit_multi_step,
     make_layout,
@@ -107,6 +108,8 @@ def choose_devices(
     config: TrainingConfig,
     run: Run,
     display: Display,
+    *,
+    jit_steps: JitSteps = jit_multi_step,
 ) -> tuple[Layout, MultiStep]:
     """The compiled steps of one run, on the devices where they are fastest.
 
@@ -121,7 +124,7 @@ def choose_devices(
     for count in reversed(counts):
         layout = make_layout(count)
         train_step = trainable.train_step_on(layout.axis_name)
-        candidates[count] = layout, jit_multi_step(train_step, layout, accumulate=accumulate)
+        candidates[count] = layout, jit_steps(train_step, layout, accumulate=accumulate)
 
     def first_state() -> TrainState:
         return init(jax.random.key(config.seed))

@@ -6,7 +6,7 @@ alone.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -162,7 +162,7 @@ def open_loop(
     return loop
 
 
-def evaluations(loop: Loop) -> Iterator[Evaluated]:
+def evaluations(loop: Loop) -> Generator[Evaluated, None, None]:
     """Train to the end, pausing after each evaluation; leave the generator to stop early."""
     with loop.display, interrupts() as interrupted:
         loop.interrupted = loop.processes.any_interrupted(interrupted)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 Schedule = Callable[[Any], Any]
@@ -28,18 +30,22 @@ def make_schedule(
         warmup_steps: Steps of the warm-up.
         total_steps: Steps of the whole run, warm-up included.
         final_fraction: Last learning rate as a share of the peak; of no use to "constant".
+
+    The peak is an array that the schedule closes over, so that programs of different peaks can be
+    one, see `jaxgen.training.shared_programs`.
     """
+    peak = np.full(1, learning_rate, np.float32)
     decay_steps = max(total_steps - warmup_steps, 1)
     if schedule == "constant":
-        course = optax.constant_schedule(learning_rate)
+        course = optax.constant_schedule(1.0)
     elif schedule == "cosine":
-        course = optax.cosine_decay_schedule(learning_rate, decay_steps, alpha=final_fraction)
+        course = optax.cosine_decay_schedule(1.0, decay_steps, alpha=final_fraction)
     else:
-        course = optax.linear_schedule(learning_rate, learning_rate * final_fraction, decay_steps)
-    if warmup_steps == 0:
-        return course
-    warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-    return optax.join_schedules([warmup, course], [warmup_steps])
+        course = optax.linear_schedule(1.0, final_fraction, decay_steps)
+    if warmup_steps > 0:
+        warmup = optax.linear_schedule(0.0, 1.0, warmup_steps)
+        course = optax.join_schedules([warmup, course], [warmup_steps])
+    return lambda step: jnp.asarray(peak)[0] * course(step)
 
 
 def make_optimizer(

@@ -10,7 +10,7 @@ the rows that its devices would have among as many devices of one process.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -191,6 +191,10 @@ def jit_multi_step(train_step: TrainStep, layout: Layout, *, accumulate: int = 1
     return jax.jit(
         layout.divide(multi_step_of(train_step), accumulate=accumulate), donate_argnums=0
     )
+
+
+JitSteps = Callable[..., MultiStep]
+"""(train_step, layout, *, accumulate): compiles the steps, as `jit_multi_step` does."""
 
 
 def _batch_spec(accumulate: int) -> P:

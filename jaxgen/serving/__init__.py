@@ -1,0 +1,1 @@
+"""The HTTP service: engines that batch continuously, and what answers over HTTP."""
