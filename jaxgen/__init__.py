@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from jaxgen import nn as nn
     from jaxgen.config import Experiment as Experiment
     from jaxgen.config import LanguageModelExperiment as LanguageModelExperiment
+    from jaxgen.config.distributed import Distributed as Distributed
     from jaxgen.errors import UserError as UserError
     from jaxgen.experiment import evaluate as evaluate
     from jaxgen.experiment import export as export
@@ -50,6 +51,7 @@ __version__ = "0.1.0"
 # Public name -> module that defines it, loaded on first use, so that `import jaxgen` stays light.
 _DEFINED_IN = {
     "Classifier": "prediction.classifier",
+    "Distributed": "config.distributed",
     "Experiment": "config",
     "LanguageModelExperiment": "config",
     "LossAux": "types",
@@ -92,6 +94,7 @@ _DEFINED_IN = {
 
 __all__ = [
     "Classifier",
+    "Distributed",
     "Experiment",
     "LanguageModelExperiment",
     "LossAux",

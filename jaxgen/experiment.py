@@ -3,15 +3,14 @@
 All that is known here are run directories and exports; what a model is, its task knows.
 """
 
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import jax
 import numpy as np
 
-from jaxgen.config import EXPERIMENTS, Experiment, changes
-from jaxgen.config.toml import DEFAULT_TASK, read_toml
+from jaxgen.config import Experiment, changes
+from jaxgen.config.distributed import Distributed
 from jaxgen.directories import kind_of
 from jaxgen.errors import UserError
 from jaxgen.exports import check_export, write_export
@@ -20,36 +19,25 @@ from jaxgen.saved import (
     files_of_run,
     load_ensemble,
     load_saved,
+    read_named,
     read_saved,
     settings_of,
     settings_of_run,
 )
-from jaxgen.tasks import Saved, check_evaluate_options, task_of
+from jaxgen.start import Start, train_from
+from jaxgen.tasks import check_evaluate_options, task_of
 from jaxgen.tasks.other_files import OtherFiles, Paths
-from jaxgen.training.devices import candidate_devices, choose_devices, jitted_init
-from jaxgen.training.loop import Result, open_loop
-from jaxgen.training.loop import train as train_runs
-from jaxgen.training.loop_state import Loop
-from jaxgen.training.memory import check_memory, tree_bytes
-from jaxgen.training.open_runs import open_run, open_seeds
-from jaxgen.training.parallel import JitSteps, jit_multi_step
-from jaxgen.training.pretrained import check_pretrained
+from jaxgen.training.loop import Result
+from jaxgen.training.processes import joined
 from jaxgen.training.progress import Display
 from jaxgen.training.run_progress import history
-from jaxgen.training.runs import Run, locked
-from jaxgen.training.schedule import StepSchedule
+from jaxgen.training.runs import Run
 from jaxgen.training.seed_runs import (
     SeedRuns,
     first_run_of,
     runs_of,
-    seed_group_of,
     seeds_history,
-    seeds_to_resume,
 )
-from jaxgen.training.seeds import SeedLayout, first_states, make_seed_layout, seed_devices
-from jaxgen.training.starts import check_start
-from jaxgen.training.step import TrainState
-from jaxgen.training.trainable import Trainable
 
 Split = Literal["train", "validation", "test"]
 
@@ -63,6 +51,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     display: Display | None = None,
+    distributed: Distributed | None = None,
 ) -> Result: ...
 
 
@@ -75,6 +64,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     display: Display | None = None,
+    distributed: Distributed | None = None,
 ) -> list[Result]: ...
 
 
@@ -86,6 +76,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     display: Display | None = None,
+    distributed: Distributed | None = None,
 ) -> Result | list[Result]:
     """Train a model into a run directory.
 
@@ -100,6 +91,9 @@ def train(
             of the files may differ from the run's settings.
         overwrite: Start anew where there is a run already.
         display: Where to show progress; by default on standard error.
+        distributed: Where this process stands among several that train together, each of which
+            calls this with the same arguments but for that; None where it is alone. See
+            docs/scaling.md.
 
     Returns:
         How it ended, of each seed with `seeds`. `load(out)` gives the trained model.
@@ -108,163 +102,17 @@ def train(
         UserError: Bad settings or corpus, a corpus that has changed since the run began, a run that
             is there already (or is not, with `resume`), a pretrained run that is missing or does
             not fit, other people's files, another process training there, a loss that is not
-            finite, a full disk.
+            finite, a full disk; other settings or versions than those of process 0.
+        ProcessLostError: Another process ended or hangs.
     """
-    out = Path(out)
     if resume and overwrite:
         raise UserError(
             f"`resume` goes on with the run in {out} and `overwrite` (--force) starts anew; choose "
             "one of them"
         )
-    if isinstance(experiment, str | Path):
-        experiment = read_toml(experiment)
-    if seed_group_of(out):
-        raise UserError(
-            f"{out} trains together with the seeds beside it; continue all of them with --resume "
-            f"--out {seed_group_of(out)}, or copy it elsewhere to go on with it alone"
-        )
-    if resume:
-        seeds = seeds_to_resume(out, seeds)
-        experiment = _resumed(out, experiment)
-    experiment = experiment or EXPERIMENTS[DEFAULT_TASK]()
-    config = experiment.training
-    numbers = range(config.seed, config.seed + (1 if seeds is None else seeds))
-    if not resume:
-        check_start(out, seeds=() if seeds is None else numbers, overwrite=overwrite)
-    layout = None
-    if seeds is None:
-        candidate_devices(config.devices, config.batch_size)  # an error now, not after the corpus
-    else:
-        layout = make_seed_layout(seeds, seed_devices(config.devices, seeds))
-    task = task_of(experiment)
-    pretrained = read_pretrained(experiment, out if resume else None)
-    data = task.open_data(experiment)
-    with locked(out):
-        if resume:
-            files = files_of_run(Run.open(first_run_of(out)))
-        else:
-            files = dict(task.fit_files(experiment, data, pretrained))
-        trainable = task.build(experiment, files, data, out / "tokens", pretrained, seeds=layout)
-        loop = open_training(
-            out, experiment, files, trainable, layout, resume, overwrite, display=display
-        )
-        results = train_runs(loop)
-    return results[0] if layout is None else results
-
-
-def open_training(
-    out: Path,
-    experiment: Experiment,
-    files: Mapping[str, str],
-    trainable: Trainable,
-    layout: SeedLayout | None,
-    resume: bool = False,
-    overwrite: bool = False,
-    *,
-    display: Display | None = None,
-    jit_steps: JitSteps = jit_multi_step,
-) -> Loop:
-    """The loop of what a task has built: run directories made or gone on with, steps compiled.
-
-    The caller holds the lock of `out`. Arguments and errors are those of `train`; `layout` is that
-    of several seeds, `jit_steps` compiles the steps.
-    """
-    config = experiment.training
-    numbers = range(config.seed, config.seed + (1 if layout is None else layout.seeds))
-    init = jitted_init(trainable)
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    check_pretrained(trainable.pretrained, shapes.params, where="`model.pretrained`")
-    check_memory((tree_bytes(shapes) + tree_bytes(shapes.params)) * len(numbers))
-    if layout is None:
-        run = open_run(out, experiment, files, trainable, resume, overwrite)
-        return _open_one(trainable, init, experiment, run, display, jit_steps)
-    group = open_seeds(out, experiment, numbers, files, trainable, layout, resume, overwrite)
-    return _open_seeds(trainable, experiment, group, layout, display, jit_steps)
-
-
-def read_pretrained(experiment: Experiment, resumed: Path | None = None) -> Saved | None:
-    """What `model.pretrained` names, unless the resumed run has its own parameters by now."""
-    path = getattr(experiment.model, "pretrained", None)
-    if path is None:
-        return None
-    if resumed is not None and Run.open(first_run_of(resumed)).checkpoint("last") is not None:
-        return None
-    return _read_named("`model.pretrained`", path, task_of(experiment).begins_from)
-
-
-def _read_named(name: str, path: str | Path, tasks: Sequence[str]) -> Saved:
-    """The model that a setting or an option names; UserError where it is of another task."""
-    try:
-        saved = read_saved(path)
-    except UserError as error:
-        raise UserError(f"{name} cannot be read: {error}") from error
-    if saved.experiment.task not in tasks:
-        raise UserError(
-            f"{name} must be a run or an export of task {' or '.join(tasks)}, and {path} is of "
-            f"task {saved.experiment.task}; name another"
-        )
-    return saved
-
-
-def _open_one(
-    trainable: Trainable,
-    init: Callable[[jax.Array], TrainState],
-    experiment: Experiment,
-    run: Run,
-    display: Display | None,
-    jit_steps: JitSteps,
-) -> Loop:
-    config = experiment.training
-    schedule = StepSchedule(trainable.batches, config)
-    display = display or Display(schedule.total, trainable.objective)
-    layout, multi_step = choose_devices(
-        trainable, init, schedule, config, run, display, jit_steps=jit_steps
-    )
-    state = init(jax.random.key(config.seed))
-    return open_loop(trainable, state, multi_step, [run], config, layout=layout, display=display)
-
-
-def _open_seeds(
-    trainable: Trainable,
-    experiment: Experiment,
-    group: SeedRuns,
-    layout: SeedLayout,
-    display: Display | None,
-    jit_steps: JitSteps,
-) -> Loop:
-    config = experiment.training
-    keys = [jax.random.key(seed) for seed in group.index["seeds"]]
-    train_step = trainable.train_step_on(layout.axis_name)
-    return open_loop(
-        trainable,
-        first_states(trainable.init_state, keys, layout),
-        jit_steps(train_step, layout, accumulate=config.accumulate_steps),
-        group.runs,
-        config,
-        layout=layout,
-        display=display,
-        log=group.log,
-    )
-
-
-def _resumed(out: Path, wanted: Experiment | None) -> Experiment:
-    """The settings of a run, with those of `wanted` that a resumed run may set anew."""
-    path = out / "config.toml"
-    kept = settings_of(out)
-    wanted = wanted or kept
-    if wanted.task != kept.task:
-        raise UserError(
-            f"a resumed run keeps its task: {path} has {kept.task}, got {wanted.task}; leave it "
-            "out, or start a new run with another --out"
-        )
-    for name, old, new in changes(kept, wanted):
-        section, _, setting = name.partition(".")
-        if setting not in getattr(kept, section).changeable_on_resume:
-            raise UserError(
-                f"a resumed run keeps its settings: `{name}` is {old!r} in {path}, got {new!r}; "
-                "leave it out, or start a new run with another --out"
-            )
-    return wanted
+    with joined(distributed) as processes:
+        start = Start(Path(out), experiment, seeds, resume, overwrite)
+        return train_from(start, display, processes)
 
 
 def load(path: str | Path, which: CheckpointName | None = None) -> Any:
@@ -338,7 +186,7 @@ def evaluate(
         raise UserError(f"the corpus of {path} holds out no {split} text; choose another --split")
     for name, tasks in task.evaluates_with.items():
         if (named := options.get(name)) is not None:
-            options[name] = load_saved(_read_named(f"`{name}`", named, tasks), str(named))
+            options[name] = load_saved(read_named(f"`{name}`", named, tasks), str(named))
     options["split"] = split
     if ensemble:
         figures = task.evaluate(load_ensemble(path, which=which), data, options)

@@ -46,6 +46,20 @@ def read_saved(path: str | Path, which: CheckpointName | None = None) -> Saved:
     return Saved(settings_of_run(run), files_of_run(run), run.load_params(which))
 
 
+def read_named(name: str, path: str | Path, tasks: Sequence[str]) -> Saved:
+    """The model that a setting or an option names; UserError where it is of another task."""
+    try:
+        saved = read_saved(path)
+    except UserError as error:
+        raise UserError(f"{name} cannot be read: {error}") from error
+    if saved.experiment.task not in tasks:
+        raise UserError(
+            f"{name} must be a run or an export of task {' or '.join(tasks)}, and {path} is of "
+            f"task {saved.experiment.task}; name another"
+        )
+    return saved
+
+
 def load_ensemble(
     paths: str | Path | Iterable[str | Path],
     *,

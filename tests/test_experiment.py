@@ -220,7 +220,7 @@ def test_memory_is_asked_for_all_seeds(tmp_path: Path, monkeypatch: pytest.Monke
         asked.append(nbytes)
         raise UserError("too large")
 
-    monkeypatch.setattr("jaxgen.experiment.check_memory", refuse)
+    monkeypatch.setattr("jaxgen.start.check_memory", refuse)
     experiment = read_toml(write_config(tmp_path))
     with pytest.raises(UserError, match="too large"):
         train(experiment, out=tmp_path / "one")

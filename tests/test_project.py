@@ -30,7 +30,8 @@ PACKAGES: dict[str, set[str]] = {
     "exports": {"config"},
 }
 PACKAGES["saved"] = {"config", "exports", "tasks", "training"}
-PACKAGES["experiment"] = {*PACKAGES["saved"], "saved"}
+PACKAGES["start"] = {*PACKAGES["saved"], "saved"}
+PACKAGES["experiment"] = {*PACKAGES["start"], "start"}
 PACKAGES["tuning"] = {*PACKAGES["experiment"], "experiment"}
 PACKAGES["serving"] = {*PACKAGES}
 PACKAGES["cli"] = {*PACKAGES}

@@ -14,6 +14,7 @@ from tyro.conf import DisallowNone, Positional, arg
 from jaxgen.cli.arguments import check_arguments
 from jaxgen.cli.options import Flag, default
 from jaxgen.config import EXPERIMENTS, Config, Experiment
+from jaxgen.config.distributed import Distributed
 from jaxgen.config.toml import DEFAULT_TASK, check_task, read_toml, validate
 from jaxgen.errors import UserError
 
@@ -30,6 +31,19 @@ _CORPORA = {
     ),
 }
 """Settings that name a corpus, and those that go with them."""
+
+
+_Place: Any = make_dataclass(
+    "Distributed",
+    [
+        (member.name, Annotated[member.type, arg(help_behavior_hint=default)], member)
+        for member in fields(Distributed)
+    ],
+    bases=(Distributed,),
+    namespace={"__doc__": Distributed.__doc__},
+    frozen=True,
+)
+"""Its options, shown as those of the settings are."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,7 @@ class Train(Configured):
     """Continue the run there, bit for bit; lengths, limits, samples and files may change."""
     force: Flag = False
     """Start anew where a run is there already; other people's files stay."""
+    distributed: _Place = field(default_factory=_Place)
 
     @property
     def directory(self) -> Path:
@@ -112,18 +127,29 @@ class Train(Configured):
 
     def __call__(self) -> None:
         """Train."""
+        self.distributed.check()
         experiment = self.experiment
 
         from jaxgen.training.parallel import request_host_devices
 
-        request_host_devices(experiment.training.devices)
+        if self.distributed.coordinator is None:
+            request_host_devices(experiment.training.devices)
 
         from jaxgen.experiment import train
+        from jaxgen.training.processes import ending_at_once
 
         out = self.directory
-        ends = train(
-            experiment, out=out, seeds=self.seeds, resume=self.resume, overwrite=self.force
-        )
+        with ending_at_once() as leads:
+            ends = train(
+                experiment,
+                out=out,
+                seeds=self.seeds,
+                resume=self.resume,
+                overwrite=self.force,
+                distributed=self.distributed,
+            )
+        if not leads():
+            return
         results = ends if isinstance(ends, list) else [ends]
         if isinstance(ends, list):
             _print_table(ends)

@@ -115,7 +115,14 @@ def _orbax() -> Iterator[Any]:
     level = logger.level
     try:
         logger.setLevel(logging.CRITICAL)
-        with ocp.PyTreeCheckpointer() as checkpointer:
+        index, count = jax.process_index(), jax.process_count()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=index,
+            active_processes={index} if count > 1 else None,
+            barrier_sync_key_prefix=f"process-{index}" if count > 1 else None,
+        )  # else Orbax waits for all processes, of which only one saves or loads
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
             yield checkpointer
     except Exception:
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # its tasks end later

@@ -4,14 +4,21 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from jaxgen.config import TrainingConfig
 from jaxgen.errors import UserError
-from jaxgen.training.parallel import JitSteps, Layout, jit_multi_step, make_layout, most_devices
+from jaxgen.training.parallel import (
+    JitSteps,
+    Layout,
+    jit_multi_step,
+    make_layout,
+    most_devices,
+    most_spanning,
+)
 from jaxgen.training.progress import Display
 from jaxgen.training.runs import Run
 from jaxgen.training.schedule import StepSchedule
@@ -30,13 +37,15 @@ def candidate_devices(devices: int | Literal["auto"], batch_size: int) -> tuple[
 
     Args:
         devices: A count, which is then the only one; or "auto": one device and all of them on a
-            CPU, all of them elsewhere.
+            CPU, all of them elsewhere and over several processes.
         batch_size: Rows of a batch, which the count must divide.
 
     Raises:
         UserError: There are not so many devices, or they do not divide the batch.
     """
     available = jax.device_count()
+    if jax.process_count() > 1:
+        _check_spanning(devices, batch_size)
     if devices != "auto":
         if devices > available:
             raise UserError(
@@ -46,13 +55,50 @@ def candidate_devices(devices: int | Literal["auto"], batch_size: int) -> tuple[
         if batch_size % devices:
             raise UserError(
                 f"`training.batch_size` must be a multiple of `training.devices`, got "
-                f"{batch_size} and {devices}"
+                f"{batch_size} and {devices}; {_multiples(batch_size, devices)}"
             )
         return (devices,)
+    if jax.process_count() > 1:
+        return (most_spanning(batch_size),)
     most = most_devices(batch_size)
     if most == 1:
         return (1,)
     return (1, most) if jax.default_backend() == "cpu" else (most,)
+
+
+def _check_spanning(devices: int | Literal["auto"], batch_size: int) -> None:
+    """UserError where a count of devices or rows is not one of as many in each process."""
+    processes = jax.process_count()
+    if batch_size % processes:
+        raise UserError(
+            f"`training.batch_size` must be a multiple of the {processes} processes, got "
+            f"{batch_size}; {_multiples(batch_size, processes)}"
+        )
+    if devices != "auto" and devices % processes:
+        raise UserError(
+            f"`training.devices` counts those of all {processes} processes and must be a multiple "
+            f'of that, got {devices}; {_multiples(devices, processes)}, or "auto"'
+        )
+
+
+def _multiples(value: int, of: int) -> str:
+    """The multiples next to a value: "15 or 18 would do"."""
+    below = value // of * of
+    return f"{below} or {below + of} would do" if below else f"{of} would do"
+
+
+def devices_wanted(config: TrainingConfig, notes: Mapping[str, Any]) -> int | Literal["auto"]:
+    """What the settings ask for, or what a resumed run has trained on.
+
+    Another number of processes may have to take another number of devices: then all there are.
+    """
+    wanted = notes.get("devices", config.devices)
+    moved = "devices" in notes and notes.get("processes", 1) != jax.process_count()
+    if moved and wanted != "auto":
+        processes, available = jax.process_count(), jax.device_count()
+        if wanted % processes or wanted > available or config.batch_size % wanted:
+            return "auto"
+    return wanted
 
 
 def choose_devices(
@@ -71,7 +117,8 @@ def choose_devices(
     draws other dropout masks and adds in another order. What an evaluation takes is compiled
     meanwhile. `init` is `jitted_init(trainable)`.
     """
-    counts = candidate_devices(run.notes.get("devices", config.devices), config.batch_size)
+    before, wanted = run.notes.get("devices"), devices_wanted(config, run.notes)
+    counts = candidate_devices(wanted, config.batch_size)
     accumulate = config.accumulate_steps
     candidates: dict[int, tuple[Layout, MultiStep]] = {}
     for count in reversed(counts):
@@ -105,7 +152,11 @@ def choose_devices(
         layout, multi_step = candidates[devices]
         if devices != counts[-1]:
             compile_ahead(multi_step, layout, layout.place_state(first_state()), schedule)
-    run.note(devices=devices)
+    if before not in (None, devices):
+        display.line(
+            f"devices: {before} before, {devices} from here on; float sums and dropout differ"
+        )
+    run.note(devices=devices, **({"processes": jax.process_count()} if layout.spans else {}))
     return layout, multi_step
 
 
@@ -125,12 +176,14 @@ def compile_ahead(
     multi_step: MultiStep, layout: Layout, state: TrainState, schedule: StepSchedule
 ) -> None:
     """Compile the steps for every shape of batch, by making none of them. Uses the state up."""
-    for batches in schedule.blank_batches():
+    for batches in schedule.blank_batches(layout.rows):
         placed = layout.place_batches(batches, accumulate=schedule.accumulate)
         state, _ = multi_step(state, placed, np.int32(0))  # the type that training passes
 
 
 def _warm_up(trainable: Trainable, params: PyTree) -> None:
+    if jax.process_index() > 0:  # process 0 alone evaluates
+        return
     if trainable.evaluation is not None:
         trainable.evaluation.warm_up(params)
     if trainable.sample is not None:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgen.training.loop_state import Evaluated, Loop, fail, place_states, save
+from jaxgen.training.loop_state import Evaluated, Loop, fail, place_states, save, states_of
 from jaxgen.training.plots import plot_run
 from jaxgen.training.progress import spread
 from jaxgen.training.run_progress import EARLY_STOPPING
@@ -18,13 +18,16 @@ from jaxgen.types import PyTree
 def evaluate(loop: Loop) -> Evaluated:
     """Measure, show, find what is best and what stops, and save."""
     params = loop.layout.local(evaluation_params(loop.state))
-    figures = measure(loop, params)
+    figures = loop.processes.from_first(
+        f"the evaluation of step {loop.step}", lambda: measure(loop, params)
+    )
     name = loop.trainable.objective.name
     for i in loop.active:
         if name in figures[i] and not np.isfinite(figures[i][name]):
             what = f"validation {name} is {figures[i][name]} at step {loop.step}"
             fail(loop, i, what, loop.step)
-    samples = list(loop.trainable.sample(params)) if loop.trainable.sample is not None else []
+    writes = loop.trainable.sample if loop.processes.leads else None
+    samples = [] if writes is None else list(writes(params))
     rows, best = {}, set()
     for i in loop.active:
         run, own = loop.runs[i], figures[i]
@@ -45,8 +48,8 @@ def evaluate(loop: Loop) -> Evaluated:
                 loop.display.line(f"{loop.runs[i].name} stops early, at step {loop.step}")
     save(loop, list(rows), best)
     if len(loop.active) < len(loop.runs):
-        place_states(loop, loop.layout.unstack_runs(loop.state))
-    if loop.trainable.plotted:
+        place_states(loop, states_of(loop))
+    if loop.trainable.plotted and loop.processes.leads:
         for i in rows:
             plot_run(loop.runs[i].run, loop.trainable.objective, loop.trainable.plotted)
     return Evaluated(loop.step, [own if i in rows else {} for i, own in enumerate(figures)])
@@ -98,7 +101,7 @@ def average_stalled_runs(loop: Loop, evaluated: Collection[int]) -> None:
     """Let NT-ASGD begin in the runs whose evaluations bring nothing better."""
     if loop.config.averaging != "nt_asgd" or loop.trainable.evaluation is None:
         return
-    states = loop.layout.unstack_runs(loop.state)
+    states = states_of(loop)
     stalled = [
         i
         for i in evaluated

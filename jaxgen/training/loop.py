@@ -17,10 +17,20 @@ from jaxgen.config import TrainingConfig
 from jaxgen.errors import UserError
 from jaxgen.training.evaluate import evaluate
 from jaxgen.training.interrupts import interrupts
-from jaxgen.training.loop_state import ADVICE, Evaluated, Loop, Reason, fail, place_states, save
+from jaxgen.training.loop_state import (
+    ADVICE,
+    Evaluated,
+    Loop,
+    Reason,
+    fail,
+    place_states,
+    save,
+    states_of,
+)
 from jaxgen.training.parallel import Layout
 from jaxgen.training.plots import plot_run
 from jaxgen.training.pretrained import begin_from
+from jaxgen.training.processes import ALONE, Processes
 from jaxgen.training.progress import Display
 from jaxgen.training.run_progress import EARLY_STOPPING, RunProgress, non_finite
 from jaxgen.training.runs import Run
@@ -99,6 +109,7 @@ def open_loop(
     layout: Layout | None = None,
     display: Display | None = None,
     log: Callable[[Sequence[dict[str, Any]]], None] | None = None,
+    processes: Processes = ALONE,
 ) -> Loop:
     """The loop where its runs stand.
 
@@ -113,6 +124,7 @@ def open_loop(
         display: Where to show the progress; by default a live display on a terminal, else plain
             lines.
         log: Called with the indexes of all runs before any of them is committed.
+        processes: Those that train together.
 
     Raises:
         UserError: All runs diverged already, or a checkpoint cannot be read.
@@ -126,6 +138,7 @@ def open_loop(
         states = [run.restore(state) or state for run, state in pairs]
     elif trainable.pretrained:
         states = [begin_from(state, trainable.pretrained) for state in states]
+    states = [processes.state_from_first(state) for state in states]
     if all(run.diverged for run in progress):
         raise UserError(f"all {len(progress)} runs diverged already; {ADVICE}")
     furthest = max(progress, key=lambda run: (run.active, run.progress.seconds))
@@ -140,6 +153,7 @@ def open_loop(
         runs=progress,
         display=display or Display(schedule.total, trainable.objective),
         log=log,
+        processes=processes,
         state=state,
         step=step,
         started=started,
@@ -150,17 +164,18 @@ def open_loop(
 
 def evaluations(loop: Loop) -> Generator[Evaluated, None, None]:
     """Train to the end, pausing after each evaluation; leave the generator to stop early."""
-    with loop.display, interrupts() as loop.interrupted:
+    with loop.display, interrupts() as interrupted:
+        loop.interrupted = loop.processes.any_interrupted(interrupted)
         if loop.runs[0].run.checkpoint("last") is None:
             save(loop, loop.active)
-        decision = decide(loop)
+        decision = decide_together(loop)
         pending: Dispatched | None = None
         while decision.reason is None:
             dispatched = dispatch(loop, decision.steps)
             if pending is not None:
                 collect(loop, pending)  # while the device works on the one just dispatched
             pending = dispatched
-            decision = decide(loop)
+            decision = decide_together(loop)
             due = loop.schedule.evaluation_due(loop.step)
             due |= decision.reason in ("finished", "time is up")
             if due or decision.save or decision.reason is not None:
@@ -168,10 +183,16 @@ def evaluations(loop: Loop) -> Generator[Evaluated, None, None]:
                 pending = None
                 if due:
                     yield evaluate(loop)
-                    decision = decide(loop) if decision.reason is None else decision
+                    decision = decide_together(loop) if decision.reason is None else decision
                 else:
                     save(loop, loop.active)
     loop.reason = decision.reason
+
+
+def decide_together(loop: Loop) -> Decision:
+    """What process 0 decides."""
+    loop.interrupted()  # one of the others tells it
+    return Decision(*loop.processes.from_first("the next steps", lambda: decide(loop)))
 
 
 def decide(loop: Loop) -> Decision:
@@ -192,11 +213,14 @@ def decide(loop: Loop) -> Decision:
 def dispatch(loop: Loop, length: int) -> Dispatched:
     """Begin the next steps; the device makes them while Python goes on."""
     layout, accumulate = loop.layout, loop.config.accumulate_steps
-    batches = loop.schedule.read(loop.step, length)  # while the device works on the ones before
+    batches = loop.schedule.read(
+        loop.step, length, layout.rows
+    )  # while the device works on the ones before
     batches = layout.place_batches(batches, accumulate=accumulate)
     if loop.step % loop.schedule.epoch_steps == 0:
         loop.state = loop.state._replace(carry=layout.place_carry(loop.trainable.initial_carry))
-    loop.state, metrics = loop.multi_step(loop.state, batches, np.int32(length))
+    with loop.processes.waiting(f"step {loop.step}"):
+        loop.state, metrics = loop.multi_step(loop.state, batches, np.int32(length))
     loop.step += length
     return Dispatched(metrics, loop.step, length)
 
@@ -204,7 +228,8 @@ def dispatch(loop: Loop, length: int) -> Dispatched:
 def collect(loop: Loop, dispatched: Dispatched) -> None:
     """Wait for a dispatch, and report it."""
     metrics, step, length = dispatched
-    host = jax.tree.map(np.asarray, metrics)
+    with loop.processes.waiting(f"step {step}"):
+        host = jax.tree.map(np.asarray, metrics)
     count = 0.0
     for i in loop.active:
         own = loop.layout.of_run(host, i)
@@ -239,7 +264,7 @@ def collect(loop: Loop, dispatched: Dispatched) -> None:
 
 def results(loop: Loop) -> list[Result]:
     """How each run ended; its metrics are drawn."""
-    for run in loop.runs:
+    for run in loop.runs if loop.processes.leads else ():
         plot_run(run.run, loop.trainable.objective, loop.trainable.plotted)
     return [
         Result(
@@ -251,5 +276,5 @@ def results(loop: Loop) -> list[Result]:
             loop.trainable.objective,
             run.run,
         )
-        for run, state in zip(loop.runs, loop.layout.unstack_runs(loop.state), strict=True)
+        for run, state in zip(loop.runs, states_of(loop), strict=True)
     ]

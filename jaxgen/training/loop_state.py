@@ -12,6 +12,7 @@ from jaxgen.config import TrainingConfig
 from jaxgen.errors import UserError
 from jaxgen.training.clock import Clock
 from jaxgen.training.parallel import Layout
+from jaxgen.training.processes import Processes
 from jaxgen.training.progress import Display
 from jaxgen.training.run_progress import RunProgress
 from jaxgen.training.schedule import StepSchedule
@@ -46,6 +47,7 @@ class Loop:
     runs: list[RunProgress]
     display: Display
     log: Callable[[Sequence[dict[str, Any]]], None] | None
+    processes: Processes
     state: TrainState
     step: int
     started: float
@@ -76,9 +78,15 @@ class Loop:
         return {"step": self.step, "epoch": round(self.step / self.schedule.epoch_steps, 4)}
 
 
+def states_of(loop: Loop) -> list[TrainState]:
+    """The state of each run."""
+    with loop.processes.waiting(f"the carry of step {loop.step}"):
+        return loop.layout.unstack_runs(loop.state)
+
+
 def save(loop: Loop, which: Sequence[int], best: Collection[int] = ()) -> None:
     """Save some runs, together: none counts until all are written."""
-    states = loop.layout.unstack_runs(loop.state)
+    states = states_of(loop)
     indexes = [run.run.index for run in loop.runs]
 
     def prepare(i: int) -> None:

@@ -4,14 +4,19 @@ Every device holds all parameters and its share of the batch (and of the carry).
 token counts are summed over the devices before they are divided, so the update is the one that a
 single device makes, up to the order of float additions. Dropout masks differ between device
 counts, as each device folds its number into the key.
+
+Over several processes the axis spans the devices of all, those of process 0 first: each process has
+the rows that its devices would have among as many devices of one process.
 """
 
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -38,9 +43,27 @@ class Layout:
         """The axis over which the devices sum gradients, where they do."""
         return None if self.mesh is None else AXIS
 
+    @property
+    def spans(self) -> bool:
+        """Whether the devices are those of several processes."""
+        return self.mesh is not None and self.mesh.is_multi_process
+
+    def rows(self, size: int) -> slice:
+        """Which rows of so many this process places."""
+        if not self.spans:
+            return slice(None)
+        index, count = jax.process_index(), jax.process_count()
+        return slice(size * index // count, size * (index + 1) // count)
+
     def unstack_runs(self, state: TrainState) -> list[TrainState]:
-        """The state of each run that the steps train side by side: here of the only one."""
-        return [state]
+        """The state of each run that the steps train side by side: here of the only one.
+
+        Of several processes, each holds all of it then.
+        """
+        if not self.spans or state.step.is_fully_addressable:  # not on the devices of all yet
+            return [state]
+        carry = multihost_utils.process_allgather(state.carry, tiled=True)
+        return [self.local(state._replace(carry=()))._replace(carry=carry)]
 
     def stack_runs(self, states: Sequence[TrainState]) -> TrainState:
         """Put what `unstack_runs` gave back on the devices."""
@@ -54,20 +77,24 @@ class Layout:
         """Put a state on the devices: the carry by batch row, the rest whole on each."""
         if self.mesh is None:
             return jax.device_put(state)
-        placed = jax.device_put(state, NamedSharding(self.mesh, P()))
+        placed = self._put(state._replace(carry=()), P())
         return placed._replace(carry=self.place_carry(state.carry))
 
     def place_carry(self, carry: PyTree) -> PyTree:
         """Put a carry on the devices, in buffers of its own (the steps donate them)."""
         if self.mesh is not None:
-            carry = jax.device_put(carry, NamedSharding(self.mesh, P(AXIS)))
+            own = jax.tree.map(lambda x: x[self.rows(len(x))], carry) if self.spans else carry
+            carry = self._put(own, P(AXIS))
         return jax.tree.map(lambda x: x.copy(), carry)
 
     def place_batches(self, batches: PyTree, *, accumulate: int = 1) -> PyTree:
-        """Put the batches of a dispatch, leaves [K, (batches,) B, ...], on the devices."""
+        """Put the batches of a dispatch, leaves [K, (batches,) B, ...], on the devices.
+
+        Of several processes, each is given its own `rows`.
+        """
         if self.mesh is None:
             return jax.device_put(batches)
-        return jax.device_put(batches, NamedSharding(self.mesh, _batch_spec(accumulate)))
+        return self._put(batches, _batch_spec(accumulate))
 
     def divide(self, multi_step: MultiStep, *, accumulate: int = 1) -> MultiStep:
         """The steps of one run, to be jitted, divided over the devices."""
@@ -87,6 +114,20 @@ class Layout:
         if self.mesh is None:
             return tree
         return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+    def _put(self, tree: PyTree, spec: P) -> PyTree:
+        """Lay a tree on the devices; of several processes, each gives what its devices hold."""
+        assert self.mesh is not None
+        where = NamedSharding(self.mesh, spec)
+        if not self.spans:
+            return jax.device_put(tree, where)
+
+        def put(leaf: Any) -> jax.Array:
+            if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
+            return jax.make_array_from_process_local_data(where, np.asarray(leaf))
+
+        return jax.tree.map(put, tree)
 
 
 def request_host_devices(devices: int | Literal["auto"] = "auto") -> None:
@@ -120,11 +161,22 @@ def most_devices(parts: int) -> int:
     return max(n for n in range(1, jax.device_count() + 1) if parts % n == 0)
 
 
+def most_spanning(rows: int) -> int:
+    """The most devices, as many of each process, that divide so many rows; 0 where none do."""
+    processes, each = jax.process_count(), jax.local_device_count()
+    return processes * max(
+        (n for n in range(1, each + 1) if rows % (n * processes) == 0), default=0
+    )
+
+
 def make_layout(devices: int) -> Layout:
-    """A layout over the first `devices` devices."""
+    """A layout over the first `devices` devices, or the first of each process."""
     if devices == 1:
         return Layout()
-    return Layout(Mesh(jax.devices()[:devices], (AXIS,)))
+    each, used = devices // jax.process_count(), list[jax.Device]()
+    for process in range(jax.process_count()):
+        used += [d for d in jax.devices() if d.process_index == process][:each]
+    return Layout(Mesh(used, (AXIS,)))
 
 
 def jit_multi_step(train_step: TrainStep, layout: Layout, *, accumulate: int = 1) -> MultiStep:

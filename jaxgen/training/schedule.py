@@ -1,5 +1,6 @@
 """Which steps one dispatch makes, and their batches."""
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -34,6 +35,8 @@ class StepSchedule:
             UserError: One pass over the data has fewer batches than one step takes.
         """
         self._source = source
+        sizes = {leaf.shape[0] for shape in source.shapes for leaf in jax.tree.leaves(shape)}
+        self._rows = sizes.pop() if len(sizes) == 1 else None
         self.accumulate = config.accumulate_steps
         """Batches of one step."""
         self.epoch_steps = source.batches_per_epoch // self.accumulate
@@ -70,10 +73,23 @@ class StepSchedule:
         left = min(self.total - step, alike, *(edge - step % edge for edge in edges))
         return max(1, min(left, self.capacity, at_most))
 
-    def read(self, step: int, length: int) -> PyTree:
-        """Batches of `length` steps, [capacity, (batches,) B, ...], the rest of them zeros."""
+    def read(
+        self, step: int, length: int, rows: Callable[[int], slice] = lambda size: slice(None)
+    ) -> PyTree:
+        """Batches of `length` steps, [capacity, (batches,) B, ...], the rest of them zeros.
+
+        Args:
+            step: The first.
+            length: How many.
+            rows: Which rows of a batch of so many.
+        """
         epoch, first = divmod(step, self.epoch_steps)
-        batches = self._source.read(epoch, first * self.accumulate, length * self.accumulate)
+        place = epoch, first * self.accumulate, length * self.accumulate
+        if self._rows is not None:
+            batches = self._source.read(*place, rows(self._rows))
+        else:  # the number of rows changes with the shape, so it is known only once they are read
+            whole = self._source.read(*place)
+            batches = jax.tree.map(lambda x: x[:, rows(x.shape[1])], whole)
 
         def arrange(x: np.ndarray) -> np.ndarray:
             if self.accumulate > 1:
@@ -83,10 +99,14 @@ class StepSchedule:
 
         return jax.tree.map(arrange, batches)
 
-    def blank_batches(self) -> list[PyTree]:
+    def blank_batches(
+        self, rows: Callable[[int], slice] = lambda size: slice(None)
+    ) -> list[PyTree]:
         """What `read` gives, all zeros, once for each shape of batch: enough to compile for."""
         lead = (self.capacity,) if self.accumulate == 1 else (self.capacity, self.accumulate)
-        return [
-            jax.tree.map(lambda leaf: np.zeros((*lead, *leaf.shape), leaf.dtype), shape)
-            for shape in self._source.shapes
-        ]
+
+        def blank(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+            size, *rest = leaf.shape
+            return np.zeros((*lead, len(range(size)[rows(size)]), *rest), leaf.dtype)
+
+        return [jax.tree.map(blank, shape) for shape in self._source.shapes]

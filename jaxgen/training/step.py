@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Sum
 
@@ -200,13 +201,24 @@ def weighted(loss: Array, aux: LossAux, grads: PyTree) -> PyTree:
 def means(state: TrainState, total: PyTree, axis_name: str | None) -> tuple[PyTree, Metrics]:
     """The mean gradient of `weighted` sums, over all devices, and what the step tells of them."""
     if axis_name is not None:
-        total = jax.lax.psum(total, axis_name)  # XLA makes one collective of the leaves
+        total = _over_devices(total, axis_name)
     grads, loss_sum, sums, weight = total
     count = jnp.maximum(weight, 1.0)
     grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
     grad_norm = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(grads)))
     finite = state.finite & jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
     return grads, Metrics(sums, weight, loss_sum / count, grad_norm, finite)
+
+
+def _over_devices(total: PyTree, axis_name: str) -> PyTree:
+    """The sum of a tree over all devices, in one collective."""
+    if jax.process_count() == 1 or jax.default_backend() != "cpu":
+        # XLA makes one collective of the leaves, but for a weight that it knows to be constant:
+        # to wait for that alone takes as long as for all, where messages are slow.
+        return jax.lax.psum(jax.lax.optimization_barrier(total), axis_name)
+    with jax.numpy_dtype_promotion("standard"):
+        flat, unravel = ravel_pytree(total)  # the CPU's collectives send leaf after leaf
+    return unravel(jax.lax.psum(flat, axis_name))
 
 
 def updated(

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from jaxgen.config import Experiment
 from jaxgen.errors import UserError, first_line
-from jaxgen.experiment import open_training, read_pretrained
+from jaxgen.start import open_training, read_pretrained
 from jaxgen.tasks import task_of
 from jaxgen.training.devices import candidate_devices
 from jaxgen.training.loop import evaluations

@@ -99,7 +99,7 @@ def test_cut_off_before_the_first_checkpoint_it_still_begins_there(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("jaxgen.experiment.open_loop", die)
+        patch.setattr("jaxgen.start.open_loop", die)
         with pytest.raises(Killed):
             train(standing(made), out=tmp_path / "run")
     train(None, out=tmp_path / "run", resume=True)

@@ -281,7 +281,7 @@ def test_interrupted_within_a_row_its_matrix_is_kept(
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "interrupts", Left)
-        patch.setattr("jaxgen.experiment.open_loop", open_loop)
+        patch.setattr("jaxgen.start.open_loop", open_loop)
         assert train(settings(averaging="ema"), out=tmp_path).reason == "interrupted"
     kept = Run.open(tmp_path).index["last"]
     assert kept["step"] == 7
