@@ -7,7 +7,6 @@ from flax import linen as nn
 
 from jaxgen.models.language_model import LanguageModel
 from jaxgen.nn.inputs import real_steps
-from jaxgen.ops.cross_entropy import cross_entropy
 from jaxgen.types import Array, Float, LossAux, PyTree, Sum
 
 
@@ -32,17 +31,18 @@ def conditional_loss(
         The scalar to differentiate, nats per token, and the sum of nats "nll" over the targets.
     """
     tokens = batch.tokens.T
+    real = real_steps(len(tokens) - 1, batch.lengths - 1).reshape(-1)
 
     def run(model: LanguageModel) -> Array:
         first = model.first_carry(tokens.shape[1], batch.labels)
         # Padding stands after the real steps, so that what is made of it goes nowhere.
         _, hidden = model.hidden_states(tokens[:-1], first, deterministic=key is None)
         hidden = hidden if key is None else model.output_dropout(hidden)
-        return model.logits(hidden.reshape(-1, hidden.shape[-1]))
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        return model.nll(rows, tokens[1:].reshape(-1), real)
 
     rngs = None if key is None else {"dropout": key}
-    logits: Any = nn.apply(run, model)({"params": params}, rngs=rngs)
-    real = real_steps(len(tokens) - 1, batch.lengths - 1).reshape(-1)
-    nll = jnp.where(real, cross_entropy(logits, tokens[1:].reshape(-1)), 0).sum()
+    found: Any = nn.apply(run, model)({"params": params}, rngs=rngs)
+    nll = jnp.where(real, found, 0).sum()
     count = real.sum().astype(jnp.float32)
     return nll / jnp.maximum(count, 1), LossAux(carry, {"nll": Sum(nll, count)}, count)

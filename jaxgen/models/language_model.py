@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxgen.nn.adaptive_softmax import AdaptiveSoftmax
 from jaxgen.nn.dropout import drop
 from jaxgen.nn.inputs import TokenInputs
 from jaxgen.nn.lstm import LSTM
 from jaxgen.ops.bias import add_bias
+from jaxgen.ops.clusters import Clusters
 from jaxgen.ops.cross_entropy import cross_entropy
 from jaxgen.ops.lstm import LSTMCarry, zero_carry
 from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Sum
@@ -37,6 +39,8 @@ class LanguageModel(nn.Module):
     Parameters: `embedding` [V, E] (absent with one-hot inputs), `lstm`, `output_kernel` [H, V]
     (absent where tied), `output_bias` [V]; and what a label does, a row for each of N labels:
     `label_gates` [N, 4H], `label_carry` [N, 2 * units of all layers], or `label_film` [N, 2H].
+    With `clusters` the parameters of an `AdaptiveSoftmax`, `output`, are in the place of the output
+    kernel and bias, and logits are log-probabilities.
     """
 
     vocab_size: int
@@ -63,6 +67,10 @@ class LanguageModel(nn.Module):
     """Where the label enters. "input": added to the first layer's pre-activations, as an embedded
     label that is joined to each input is; "carry": the first carry is the label's own; "film": the
     last layer's output is scaled and shifted (FiLM: Perez et al. 2018)."""
+    clusters: Clusters | None = None
+    """Those of an adaptive softmax; None: a full one."""
+    tail_divisor: float = 4.0
+    """See `jaxgen.nn.adaptive_softmax`."""
     dtype: Any = jnp.float32
     backend: str = "auto"
     """What runs the recurrence, see `jaxgen.ops.backends`."""
@@ -91,12 +99,7 @@ class LanguageModel(nn.Module):
             shape = (self.vocab_size, self.embedding_size)
             init = partial(jax.random.uniform, minval=-0.1, maxval=0.1)
             self.embedding = self.param("embedding", init, shape)
-        if not self.tied:
-            shape = (self.hidden_sizes[-1], self.vocab_size)
-            self.output_kernel = self.param(
-                "output_kernel", nn.initializers.glorot_uniform(), shape
-            )
-        self.output_bias = self.param("output_bias", nn.initializers.zeros, (self.vocab_size,))
+        self._set_up_output()
         if self.num_labels:
             width = {
                 "input": 4 * self.hidden_sizes[0],
@@ -106,6 +109,18 @@ class LanguageModel(nn.Module):
             name = "label_gates" if self.condition == "input" else f"label_{self.condition}"
             table_init = nn.initializers.normal(0.1)
             self.label_table = self.param(name, table_init, (self.num_labels, width))
+
+    def _set_up_output(self) -> None:
+        size = self.hidden_sizes[-1]
+        if self.clusters is not None:
+            self.adaptive = AdaptiveSoftmax(
+                self.clusters, size, self.tail_divisor, self.tied, name="output"
+            )
+            return
+        if not self.tied:
+            glorot = nn.initializers.glorot_uniform()
+            self.output_kernel = self.param("output_kernel", glorot, (size, self.vocab_size))
+        self.output_bias = self.param("output_bias", nn.initializers.zeros, (self.vocab_size,))
 
     def __call__(
         self,
@@ -207,11 +222,25 @@ class LanguageModel(nn.Module):
 
     def logits(self, hidden: Float[Array, "*B H"]) -> Float[Array, "*B V"]:
         """Scores of the next token, float32."""
-        kernel = self.embedding.T if self.tied else self.output_kernel
         rows = hidden.reshape(-1, hidden.shape[-1])  # plain matrices, as in `jaxgen.nn.inputs`
+        if self.clusters is not None:
+            logprobs = self.adaptive(rows, self.embedding if self.tied else None)
+            return logprobs.reshape(*hidden.shape[:-1], self.vocab_size)
+        kernel = self.embedding.T if self.tied else self.output_kernel
         scores = jnp.matmul(rows, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
         scores = add_bias(scores, self.output_bias)
         return scores.reshape(*hidden.shape[:-1], self.vocab_size)
+
+    def nll(
+        self,
+        hidden: Float[Array, "N H"],
+        targets: Int[Array, "N"],
+        real: Bool[Array, "N"] | None = None,
+    ) -> Float[Array, "N"]:
+        """Negative log-likelihood of each target in nats; anything where `real` is False."""
+        if self.clusters is None:
+            return cross_entropy(self.logits(hidden), targets)
+        return self.adaptive.nll(hidden, targets, real, self.embedding if self.tied else None)
 
 
 def added_rows(*rows: Float[Array, "B G"] | None) -> Array | None:
@@ -261,11 +290,11 @@ def language_model_loss(
         carry_after, hidden = model.hidden_states(tokens[:-1], carry, mask, resets, key is None)
         dropped = hidden if key is None else model.output_dropout(hidden)
         rows = dropped.reshape(-1, dropped.shape[-1])
-        return carry_after, hidden, dropped, model.logits(rows)
+        real = None if mask is None else mask.reshape(-1)
+        return carry_after, hidden, dropped, model.nll(rows, tokens[1:].reshape(-1), real)
 
     rngs = None if key is None else {"dropout": key}
-    after, hidden, dropped, logits = nn.apply(run, model)({"params": params}, rngs=rngs)
-    nll = cross_entropy(logits, tokens[1:].reshape(-1))
+    after, hidden, dropped, nll = nn.apply(run, model)({"params": params}, rngs=rngs)
     if mask is None:
         nll_sum, count = nll.sum(), jnp.asarray(nll.size, jnp.float32)
     else:
