@@ -39,10 +39,9 @@ def conditional_loss(
         _, hidden = model.hidden_states(tokens[:-1], first, deterministic=key is None)
         hidden = hidden if key is None else model.output_dropout(hidden)
         rows = hidden.reshape(-1, hidden.shape[-1])
-        return model.nll(rows, tokens[1:].reshape(-1), real)
+        return model.total_nll(rows, tokens[1:].reshape(-1), real)
 
     rngs = None if key is None else {"dropout": key}
-    found: Any = nn.apply(run, model)({"params": params}, rngs=rngs)
-    nll = jnp.where(real, found, 0).sum()
+    nll: Any = nn.apply(run, model)({"params": params}, rngs=rngs)
     count = real.sum().astype(jnp.float32)
     return nll / jnp.maximum(count, 1), LossAux(carry, {"nll": Sum(nll, count)}, count)

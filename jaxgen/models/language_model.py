@@ -231,16 +231,15 @@ class LanguageModel(nn.Module):
         scores = add_bias(scores, self.output_bias)
         return scores.reshape(*hidden.shape[:-1], self.vocab_size)
 
-    def nll(
-        self,
-        hidden: Float[Array, "N H"],
-        targets: Int[Array, "N"],
-        real: Bool[Array, "N"] | None = None,
-    ) -> Float[Array, "N"]:
-        """Negative log-likelihood of each target in nats; anything where `real` is False."""
+    def total_nll(
+        self, hidden: Float[Array, "N H"], targets: Int[Array, "N"], real: Bool[Array, "N"]
+    ) -> Float[Array, ""]:
+        """The negative log-likelihood of all targets in nats, of rows where `real` is True."""
         if self.clusters is None:
-            return cross_entropy(self.logits(hidden), targets)
-        return self.adaptive.nll(hidden, targets, real, self.embedding if self.tied else None)
+            nll = cross_entropy(self.logits(hidden), targets)
+        else:
+            nll = self.adaptive.nll(hidden, targets, real, self.embedding if self.tied else None)
+        return jnp.where(real, nll, 0).sum()
 
 
 def added_rows(*rows: Float[Array, "B G"] | None) -> Array | None:
@@ -286,20 +285,18 @@ def language_model_loss(
     tokens = batch["tokens"].T
     mask, resets = (batch[name].T if name in batch else None for name in ("mask", "resets"))
 
+    targets = tokens[1:].reshape(-1)
+    real = jnp.ones(targets.shape, bool) if mask is None else mask.reshape(-1)
+
     def run(model: LanguageModel) -> tuple:
         carry_after, hidden = model.hidden_states(tokens[:-1], carry, mask, resets, key is None)
         dropped = hidden if key is None else model.output_dropout(hidden)
         rows = dropped.reshape(-1, dropped.shape[-1])
-        real = None if mask is None else mask.reshape(-1)
-        return carry_after, hidden, dropped, model.nll(rows, tokens[1:].reshape(-1), real)
+        return carry_after, hidden, dropped, model.total_nll(rows, targets, real)
 
     rngs = None if key is None else {"dropout": key}
-    after, hidden, dropped, nll = nn.apply(run, model)({"params": params}, rngs=rngs)
-    if mask is None:
-        nll_sum, count = nll.sum(), jnp.asarray(nll.size, jnp.float32)
-    else:
-        nll_sum = jnp.where(mask.reshape(-1), nll, 0).sum()
-        count = mask.sum().astype(jnp.float32)
+    after, hidden, dropped, nll_sum = nn.apply(run, model)({"params": params}, rngs=rngs)
+    count = real.sum().astype(jnp.float32)
     loss = nll_sum / jnp.maximum(count, 1)
     if activation_penalty:
         loss += activation_penalty * jnp.square(dropped.astype(jnp.float32)).mean()
