@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxgen.config import Experiment, LanguageModelConfig, LanguageModelExperiment
+from jaxgen.config import Experiment, LanguageModelExperiment
 from jaxgen.data.corpora import Corpus, fit_tokenizer, load_corpus
 from jaxgen.data.streams import TokenArray, Tokens, TokenStream, evaluation_batches
 from jaxgen.data.tokenizers import Tokenizer, warn_unknown
@@ -25,10 +25,11 @@ from jaxgen.generation.constrained_text import constrained_model
 from jaxgen.generation.joined import JoinedStep, ensemble_model
 from jaxgen.generation.text import TextModel
 from jaxgen.generation.utf8 import utf8_automaton
-from jaxgen.models.decoding import initial_carry_of, step_fn_of
+from jaxgen.models.decoding import LanguageModelStep, initial_carry_of, step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
 from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.tasks.joined_evaluation import step_loss
+from jaxgen.tasks.output_layer import fit_output, module_settings
 from jaxgen.tasks.task import Files, Saved, Task, tokenizer_of
 from jaxgen.training.from_settings import first_state_of, optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
@@ -73,7 +74,7 @@ def build(
     config = experiment.training
     tokenizer = tokenizer_of(files)
     splits = encode_corpus(data, tokenizer, cache)
-    model = build_model(experiment.model, tokenizer.vocab_size)
+    model = build_model(experiment, files)
     if seeds is not None:
         model = model.clone(backend=backend_of_seeds(model.backend))
     batches = TokenStream(
@@ -108,10 +109,10 @@ def build(
     )
 
 
-def build_model(config: LanguageModelConfig, vocab_size: int) -> LanguageModel:
+def build_model(experiment: LanguageModelExperiment, files: Files) -> LanguageModel:
     """The Flax module that the settings describe."""
-    settings = config.model_dump(exclude={"dtype"})
-    return LanguageModel(vocab_size=vocab_size, dtype=jnp.dtype(config.dtype), **settings)
+    vocab_size = tokenizer_of(files).vocab_size
+    return LanguageModel(vocab_size=vocab_size, **module_settings(experiment.model, files))
 
 
 def init_params(model: LanguageModel, key: Array) -> PyTree:
@@ -204,10 +205,7 @@ def _sampler(
 
 def load(experiment: LanguageModelExperiment, files: Files, params: PyTree) -> TextModel:
     """The trained model."""
-    tokenizer = tokenizer_of(files)
-    return text_model(
-        experiment, build_model(experiment.model, tokenizer.vocab_size), tokenizer, params
-    )
+    return text_model(experiment, build_model(experiment, files), tokenizer_of(files), params)
 
 
 def text_model(
@@ -228,10 +226,16 @@ def text_model(
     return constrained_model(lm, utf8_automaton(tokenizer.vocab_size))
 
 
+def module_of(lm: TextModel) -> LanguageModel:
+    """The Flax module of a model that is not joined of several."""
+    assert isinstance(lm.step_fn, LanguageModelStep)
+    # The backend that training insists on may know no masks, or not be here.
+    return lm.step_fn.model.clone(backend="auto")
+
+
 def init_shapes(experiment: LanguageModelExperiment, files: Files) -> PyTree:
     """Shapes and types of the parameters."""
-    model = build_model(experiment.model, tokenizer_of(files).vocab_size)
-    return jax.eval_shape(partial(init_params, model), jax.random.key(0))
+    return jax.eval_shape(partial(init_params, build_model(experiment, files)), jax.random.key(0))
 
 
 def evaluate(lm: TextModel, data: Corpus, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,17 +256,17 @@ def evaluate(lm: TextModel, data: Corpus, options: Mapping[str, Any]) -> dict[st
     if protocol not in ("exact", "windows"):
         raise UserError(f"`protocol` must be exact or windows, got {protocol!r}")
     source = getattr(data, options["split"])
-    model = build_model(experiment.model, tokenizer.vocab_size).clone(backend="auto")
     tokens = TokenArray(_encode(source, tokenizer, warn=True))
     joined = isinstance(lm.step_fn, JoinedStep)
     if protocol == "windows" and joined:
         raise UserError("`protocol` windows measures one model; use exact, or leave `ensemble` out")
     if protocol == "windows":
-        nll = _window_nll(model, lm.params, tokens)
+        nll = _window_nll(module_of(lm), lm.params, tokens)
     else:
         length, reset_id = experiment.training.sequence_length, reset_id_of(experiment, tokenizer)
         batches = evaluation_batches(tokens, EVALUATION_ROWS, length, reset_id=reset_id)
-        sums = make_sums(partial(step_loss, lm) if joined else partial(language_model_loss, model))
+        loss = partial(step_loss, lm) if joined else partial(language_model_loss, module_of(lm))
+        sums = make_sums(loss)
         carry = lm.initial_carry(lm.params, EVALUATION_ROWS, None)
         found = sums(lm.params, carry, batches)["nll"]
         nll = Nll(float(found.total), round(float(found.weight)))
@@ -337,9 +341,19 @@ def open_files(experiment: LanguageModelExperiment, files: Sequence[Path]) -> Co
 
 
 def fit_files(experiment: LanguageModelExperiment, data: Corpus, pretrained: Saved | None) -> Files:
-    """The tokenizer of the training text."""
+    """The tokenizer of the training text, and the clusters of an adaptive output."""
     tokenizer = fit_tokenizer(experiment.tokenizer, data)
-    return {"tokenizer.json": tokenizer.backend.to_str(pretty=True) + "\n"}
+
+    def count_tokens() -> np.ndarray:
+        counts = np.zeros(tokenizer.vocab_size, np.int64)
+        for ids in encode_source(data.train, tokenizer, Counter()):
+            counts += np.bincount(ids, minlength=len(counts))
+        return counts
+
+    return {
+        "tokenizer.json": tokenizer.backend.to_str(pretty=True) + "\n",
+        **fit_output(experiment.model, count_tokens),
+    }
 
 
 LANGUAGE_MODEL = Task(

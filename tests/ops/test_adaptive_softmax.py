@@ -1,6 +1,7 @@
 """The adaptive softmax: its loss, gradients and log-probabilities by NumPy and by PyTorch."""
 
 from functools import partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -182,7 +183,7 @@ def test_chosen_cutoffs_cost_less_than_others():
         held = np.cumsum(counts) / counts.sum()
         total = 256 * (cutoffs[0] + len(cutoffs))
         bounds = [*cutoffs, len(counts)]
-        for tail, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        for tail, (begin, end) in enumerate(pairwise(bounds)):
             read = 256 // 4 ** (tail + 1)
             total += (held[end - 1] - held[begin - 1] + 0.016) * read * (256 + end - begin)
         return total
@@ -198,7 +199,9 @@ def test_capacity_holds_what_is_expected():
     assert capacity(0.5, 7) == 7
 
 
-@pytest.mark.parametrize("places", [np.arange(3, 9), np.array([5, 6, 0, 1, 2]), np.arange(39, 0, -2)])
+@pytest.mark.parametrize(
+    "places", [np.arange(3, 9), np.array([5, 6, 0, 1, 2]), np.arange(39, 0, -2)]
+)
 def test_take_equals_indexing(places):
     """In one run, in two, and in more than slices are taken for."""
     x = jnp.arange(80.0).reshape(40, 2)
