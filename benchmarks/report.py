@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks import (
     addition,
     classifier_sections,
+    compare_adaptive,
     compare_gans,
     control,
     fra_eng,
@@ -227,6 +228,7 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
     "control": control.section,
     "steering": steering.section,
     "gans": compare_gans.section,
+    "adaptive": compare_adaptive.section,
     "seeds": seeds.section,
     "keras_recipe": sections.recipe,
     "session": sections.session,

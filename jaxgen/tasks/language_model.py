@@ -29,7 +29,7 @@ from jaxgen.models.decoding import LanguageModelStep, initial_carry_of, step_fn_
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
 from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.tasks.joined_evaluation import step_loss
-from jaxgen.tasks.output_layer import fit_output, module_settings
+from jaxgen.tasks.output_layer import fit_output, module_settings, output_facts
 from jaxgen.tasks.task import Files, Saved, Task, tokenizer_of
 from jaxgen.training.from_settings import first_state_of, optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
@@ -320,9 +320,10 @@ def recurrence(experiment: LanguageModelExperiment) -> tuple[str, RecurrenceSpec
 
 
 def facts(experiment: LanguageModelExperiment, files: Files) -> dict[str, Any]:
-    """Kind and size of the vocabulary."""
+    """Kind and size of the vocabulary, and an output layer that is not full."""
     tokenizer = tokenizer_of(files)
-    return {"tokenizer": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
+    known = {"tokenizer": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
+    return known | output_facts(files)
 
 
 def open_data(experiment: LanguageModelExperiment) -> Corpus:

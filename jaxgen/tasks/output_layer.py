@@ -39,9 +39,20 @@ def fit_output(
 def module_settings(config: RecurrentConfig, files: Files) -> dict[str, Any]:
     """Attributes of a `LanguageModel` by name, all but those of its vocabulary and labels."""
     settings = config.model_dump(exclude={"dtype", "output", "cutoffs"})
+    return {**settings, "dtype": jnp.dtype(config.dtype), "clusters": _clusters_of(files)}
+
+
+def output_facts(files: Files) -> dict[str, str]:
+    """What `info` says of an output layer that is not full."""
+    clusters = _clusters_of(files)
+    if clusters is None:
+        return {}
+    return {"output": f"adaptive, cut-offs {' '.join(map(str, clusters.cutoffs))}"}
+
+
+def _clusters_of(files: Files) -> Clusters | None:
     text = files.get(CLUSTERS)
-    clusters = None if text is None else _parsed(text)
-    return {**settings, "dtype": jnp.dtype(config.dtype), "clusters": clusters}
+    return None if text is None else _parsed(text)
 
 
 @lru_cache(maxsize=4)

@@ -1,6 +1,7 @@
 """What the language model's task makes of its settings."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from jaxgen.config import LanguageModelExperiment
 from jaxgen.errors import UserError
+from jaxgen.experiment import evaluate, export, load, train
+from jaxgen.ops.clusters import Clusters
 from jaxgen.tasks.language_model import LANGUAGE_MODEL
 from jaxgen.training.seeds import make_seed_layout
 from jaxgen.training.trainable import Trainable
@@ -71,3 +74,51 @@ def test_several_seeds_are_measured_side_by_side(tmp_path: Path) -> None:
         assert found.weight[index] == expected.weight
     with pytest.raises(UserError, match=r"`model\.backend` must be scan .*got pallas"):
         built(tmp_path, layout, model={"backend": "pallas"})
+
+
+WORDS: dict[str, Any] = {
+    "tokenizer": {"kind": "word"},
+    "model": {"output": "adaptive", "cutoffs": (6, 12), "tail_divisor": 2.0},
+}
+
+
+def test_an_adaptive_output_puts_the_most_frequent_tokens_first(tmp_path: Path) -> None:
+    experiment = experiment_of(tmp_path, **WORDS)
+    data = LANGUAGE_MODEL.open_data(experiment)
+    files = LANGUAGE_MODEL.fit_files(experiment, data, None)
+    clusters = Clusters.from_text(files["clusters.json"])
+    tokens = built(tmp_path, **WORDS).batches.read(0, 0, 9)["tokens"]
+    counts = np.bincount(np.asarray(tokens).reshape(-1), minlength=len(clusters.ids))
+    least = min(counts[clusters.members(0)])
+    assert least >= max(counts[clusters.members(2)])
+    assert clusters.cutoffs == (6, 12)
+    shapes = LANGUAGE_MODEL.init_shapes(experiment, files)
+    assert shapes["output"]["head_kernel"].shape == (6, 8)
+    assert LANGUAGE_MODEL.facts(experiment, files)["output"] == "adaptive, cut-offs 6 12"
+
+
+@pytest.mark.slow
+def test_an_adaptive_model_is_trained_measured_and_exported(tmp_path: Path) -> None:
+    """Chosen cut-offs and a tied embedding; the nll is that of the text's log-probabilities."""
+    model = {"output": "adaptive", "embedding_size": 6, "tied": True, "tail_divisor": 1.0}
+    experiment = experiment_of(tmp_path, tokenizer={"kind": "word"}, model=model)
+    run = tmp_path / "run"
+    train(experiment, out=run)
+    export(run, tmp_path / "exported")
+    lm, exported = load(run), load(tmp_path / "exported")
+    assert "tail_0_kernel" not in lm.params["output"]
+    found = lm.generate(["1 and", "7"], max_new_tokens=9, temperature=[0.0, 1.0], key=3)
+    assert (
+        exported.generate(["1 and", "7"], max_new_tokens=9, temperature=[0.0, 1.0], key=3) == found
+    )
+    ids = [*lm.tokenizer.encode("1 and"), *lm.tokenizer.encode("2 and so on. 3")]
+    carry, expected = lm.initial_carry(lm.params, 1, None), []
+    for token, target in pairwise(ids):
+        carry, logprobs = lm.step_fn(lm.params, carry, np.asarray([token]))
+        np.testing.assert_allclose(np.exp(logprobs).sum(), 1, rtol=1e-5)
+        expected.append(logprobs[0, target])
+    scores = lm.score("2 and so on. 3", prompt="1 and")
+    np.testing.assert_allclose(scores, expected[1:], rtol=1e-4)
+    figures = evaluate(run, split="validation")
+    np.testing.assert_allclose(figures["perplexity"], np.exp(figures["nll"]), rtol=1e-6)
+    assert figures["perplexity"] < 2 * lm.tokenizer.vocab_size
