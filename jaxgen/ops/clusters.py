@@ -11,11 +11,9 @@ import numpy as np
 from jaxgen.errors import UserError
 from jaxgen.types import Int
 
-LARGEST_NUMBER = 3
-"""Most tails that are chosen by themselves."""
 _CANDIDATES = 32
-_MARGIN = 0.016
-"""Share of the rows that a tail computes beyond its own; see `capacity`."""
+_MARGIN = 0.03
+"""Share of the rows that a tail is computed for beyond its own; see `capacity`."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +80,14 @@ class Clusters:
         return cls(tuple(content["cutoffs"]), tuple(content["shares"]), order)
 
 
-def make_clusters(
-    counts: Any, cutoffs: tuple[int, ...] = (), *, size: int = 256, divisor: float = 4.0
-) -> Clusters:
+def make_clusters(counts: Any, cutoffs: tuple[int, ...] = (), *, tails: int = 2) -> Clusters:
     """Divide a vocabulary by how often each token occurs; of equals the lower id comes first.
 
     Args:
         counts: Int[V], occurrences of each token in the training text.
-        cutoffs: tokens up to the end of each cluster but the last; none: those that cost the fewest
-            multiplications a target.
-        size: numbers that the layer reads, for that choice.
-        divisor: of its tails, see `tail_sizes`.
+        cutoffs: tokens up to the end of each cluster but the last; none: those with the fewest
+            scores a target, were each tail computed for its own targets and a few more.
+        tails: most clusters beside the shortlist, where cut-offs are chosen.
 
     Raises:
         UserError: cut-offs do not rise, or do not lie within the vocabulary; or it has one token.
@@ -108,7 +103,7 @@ def make_clusters(
             f"`output` adaptive needs a vocabulary of 2 tokens or more, got {len(counts)}; use full"
         )
     else:
-        cutoffs = _cheapest_cutoffs(held, size, divisor)
+        cutoffs = _cheapest_cutoffs(held, tails)
     bounds = (0, *cutoffs, len(counts))
     ids = np.concatenate([np.sort(by_count[begin:end]) for begin, end in pairwise(bounds)])
     shares = tuple(float(held[end] - held[begin]) for begin, end in pairwise(bounds))
@@ -153,19 +148,17 @@ def capacity(share: float, rows: int) -> int:
     return min(rows, wanted + -wanted % 16 or 16)
 
 
-def _cheapest_cutoffs(held: np.ndarray, size: int, divisor: float) -> tuple[int, ...]:
-    """Cut-offs with the fewest multiplications a target, tails computed for their own rows."""
+def _cheapest_cutoffs(held: np.ndarray, tails: int) -> tuple[int, ...]:
+    """Cut-offs with the fewest scores a target; `held` is the share of so many tokens."""
     vocab_size = len(held) - 1
-    smallest = min(vocab_size // 2, 16) or 1
+    smallest = max(1, min(vocab_size // 2, 16))
     grid = np.geomspace(smallest, vocab_size - 1, _CANDIDATES).round().astype(int)
     candidates = sorted({int(point) for point in grid})
 
     def cost(cutoffs: tuple[int, ...]) -> float:
-        total = size * (cutoffs[0] + len(cutoffs))
-        for tail, (begin, end) in enumerate(pairwise((*cutoffs, vocab_size))):
-            read = max(1, size // divisor ** (1 + tail))
-            total += (held[end] - held[begin] + _MARGIN) * read * (size + end - begin)
-        return total
+        bounds = pairwise((*cutoffs, vocab_size))
+        tails = sum((held[end] - held[begin] + _MARGIN) * (end - begin) for begin, end in bounds)
+        return cutoffs[0] + len(cutoffs) + tails
 
-    numbers = [n for n in range(1, LARGEST_NUMBER + 1) if n == 1 or size >= divisor**n]
+    numbers = range(1, tails + 1)
     return min((cut for number in numbers for cut in combinations(candidates, number)), key=cost)

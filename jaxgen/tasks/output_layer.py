@@ -31,7 +31,8 @@ def fit_output(
     if config.output == "full":
         return {}
     size = config.embedding_size if config.tied else config.hidden_size
-    clusters = make_clusters(count_tokens(), config.cutoffs, size=size, divisor=config.tail_divisor)
+    tails = 2 if size >= config.tail_divisor**2 else 1
+    clusters = make_clusters(count_tokens(), config.cutoffs, tails=tails)
     tail_sizes(size, config.tail_divisor, len(clusters.cutoffs))
     return {CLUSTERS: clusters.to_text()}
 
