@@ -126,13 +126,18 @@ class HeadFirstStep:
     ) -> tuple[LanguageModelCarry, Float[Array, "B S"], Float[Array, "B H"]]:
         """The new carry, the head's log-probabilities, and what `complete` needs of each row."""
         carry, hidden = self.step_fn.hidden(params, carry, tokens)
-        return carry, head_logprobs(params.output, hidden), hidden
+        return carry, head_logprobs(_adaptive(params), hidden), hidden
 
     def complete(
         self, params: DecodingParams, head: Float[Array, "N S"], hidden: Float[Array, "N H"]
     ) -> Float[Array, "N V"]:
         """Log-probabilities of all tokens, of any rows."""
-        return adaptive_logprobs(params.output, self.clusters, hidden, head)
+        return adaptive_logprobs(_adaptive(params), self.clusters, hidden, head)
+
+
+def _adaptive(params: DecodingParams) -> AdaptiveParams:
+    assert isinstance(params.output, AdaptiveParams)
+    return params.output
 
 
 @dataclass(frozen=True)

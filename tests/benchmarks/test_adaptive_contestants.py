@@ -46,7 +46,7 @@ def test_the_section_shows_contestants_and_ratios() -> None:
     ratio = {"slower": "torch full", "faster": "jaxgen adaptive", "case": "small", "times": RATIO}
     shown = compare_adaptive.section({"rows": rows, "ratios": [ratio]})
     assert "### Adaptive training, small" in shown
-    assert "3.00 [2.50, 3.50]" in shown
+    assert "3 [2.5, 3.5]" in shown
     assert report.SECTIONS["adaptive"] is compare_adaptive.section
 
 

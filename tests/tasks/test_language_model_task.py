@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from jaxgen.config import LanguageModelExperiment
+from jaxgen.data.tokens import encode_corpus
 from jaxgen.errors import UserError
 from jaxgen.experiment import evaluate, export, load, train
 from jaxgen.ops.clusters import Clusters
 from jaxgen.tasks.language_model import LANGUAGE_MODEL
+from jaxgen.tasks.task import tokenizer_of
 from jaxgen.training.seeds import make_seed_layout
 from jaxgen.training.trainable import Trainable
 
@@ -76,32 +78,28 @@ def test_several_seeds_are_measured_side_by_side(tmp_path: Path) -> None:
         built(tmp_path, layout, model={"backend": "pallas"})
 
 
-WORDS: dict[str, Any] = {
-    "tokenizer": {"kind": "word"},
-    "model": {"output": "adaptive", "cutoffs": (6, 12), "tail_divisor": 2.0},
-}
-
-
 def test_an_adaptive_output_puts_the_most_frequent_tokens_first(tmp_path: Path) -> None:
-    experiment = experiment_of(tmp_path, **WORDS)
+    model = {"output": "adaptive", "cutoffs": (5, 9), "tail_divisor": 2.0}
+    experiment = experiment_of(tmp_path, model=model)
     data = LANGUAGE_MODEL.open_data(experiment)
     files = LANGUAGE_MODEL.fit_files(experiment, data, None)
     clusters = Clusters.from_text(files["clusters.json"])
-    tokens = built(tmp_path, **WORDS).batches.read(0, 0, 9)["tokens"]
-    counts = np.bincount(np.asarray(tokens).reshape(-1), minlength=len(clusters.ids))
-    least = min(counts[clusters.members(0)])
-    assert least >= max(counts[clusters.members(2)])
-    assert clusters.cutoffs == (6, 12)
+    train = encode_corpus(data, tokenizer_of(files)).train
+    counts = [int((train.read(0, len(train)) == token).sum()) for token in clusters.ids]
+    assert min(counts[:5]) >= max(counts[5:9])
+    assert min(counts[5:9]) >= max(counts[9:])
+    assert clusters.cutoffs == (5, 9)
+    np.testing.assert_allclose(clusters.shares[0], sum(counts[:5]) / sum(counts))
     shapes = LANGUAGE_MODEL.init_shapes(experiment, files)
-    assert shapes["output"]["head_kernel"].shape == (6, 8)
-    assert LANGUAGE_MODEL.facts(experiment, files)["output"] == "adaptive, cut-offs 6 12"
+    assert shapes["output"]["head_kernel"].shape == (6, 7)
+    assert LANGUAGE_MODEL.facts(experiment, files)["output"] == "adaptive, cut-offs 5 9"
 
 
 @pytest.mark.slow
 def test_an_adaptive_model_is_trained_measured_and_exported(tmp_path: Path) -> None:
     """Chosen cut-offs and a tied embedding; the nll is that of the text's log-probabilities."""
     model = {"output": "adaptive", "embedding_size": 6, "tied": True, "tail_divisor": 1.0}
-    experiment = experiment_of(tmp_path, tokenizer={"kind": "word"}, model=model)
+    experiment = experiment_of(tmp_path, model=model)
     run = tmp_path / "run"
     train(experiment, out=run)
     export(run, tmp_path / "exported")
