@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxgen.cli import main
 from jaxgen.config import LanguageModelExperiment
 from jaxgen.data.tokens import encode_corpus
 from jaxgen.errors import UserError
@@ -96,7 +97,9 @@ def test_an_adaptive_output_puts_the_most_frequent_tokens_first(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_an_adaptive_model_is_trained_measured_and_exported(tmp_path: Path) -> None:
+def test_an_adaptive_model_is_trained_measured_and_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Chosen cut-offs and a tied embedding; the nll is that of the text's log-probabilities."""
     model = {"output": "adaptive", "embedding_size": 6, "tied": True, "tail_divisor": 1.0}
     experiment = experiment_of(tmp_path, model=model)
@@ -120,3 +123,8 @@ def test_an_adaptive_model_is_trained_measured_and_exported(tmp_path: Path) -> N
     figures = evaluate(run, split="validation")
     np.testing.assert_allclose(figures["perplexity"], np.exp(figures["nll"]), rtol=1e-6)
     assert figures["perplexity"] < 2 * lm.tokenizer.vocab_size
+    command = ("generate", str(run), "--max-new-tokens", "3")
+    assert main([*command, "--beam-size", "2"]) == 0
+    assert "note: --beam-size needs the scores of all tokens" in capsys.readouterr().err
+    assert main(command) == 0
+    assert "note" not in capsys.readouterr().err
