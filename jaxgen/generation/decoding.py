@@ -191,8 +191,7 @@ def decode(
     def advance(state: DecodeState, noise: Noise) -> tuple[DecodeState, DecodeOutput]:
         if head_first is not None and near is not None:
             texts = Texts(sampling, state.penalties, bans, state.length, state.finished, noise)
-            before = (state.carry, state.token)
-            carry, chosen = choose_head_first(head_first, params, before, texts, near)
+            carry, chosen = choose_head_first(head_first, params, state, texts, near)
             found = None if num_logprobs is None else Logprobs(chosen.logprob)
             return _append(state, carry, *chosen[:2], found, sampling, pad_id, ends)
         carry, logits = step_fn(params, state.carry, state.token)
@@ -215,12 +214,7 @@ def decode(
             return jax.lax.scan(advance, state, all_noise)
         return _while(advance, state, all_noise, limit, pad_id, ends)
 
-    # What the loop neither reads nor changes stays outside: it would cost an operation a step, and
-    # XLA may abort on a kernel with an input that it does not use.
-    counted = sampling.forced_tokens is not None or sampling.min_new_tokens is not None
-    apart = (
-        ["step"] if ends else ["step", "finished"] if counted else ["step", "finished", "length"]
-    )
+    apart = _apart(sampling, ends)
     before, loop = state, fuse_loop(run, batch_size, logits.shape[1])
     absent: Any = dict.fromkeys(apart)
     state, output = loop(state._replace(**absent), all_noise)
@@ -230,6 +224,15 @@ def decode(
         state, output = _end_broken_rows(state, output, limit, pad_id)
     state = state._replace(step=state.step + limit)
     return state, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), output)
+
+
+def _apart(sampling: SamplingParams, ends: bool) -> list[str]:
+    """Parts of the state that the loop neither reads nor changes.
+
+    They would cost an operation a step, and XLA may abort on a kernel with an unused input.
+    """
+    counted = sampling.forced_tokens is not None or sampling.min_new_tokens is not None
+    return ["step"] if ends else ["step", "finished"] if counted else ["step", "finished", "length"]
 
 
 def _while(

@@ -113,21 +113,21 @@ def shortlist_bans(clusters: Clusters, bans: Bans) -> Bans:
 
 
 def choose_head_first(
-    step: HeadFirst, params: Any, state: tuple[PyTree, Int[Array, "B"]], texts: Texts, bans: Bans
+    step: HeadFirst, params: Any, state: Any, texts: Texts, bans: Bans
 ) -> tuple[PyTree, Chosen]:
     """Take a step and choose the next token of each row.
 
     Args:
         step: the model.
         params: its parameters, prepared.
-        state: the carry, and the token to be read.
+        state: `DecodeState`, for its carry and the token to be read.
         texts: settings and what is known of the texts.
         bans: from `shortlist_bans`.
 
     Returns:
         The new carry, and the tokens.
     """
-    carry, head, rest = step(params, *state)
+    carry, head, rest = step(params, state.carry, state.token)
     proposal = _propose(step.clusters, head, texts, bans)
     chosen = Chosen(proposal.token, ~(proposal.peak < jnp.inf), _of(step.clusters, head, proposal))
     known = (head, rest, proposal, texts)
