@@ -98,6 +98,10 @@ class JaxgenTraining:
         unroll: steps of a scan in one trip; None: as jaxgen has it.
     """
 
+    case_type: type[Case] = Case
+    model_of = staticmethod(model_of)
+    params_of = staticmethod(params_of)
+
     def __init__(
         self,
         case: dict[str, Any],
@@ -110,9 +114,9 @@ class JaxgenTraining:
     ):
         unroll_scans(unroll)
         request_host_devices(devices)
-        self.case = Case(**case)
+        self.case = self.case_type(**case)
         self.pool = pool
-        self.model = model_of(self.case, dtype, backend)
+        self.model = self.model_of(self.case, dtype, backend)
         loss_fn = (loss_of if folded else unfolded_loss_of)(self.model)
         self.tx = make_optimizer(
             name="adam",
@@ -131,7 +135,7 @@ class JaxgenTraining:
     def reset(self) -> None:
         """Back to the starting parameters, a zero carry and the first batch."""
         carry = self.model.initial_carry(self.case.B)
-        state = init_state(params_of(self.case), self.tx, jax.random.key(0), carry=carry)
+        state = init_state(self.params_of(self.case), self.tx, jax.random.key(0), carry=carry)
         self.state = self.layout.place_state(state)
 
     def losses(self, steps: int) -> list[float]:

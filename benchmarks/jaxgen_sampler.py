@@ -38,6 +38,10 @@ class JaxgenSampling:
         unroll: steps of a scan in one trip; None: as jaxgen has it.
     """
 
+    case_type: type[Case] = Case
+    model_of = staticmethod(model_of)
+    params_of = staticmethod(params_of)
+
     def __init__(
         self,
         case: dict[str, Any],
@@ -47,10 +51,10 @@ class JaxgenSampling:
         unroll: int | None = None,
     ):
         unroll_scans(unroll)
-        self.case = Case(**case)
-        self.model = model_of(self.case, dtype)
+        self.case = self.case_type(**case)
+        self.model = self.model_of(self.case, dtype)
         self.step_fn = step_fn_of(self.model)
-        self.params = params_of(self.case)
+        self.params = self.params_of(self.case)
         self.carry = self.model.initial_carry(self.case.B)
         self.prompt = np.arange(self.case.B, dtype=np.int32)[:, None] % self.case.V
         self.settings = SamplingParams(**SETTINGS.get(sampling, {}))

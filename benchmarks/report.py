@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks import (
     addition,
     classifier_sections,
+    compare_adaptive,
     compare_gans,
     control,
     fra_eng,
@@ -234,6 +235,7 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
     "gans": compare_gans.section,
     "gan_quality": gan_quality.section,
     "self_bleu": self_bleu.section,
+    "adaptive": compare_adaptive.section,
     "seeds": seeds.section,
     "hosts": hosts.section,
     "serve": serve_load.section,

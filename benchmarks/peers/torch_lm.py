@@ -30,21 +30,34 @@ class LanguageModel(nn.Module):
                 getattr(self.lstm, f"weight_hh_l{layer}").copy_(params[f"weight_hh.{layer}"])
                 getattr(self.lstm, f"bias_ih_l{layer}").copy_(params[f"bias.{layer}"])
                 getattr(self.lstm, f"bias_hh_l{layer}").zero_().requires_grad_(False)
-            self.head.weight.copy_(params["head.weight"])
-            self.head.bias.copy_(params["head.bias"])
+            self.load_head(params)
             if self.embedding is not None:
                 self.embedding.weight.copy_(params["embedding"])
+
+    def load_head(self, params: dict[str, Tensor]) -> None:
+        """Copy those of the output layer."""
+        self.head.weight.copy_(params["head.weight"])
+        self.head.bias.copy_(params["head.bias"])
+
+    def inputs(self, tokens: Tensor) -> Tensor:
+        """(B, T) tokens as the first layer reads them."""
+        if self.embedding is None:
+            return functional.one_hot(tokens, self.vocab_size).to(torch.float32)
+        return self.embedding(tokens)
 
     def forward(
         self, tokens: Tensor, carry: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """(B, T) tokens and (h, c), each (L, B, H), to (B, T, V) logits and the next (h, c)."""
-        if self.embedding is None:
-            inputs = functional.one_hot(tokens, self.vocab_size).to(torch.float32)
-        else:
-            inputs = self.embedding(tokens)
-        hidden, carry = self.lstm(inputs, carry)
+        hidden, carry = self.lstm(self.inputs(tokens), carry)
         return self.head(hidden), carry
+
+    def loss(
+        self, tokens: Tensor, targets: Tensor, carry: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The mean loss and the next carry."""
+        logits, carry = self(tokens, carry)
+        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten()), carry
 
 
 class TorchTraining:
@@ -61,6 +74,9 @@ class TorchTraining:
             (float16 without the scaling of losses that a real training would need.)
     """
 
+    case_type: type[Case] = Case
+    module: type[LanguageModel] = LanguageModel
+
     def __init__(
         self,
         case: dict[str, Any],
@@ -76,7 +92,7 @@ class TorchTraining:
         torch.backends.mkldnn.enabled = mkldnn
         torch.backends.cuda.matmul.allow_tf32 = tf32
         torch.backends.cudnn.allow_tf32 = tf32
-        self.case = Case(**case)
+        self.case = self.case_type(**case)
         self.adam = adam
         self.dtype = getattr(torch, dtype)
         self.device = torch.device(device)
@@ -87,7 +103,7 @@ class TorchTraining:
     def reset(self) -> None:
         """Back to the starting parameters, a zero carry and the first batch."""
         case = self.case
-        self.model = LanguageModel(case).to(self.device)
+        self.model = self.module(case).to(self.device)
         self.params = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(
             self.params,
@@ -103,8 +119,7 @@ class TorchTraining:
         self.optimizer.zero_grad(set_to_none=True)
         half = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype, enabled=half):
-            logits, (h, c) = self.model(inputs, self.carry)
-            loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+            loss, (h, c) = self.model.loss(inputs, targets, self.carry)
         loss.backward()
         nn.utils.clip_grad_norm_(self.params, self.case.clip_norm)
         self.optimizer.step()

@@ -1,5 +1,6 @@
 """Settings of a language model."""
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -31,6 +32,15 @@ class RecurrentConfig(Config):
     """Recurrent cell."""
     tied: bool = False
     """Share the embedding with the output layer (projects where the sizes differ)."""
+    output: Literal["full", "adaptive"] = "full"
+    """Output layer: a full softmax, or one by clusters of frequent and of rare tokens, with which
+    large vocabularies train and write faster."""
+    cutoffs: tuple[Positive, ...] = ()
+    """Ends of the clusters of an adaptive output but the last, counted from the most frequent token
+    (default: chosen from the frequencies of the training text)."""
+    tail_divisor: Annotated[float, Field(ge=1)] = 4.0
+    """Cluster i of an adaptive output reads the layer below over this to the power of i; at 1, a
+    tied embedding is shared with all clusters, else with the first tokens alone."""
     residual: bool = False
     """Add each layer's input to its output from the second layer on."""
     dropout: Rate = 0.0
@@ -61,6 +71,20 @@ class RecurrentConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _cutoffs_rise(self) -> Self:
+        if self.cutoffs and self.output != "adaptive":
+            raise ValueError(
+                "`model.cutoffs` divide an adaptive output, and `model.output` is "
+                f"{self.output}; set it to adaptive, or leave the cut-offs out"
+            )
+        if any(end <= begin for begin, end in pairwise(self.cutoffs)):
+            raise ValueError(
+                f"`model.cutoffs` must rise, got {' '.join(map(str, self.cutoffs))}; give the ends "
+                "of clusters, such as 2000 10000, or none to have them chosen"
+            )
+        return self
+
 
 class LanguageModelConfig(RecurrentConfig):
     """An LSTM language model."""
@@ -69,9 +93,12 @@ class LanguageModelConfig(RecurrentConfig):
     @classmethod
     def _without_labels(cls, values: Any) -> Any:
         """Earlier files say `num_labels = 0`."""
-        if isinstance(values, dict) and values.get("num_labels") == 0:
-            return {name: value for name, value in values.items() if name != "num_labels"}
-        return values
+        if not isinstance(values, dict):
+            return values
+        if values.get("num_labels") == 0:
+            values = {name: value for name, value in values.items() if name != "num_labels"}
+        # What has been through here counts as no JSON any more, whose lists become tuples.
+        return {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
 
 
 class LanguageModelTraining(TrainingConfig):

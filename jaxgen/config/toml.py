@@ -152,7 +152,7 @@ def _explain(errors: Sequence[ErrorDetails], kind: type[Experiment]) -> Iterator
         else:
             rules = " or ".join(dict.fromkeys(_rule(problem) for problem in problems))
             info = kind.section_types()[path[0]].model_fields[path[1]]
-            hint = (info.description or "").rstrip(".")
+            hint = " ".join((info.description or "").split()).rstrip(".")
             yield f"`{key}` must be {rules}, got {first['input']!r} ({hint})"
 
 

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.generation.draw import Noise, draw, noise, top_k
+from jaxgen.generation.chosen import Logprobs, forced, logprobs_of
+from jaxgen.generation.draw import Noise, draw, noise
 from jaxgen.generation.forward_only import forward_only
+from jaxgen.generation.head_first import Texts, choose_head_first, head_first_of, shortlist_bans
 from jaxgen.generation.one_kernel import fuse_loop
 from jaxgen.generation.penalties import (
     PenaltyState,
@@ -182,9 +184,16 @@ def decode(
     _, logits = jax.eval_shape(step_fn, params, state.carry, state.token)
     bans = make_bans(sampling, logits.shape[1])
     steps = state.step + jnp.arange(max_new_tokens, dtype=jnp.int32)[:, None]
-    all_noise = noise(keys, steps, sampling)
+    head_first = head_first_of(step_fn, sampling) if early_exit and not num_logprobs else None
+    all_noise = noise(keys, steps, sampling, keyed=head_first is not None)
+    near = None if head_first is None else shortlist_bans(head_first.clusters, bans)
 
     def advance(state: DecodeState, noise: Noise) -> tuple[DecodeState, DecodeOutput]:
+        if head_first is not None and near is not None:
+            texts = Texts(sampling, state.penalties, bans, state.length, state.finished, noise)
+            carry, chosen = choose_head_first(head_first, params, state, texts, near)
+            found = None if num_logprobs is None else Logprobs(chosen.logprob)
+            return _append(state, carry, *chosen[:2], found, sampling, pad_id, ends)
         carry, logits = step_fn(params, state.carry, state.token)
         logits = logits.astype(jnp.float32)
         changed = jax.vmap(penalise)(logits, sampling, state.penalties, bans, state.length)
@@ -194,8 +203,9 @@ def decode(
         broken = ~(changed.max(axis=1) < jnp.inf)
         token = draw(changed, sampling, noise)
         if sampling.forced_tokens is not None:
-            token = jax.vmap(_force)(token, sampling.forced_tokens, state.length)
-        return _append(state, carry, token, broken, logits, sampling, pad_id, num_logprobs, ends)
+            token = jax.vmap(forced)(token, sampling.forced_tokens, state.length)
+        found = None if num_logprobs is None else logprobs_of(logits, token, num_logprobs)
+        return _append(state, carry, token, broken, found, sampling, pad_id, ends)
 
     limit = jnp.int32(max_new_tokens) if num_steps is None else num_steps
 
@@ -204,12 +214,7 @@ def decode(
             return jax.lax.scan(advance, state, all_noise)
         return _while(advance, state, all_noise, limit, pad_id, ends)
 
-    # What the loop neither reads nor changes stays outside: it would cost an operation a step, and
-    # XLA may abort on a kernel with an input that it does not use.
-    counted = sampling.forced_tokens is not None or sampling.min_new_tokens is not None
-    apart = (
-        ["step"] if ends else ["step", "finished"] if counted else ["step", "finished", "length"]
-    )
+    apart = _apart(sampling, ends)
     before, loop = state, fuse_loop(run, batch_size, logits.shape[1])
     absent: Any = dict.fromkeys(apart)
     state, output = loop(state._replace(**absent), all_noise)
@@ -219,6 +224,15 @@ def decode(
         state, output = _end_broken_rows(state, output, limit, pad_id)
     state = state._replace(step=state.step + limit)
     return state, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), output)
+
+
+def _apart(sampling: SamplingParams, ends: bool) -> list[str]:
+    """Parts of the state that the loop neither reads nor changes.
+
+    They would cost an operation a step, and XLA may abort on a kernel with an unused input.
+    """
+    counted = sampling.forced_tokens is not None or sampling.min_new_tokens is not None
+    return ["step"] if ends else ["step", "finished"] if counted else ["step", "finished", "length"]
 
 
 def _while(
@@ -257,10 +271,9 @@ def _append(
     carry: PyTree,
     token: Array,
     broken: Array,
-    logits: Array,
+    found: Logprobs | None,
     sampling: SamplingParams,
     pad_id: int,
-    num_logprobs: int | None,
     ends: bool,
 ) -> tuple[DecodeState, DecodeOutput]:
     """The state with one more token a row; with `ends` finished rows stay as they are."""
@@ -287,7 +300,7 @@ def _append(
         penalties = jax.vmap(update)(penalties, spoken)
     after = DecodeState(carry, token, length, finished, state.step, penalties)
     shown = jnp.where(silent, jnp.where(broken, -1, pad_id), token)
-    return after, _output(shown, token, silent, broken, logits, num_logprobs)
+    return after, _output(shown, silent, broken, found)
 
 
 def _end_broken_rows(
@@ -306,32 +319,14 @@ def _end_broken_rows(
     return state._replace(length=length, finished=last < size), output
 
 
-def _output(
-    shown: Array,
-    token: Array,
-    silent: Array,
-    broken: Array,
-    logits: Array,
-    num_logprobs: int | None,
-) -> DecodeOutput:
-    if num_logprobs is None:
+def _output(shown: Array, silent: Array, broken: Array, found: Logprobs | None) -> DecodeOutput:
+    if found is None:
         return DecodeOutput(shown)
-    normaliser = jax.nn.logsumexp(logits, axis=1)
-    chosen = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0] - normaliser
-    chosen = jnp.where(silent, jnp.where(broken, jnp.nan, 0), chosen)
-    if num_logprobs == 0:
+    chosen = jnp.where(silent, jnp.where(broken, jnp.nan, 0), found.chosen)
+    if found.top_tokens is None:
         return DecodeOutput(shown, chosen)
-    values, tokens = jax.vmap(lambda row: top_k(row, num_logprobs))(logits)
-    values = jnp.where(broken[:, None], jnp.nan, values - normaliser[:, None])
-    return DecodeOutput(shown, chosen, jnp.where(broken[:, None], -1, tokens), values)
-
-
-def _force(token: Array, forced: Array, length: Array) -> Array:
-    """The forced token of this place, if there is one."""
-    if forced.shape[0] == 0:
-        return token
-    place = jnp.minimum(length, forced.shape[0] - 1)
-    return jnp.where((length < forced.shape[0]) & (forced[place] >= 0), forced[place], token)
+    tokens = jnp.where(broken[:, None], -1, found.top_tokens)
+    return DecodeOutput(shown, chosen, tokens, jnp.where(broken[:, None], jnp.nan, found.top))
 
 
 @dataclass(frozen=True)
@@ -355,6 +350,11 @@ class Prepared:
     def attention(self) -> Any:
         """That of the step function, if it has one."""
         return getattr(self.step_fn, "attention", None)
+
+    @property
+    def head_first(self) -> Any:
+        """That of the step function, if it has one."""
+        return getattr(self.step_fn, "head_first", None)
 
 
 def prepared(step_fn: StepFn, params: PyTree) -> PyTree:

@@ -38,12 +38,17 @@ class Noise(NamedTuple):
     """A key a row for draws after a rejected first one; None where nothing rejects."""
 
 
-def noise(keys: Array, steps: Int[Array, "N B"], sampling: SamplingParams) -> Noise:
-    """Randomness of each step and row, [N, B]: a function of the row's key and the step alone."""
+def noise(
+    keys: Array, steps: Int[Array, "N B"], sampling: SamplingParams, *, keyed: bool = False
+) -> Noise:
+    """Randomness of each step and row, [N, B]: a function of the row's key and the step alone.
+
+    `keyed` keeps the keys where no setting of `draw` asks for them.
+    """
 
     def one(key: Array, step: Array) -> Noise:
         key = jax.random.fold_in(key, step)
-        return Noise(jax.random.uniform(key, (2,)), key if _rejects(sampling) else None)
+        return Noise(jax.random.uniform(key, (2,)), key if keyed or _rejects(sampling) else None)
 
     return jax.vmap(jax.vmap(one), in_axes=(None, 0))(keys, steps)
 

@@ -67,7 +67,8 @@ def generate(
 
     Args:
         step_fn: `step_fn(params, carry, tokens[B]) -> (carry, logits[B, V])`. If it has a method
-            `prepare`, the loop gets `prepare(params)`, computed once.
+            `prepare`, the loop gets `prepare(params)`, computed once; if it has a property
+            `head_first`, rare tokens are scored where they matter (`jaxgen.generation.head_first`).
         params: the model's parameters, any pytree.
         carry: the state before the prompt. Each leaf has the batch first, or is a scalar that all
             rows share (and that finished rows therefore do not hold back).

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxgen.nn.adaptive_softmax import AdaptiveSoftmax
 from jaxgen.nn.dropout import drop
 from jaxgen.nn.inputs import TokenInputs
 from jaxgen.nn.lstm import LSTM
+from jaxgen.ops.clusters import Clusters
 from jaxgen.ops.lstm import LSTMCarry, zero_carry
 from jaxgen.ops.output_loss import output_logits, output_loss
 from jaxgen.ops.sampled_loss import Candidates, log_uniform_loss
@@ -37,6 +39,8 @@ class LanguageModel(nn.Module):
     Parameters: `embedding` [V, E] (absent with one-hot inputs), `lstm`, `output_kernel` [H, V]
     (absent where tied), `output_bias` [V]; and what a label does, a row for each of N labels:
     `label_gates` [N, 4H], `label_carry` [N, 2 * units of all layers], or `label_film` [N, 2H].
+    With `clusters` the parameters of an `AdaptiveSoftmax`, `output`, are in the place of the output
+    kernel and bias, and logits are log-probabilities.
     """
 
     vocab_size: int
@@ -63,6 +67,10 @@ class LanguageModel(nn.Module):
     """Where the label enters. "input": added to the first layer's pre-activations, as an embedded
     label that is joined to each input is; "carry": the first carry is the label's own; "film": the
     last layer's output is scaled and shifted (FiLM: Perez et al. 2018)."""
+    clusters: Clusters | None = None
+    """Those of an adaptive softmax; None: a full one."""
+    tail_divisor: float = 4.0
+    """See `jaxgen.nn.adaptive_softmax`."""
     dtype: Any = jnp.float32
     backend: str = "auto"
     """What runs the recurrence, see `jaxgen.ops.backends`."""
@@ -91,12 +99,7 @@ class LanguageModel(nn.Module):
             shape = (self.vocab_size, self.embedding_size)
             init = partial(jax.random.uniform, minval=-0.1, maxval=0.1)
             self.embedding = self.param("embedding", init, shape)
-        if not self.tied:
-            shape = (self.hidden_sizes[-1], self.vocab_size)
-            self.output_kernel = self.param(
-                "output_kernel", nn.initializers.glorot_uniform(), shape
-            )
-        self.output_bias = self.param("output_bias", nn.initializers.zeros, (self.vocab_size,))
+        self._set_up_output()
         if self.num_labels:
             width = {
                 "input": 4 * self.hidden_sizes[0],
@@ -106,6 +109,18 @@ class LanguageModel(nn.Module):
             name = "label_gates" if self.condition == "input" else f"label_{self.condition}"
             table_init = nn.initializers.normal(0.1)
             self.label_table = self.param(name, table_init, (self.num_labels, width))
+
+    def _set_up_output(self) -> None:
+        size = self.hidden_sizes[-1]
+        if self.clusters is not None:
+            self.adaptive = AdaptiveSoftmax(
+                self.clusters, size, self.tail_divisor, self.tied, name="output"
+            )
+            return
+        if not self.tied:
+            glorot = nn.initializers.glorot_uniform()
+            self.output_kernel = self.param("output_kernel", glorot, (size, self.vocab_size))
+        self.output_bias = self.param("output_bias", nn.initializers.zeros, (self.vocab_size,))
 
     def __call__(
         self,
@@ -208,18 +223,25 @@ class LanguageModel(nn.Module):
     def logits(self, hidden: Float[Array, "*B H"]) -> Float[Array, "*B V"]:
         """Scores of the next token, float32."""
         rows = hidden.reshape(-1, hidden.shape[-1])  # plain matrices, as in `jaxgen.nn.inputs`
-        scores = output_logits(rows, *self.output_layer())
+        if self.clusters is not None:
+            scores = self.adaptive(rows, self.embedding if self.tied else None)
+        else:
+            scores = output_logits(rows, *self.output_layer())
         return scores.reshape(*hidden.shape[:-1], self.vocab_size)
 
     def output_layer(self) -> tuple[Float[Array, "H V"], Float[Array, "V"]]:
-        """Kernel and bias of the logits."""
+        """Kernel and bias of the logits of a full softmax."""
         return self.embedding.T if self.tied else self.output_kernel, self.output_bias
 
     def total_nll(
         self, hidden: Float[Array, "N H"], targets: Int[Array, "N"], real: Bool[Array, "N"]
     ) -> Float[Array, ""]:
         """Nats of all targets, of rows where `real` is True; never all logits at once."""
-        return output_loss(hidden, *self.output_layer(), targets, real.astype(jnp.float32)).total
+        if self.clusters is None:
+            weights = real.astype(jnp.float32)
+            return output_loss(hidden, *self.output_layer(), targets, weights).total
+        nll = self.adaptive.nll(hidden, targets, real, self.embedding if self.tied else None)
+        return jnp.where(real, nll, 0).sum()
 
 
 def added_rows(*rows: Float[Array, "B G"] | None) -> Array | None:
@@ -270,6 +292,9 @@ def language_model_loss(
     targets = tokens[1:].reshape(-1)
     real = jnp.ones(targets.shape, bool) if mask is None else mask.reshape(-1)
     draw = None if candidates is None or key is None else (jax.random.fold_in(key, 1), candidates)
+
+    targets = tokens[1:].reshape(-1)
+    real = jnp.ones(targets.shape, bool) if mask is None else mask.reshape(-1)
 
     def run(model: LanguageModel) -> tuple:
         carry_after, hidden = model.hidden_states(tokens[:-1], carry, mask, resets, key is None)

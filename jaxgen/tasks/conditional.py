@@ -1,6 +1,6 @@
 """The conditional language model's task: labelled texts to a model that writes under a label."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.config import ConditionalConfig, ConditionalExperiment
+from jaxgen.config import ConditionalExperiment
 from jaxgen.data.buckets import LabelDropout, batches_by_length, bucket_lengths
 from jaxgen.data.labelled import LabelledCorpus, load_labelled
 from jaxgen.data.labels import LabelSet
@@ -46,10 +45,12 @@ from jaxgen.tasks.labelled import (
 from jaxgen.tasks.language_model import (
     figures_of,
     init_params,
+    module_of,
     objective,
     text_model,
     unit_of,
 )
+from jaxgen.tasks.output_layer import fit_output, module_settings
 from jaxgen.tasks.task import Files, Saved, Task, tokenizer_of
 from jaxgen.training.from_settings import first_state_of, optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
@@ -86,9 +87,15 @@ def fit_files(
     tokenizer = build_tokenizer(
         experiment.tokenizer, texts, lowercase=config.lowercase, specials=(PAD, EOS)
     )
+
+    def count_tokens() -> np.ndarray:
+        ids = encode(tokenizer, config.max_length, data.train.texts).ids
+        return np.bincount(ids, minlength=tokenizer.vocab_size)
+
     return {
         "tokenizer.json": tokenizer.backend.to_str(pretty=True) + "\n",
         "classes.json": Classes.fit(data.train, config.max_length).to_text(),
+        **fit_output(experiment.model, count_tokens),
     }
 
 
@@ -110,21 +117,13 @@ def _parts(files: Files, data: LabelledCorpus) -> dict[str, LabelledRows]:
     return labelled_parts(data, classes.labels, partial(encode, tokenizer, classes.max_length))
 
 
-def build_model(
-    config: ConditionalConfig, tokenizer: Tokenizer, labels: Collection[str]
-) -> LanguageModel:
+def _model_of(experiment: ConditionalExperiment, files: Files) -> LanguageModel:
     """The Flax module that the settings describe."""
     return LanguageModel(
-        vocab_size=tokenizer.vocab_size,
-        num_labels=len(labels) + 1,
-        dtype=jnp.dtype(config.dtype),
-        **config.model_dump(exclude={"dtype"}),
+        vocab_size=tokenizer_of(files).vocab_size,
+        num_labels=len(Classes.of(files).labels) + 1,
+        **module_settings(experiment.model, files),
     )
-
-
-def _model_of(experiment: ConditionalExperiment, files: Files) -> LanguageModel:
-    names = Classes.of(files).labels.names
-    return build_model(experiment.model, tokenizer_of(files), names)
 
 
 def build(
@@ -230,9 +229,8 @@ def evaluate(lm: TextModel, data: LabelledCorpus, options: Mapping[str, Any]) ->
     texts, config = getattr(data, options["split"]), lm.config
     rows = encode(lm.tokenizer, config.data.max_length, texts.texts)
     labels = LabelSet(lm.labels).encode(texts.labels, texts.name)
-    model = build_model(config.model, lm.tokenizer, lm.labels).clone(backend="auto")
     joined = isinstance(lm.step_fn, JoinedStep)
-    loss_fn = partial(text_loss, lm) if joined else partial(conditional_loss, model)
+    loss_fn = partial(text_loss, lm) if joined else partial(conditional_loss, module_of(lm))
     sums = make_sums(loss_fn, batches_per_dispatch=8)
     lengths = bucket_lengths(rows.lengths, 4)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxgen.config import Experiment, LanguageModelConfig, LanguageModelExperiment
+from jaxgen.config import Experiment, LanguageModelExperiment
 from jaxgen.data.corpora import Corpus, fit_tokenizer, load_corpus
 from jaxgen.data.streams import TokenArray, Tokens, TokenStream, evaluation_batches
 from jaxgen.data.tokenizers import Tokenizer
@@ -24,14 +24,15 @@ from jaxgen.generation.constrained_text import constrained_model
 from jaxgen.generation.joined import JoinedStep, ensemble_model
 from jaxgen.generation.text import TextModel
 from jaxgen.generation.utf8 import utf8_automaton
-from jaxgen.models.decoding import initial_carry_of, step_fn_of
+from jaxgen.models.decoding import LanguageModelStep, initial_carry_of, step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
 from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.ops.sampled_loss import Candidates
 from jaxgen.tasks.adapted import ADAPTED_OPTIONS, adapted_figures, check_adapted, reader_of
 from jaxgen.tasks.joined_evaluation import step_loss
+from jaxgen.tasks.output_layer import fit_output, module_settings, output_facts
 from jaxgen.tasks.task import Files, Saved, Task, tokenizer_of
-from jaxgen.tasks.texts import EVALUATION_ROWS, encode_text, reset_id_of, unit_of
+from jaxgen.tasks.texts import EVALUATION_ROWS, count_tokens, encode_text, reset_id_of, unit_of
 from jaxgen.training.from_settings import first_state_of, optimizer_of, step_options
 from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.seeds import SeedLayout, backend_of_seeds, over_seeds
@@ -74,7 +75,7 @@ def build(
     config = experiment.training
     tokenizer = tokenizer_of(files)
     splits = encode_corpus(data, tokenizer, cache)
-    model = build_model(experiment.model, tokenizer.vocab_size)
+    model = build_model(experiment, files)
     if seeds is not None:
         model = model.clone(backend=backend_of_seeds(model.backend))
     batches = TokenStream(
@@ -110,10 +111,10 @@ def build(
     )
 
 
-def build_model(config: LanguageModelConfig, vocab_size: int) -> LanguageModel:
+def build_model(experiment: LanguageModelExperiment, files: Files) -> LanguageModel:
     """The Flax module that the settings describe."""
-    settings = config.model_dump(exclude={"dtype"})
-    return LanguageModel(vocab_size=vocab_size, dtype=jnp.dtype(config.dtype), **settings)
+    vocab_size = tokenizer_of(files).vocab_size
+    return LanguageModel(vocab_size=vocab_size, **module_settings(experiment.model, files))
 
 
 def init_params(model: LanguageModel, key: Array) -> PyTree:
@@ -128,6 +129,11 @@ def _candidates(
     config = experiment.training
     if config.loss == "full":
         return None
+    if experiment.model.output != "full":
+        raise UserError(
+            "`training.loss` sampled is for a full softmax, and `model.output` is "
+            f"{experiment.model.output}, whose loss is cheap by itself; leave one of them out"
+        )
     if config.sampled_tokens >= vocab_size:
         raise UserError(
             f"`training.sampled_tokens` must be below the {vocab_size} tokens of the vocabulary, "
@@ -214,10 +220,7 @@ def _sampler(
 
 def load(experiment: LanguageModelExperiment, files: Files, params: PyTree) -> TextModel:
     """The trained model."""
-    tokenizer = tokenizer_of(files)
-    return text_model(
-        experiment, build_model(experiment.model, tokenizer.vocab_size), tokenizer, params
-    )
+    return text_model(experiment, build_model(experiment, files), tokenizer_of(files), params)
 
 
 def text_model(
@@ -238,10 +241,16 @@ def text_model(
     return constrained_model(lm, utf8_automaton(tokenizer.vocab_size))
 
 
+def module_of(lm: TextModel) -> LanguageModel:
+    """The Flax module of a model that is not joined of several."""
+    assert isinstance(lm.step_fn, LanguageModelStep)
+    # The backend that training insists on may know no masks, or not be here.
+    return lm.step_fn.model.clone(backend="auto")
+
+
 def init_shapes(experiment: LanguageModelExperiment, files: Files) -> PyTree:
     """Shapes and types of the parameters."""
-    model = build_model(experiment.model, tokenizer_of(files).vocab_size)
-    return jax.eval_shape(partial(init_params, model), jax.random.key(0))
+    return jax.eval_shape(partial(init_params, build_model(experiment, files)), jax.random.key(0))
 
 
 def evaluate(lm: TextModel, data: Corpus, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -262,7 +271,7 @@ def evaluate(lm: TextModel, data: Corpus, options: Mapping[str, Any]) -> dict[st
         tokens are characters or bytes; beside them `cache` and `dynamic`, with what was chosen and
         the same figures.
     """
-    experiment, tokenizer, protocol = lm.config, lm.tokenizer, options.get("protocol", "exact")
+    tokenizer, protocol = lm.tokenizer, options.get("protocol", "exact")
     if protocol not in ("exact", "windows"):
         raise UserError(f"`protocol` must be exact or windows, got {protocol!r}")
     joined = isinstance(lm.step_fn, JoinedStep)
@@ -270,12 +279,11 @@ def evaluate(lm: TextModel, data: Corpus, options: Mapping[str, Any]) -> dict[st
         raise UserError("`protocol` windows measures one model; use exact, or leave `ensemble` out")
     check_adapted(options, plain=protocol == "exact" and not joined)
     source = getattr(data, options["split"])
-    model = build_model(experiment.model, tokenizer.vocab_size).clone(backend="auto")
     reader, tokens = reader_of(lm), TokenArray(encode_text(source, tokenizer, warn=True))
     if protocol == "windows":
-        nll = _window_nll(model, lm.params, tokens)
+        nll = _window_nll(module_of(lm), lm.params, tokens)
     else:
-        loss_fn = partial(step_loss, lm) if joined else partial(language_model_loss, model)
+        loss_fn = partial(step_loss, lm) if joined else partial(language_model_loss, module_of(lm))
         carry = lm.initial_carry(lm.params, EVALUATION_ROWS, None)
         batches = reader.batches(tokens, EVALUATION_ROWS)
         found = make_sums(loss_fn)(lm.params, carry, batches)["nll"]
@@ -321,9 +329,10 @@ def recurrence(experiment: LanguageModelExperiment) -> tuple[str, RecurrenceSpec
 
 
 def facts(experiment: LanguageModelExperiment, files: Files) -> dict[str, Any]:
-    """Kind and size of the vocabulary."""
+    """Kind and size of the vocabulary, and an output layer that is not full."""
     tokenizer = tokenizer_of(files)
-    return {"tokenizer": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
+    known = {"tokenizer": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
+    return known | output_facts(files)
 
 
 def open_data(experiment: LanguageModelExperiment) -> Corpus:
@@ -342,9 +351,12 @@ def open_files(experiment: LanguageModelExperiment, files: Sequence[Path]) -> Co
 
 
 def fit_files(experiment: LanguageModelExperiment, data: Corpus, pretrained: Saved | None) -> Files:
-    """The tokenizer of the training text."""
+    """The tokenizer of the training text, and the clusters of an adaptive output."""
     tokenizer = fit_tokenizer(experiment.tokenizer, data)
-    return {"tokenizer.json": tokenizer.backend.to_str(pretty=True) + "\n"}
+    return {
+        "tokenizer.json": tokenizer.backend.to_str(pretty=True) + "\n",
+        **fit_output(experiment.model, lambda: count_tokens(data.train, tokenizer)),
+    }
 
 
 LANGUAGE_MODEL = Task(

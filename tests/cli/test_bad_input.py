@@ -16,6 +16,7 @@ from jaxgen.training.runs import Run, locked
 
 ROOT = Path(__file__).parents[2]
 FIXTURE = ROOT / "tests" / "fixtures" / "format_1"
+ADAPTIVE = ("--model.output", "adaptive")
 Fail = Callable[..., str]
 Say = Callable[..., tuple[int, str, str]]
 
@@ -129,6 +130,15 @@ def test_no_network(config: Path, tmp_path: Path, fail: Fail) -> None:
         (("--optimizer.learning-rate", "nan"), "must be a finite number"),
         (("--training.devices", 99), "`training.devices` must be at most"),
         (("--model.tied",), "`model.tied` shares the embedding"),
+        (
+            ("--model.cutoffs", 5),
+            "`model.cutoffs` divide an adaptive output, and `model.output` is",
+        ),
+        ((*ADAPTIVE, "--model.cutoffs", 5, 5), "`model.cutoffs` must rise, got 5 5"),
+        ((*ADAPTIVE, "--model.cutoffs", 0, 5), "`model.cutoffs` must be at least 1, got 0"),
+        ((*ADAPTIVE, "--model.cutoffs", 5, 500), "`cutoffs` must lie below the vocabulary of 19"),
+        ((*ADAPTIVE, "--model.cutoffs", 5, 9), "leave each tail a part of the 8 numbers"),
+        ((*ADAPTIVE, "--model.tail-divisor", 0.5), "`model.tail_divisor` must be at least 1"),
         (("--tokenizer.kind", "bpe"), "needs `tokenizer.vocab_size`"),
         (("--training.accumulate-steps", 10000), "`training.accumulate_steps` must be at most"),
         (("--training.seed", 99999999999999999999), "`training.seed` must be less than 4294967296"),

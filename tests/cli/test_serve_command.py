@@ -79,7 +79,7 @@ def test_a_port_in_use(fail: Fail, run: Path) -> None:
         (("--port", 99999), "cannot listen on port 99999"),
         (("--host", "no.such.host.invalid"), "cannot listen on port 8000 of no.such.host.invalid"),
         (("--slots", 0), "`slots` must be at least 1, got 0"),
-        (("--grace", "nan"), "`grace` must be a number of seconds, got nan"),
+        (("--grace", "nan"), "`grace` must be a number of seconds, 0 or more, got nan"),
         (("--api-key-file", "/nowhere/key"), "--api-key-file /nowhere/key cannot be read"),
     ],
 )

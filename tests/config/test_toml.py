@@ -86,7 +86,8 @@ def test_configs_are_valid_and_say_how_to_run_them(path: Path) -> None:
         (
             '[model]\ndtype = "float16"',
             "x.toml: `model.dtype` must be 'float32' or 'bfloat16', got 'float16' "
-            "(Compute type; parameters and the cell state stay float32)",
+            "(Compute type; parameters and the cell state stay float32. On a CPU bfloat16 trains "
+            "slower)",
         ),
         (
             "[training]\ndevices = 0",

@@ -10,6 +10,7 @@ import pytest
 from jaxgen.models import stack_step
 from jaxgen.models.decoding import step_fn_of
 from jaxgen.models.language_model import LanguageModel, language_model_loss, prefill_fn_of
+from jaxgen.ops.clusters import make_clusters
 
 V, B, T = 11, 3, 6
 VARIANTS = {
@@ -19,6 +20,11 @@ VARIANTS = {
     "residual": {"num_layers": 3, "residual": True},
     "layernorm": {"cell": "layernorm_lstm", "num_layers": 2},
     "labelled": {"num_labels": 4, "num_layers": 2},
+    "adaptive": {"clusters": make_clusters(np.arange(V), (3, 6)), "tail_divisor": 2.0},
+    "adaptive, tied": {
+        **{"clusters": make_clusters(-np.arange(V), (2, 6)), "tail_divisor": 1.0},
+        **{"embedding_size": 5, "tied": True},
+    },
 }
 
 
@@ -90,8 +96,9 @@ def test_a_padded_prompt_equals_each_prompt_alone(name):
             np.testing.assert_allclose(a[row], b[0], rtol=1e-5, atol=1e-6)
 
 
-def test_loss_is_the_mean_nll_of_every_target():
-    model, params = made("embedded")
+@pytest.mark.parametrize("name", ["embedded", "adaptive"])
+def test_loss_is_the_mean_nll_of_every_target(name):
+    model, params = made(name)
     batch = {"tokens": tokens()}
     loss, aux = loss_of(model, params, model.initial_carry(B), batch)
     nll_sum, count = aux.sums["nll"]
@@ -103,8 +110,9 @@ def test_loss_is_the_mean_nll_of_every_target():
     assert count == B * T
 
 
-def test_padding_never_dilutes_the_mean():
-    model, params = made("embedded")
+@pytest.mark.parametrize("name", ["embedded", "adaptive, tied"])
+def test_padding_never_dilutes_the_mean(name):
+    model, params = made(name)
     mask = jnp.arange(T) < jnp.asarray([6, 2, 0])[:, None]
     batch = {"tokens": tokens(), "mask": mask}
     _, aux = loss_of(model, params, model.initial_carry(B), batch)

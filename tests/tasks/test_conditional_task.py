@@ -15,7 +15,9 @@ from jaxgen.config.toml import parse_toml
 from jaxgen.data.tokenizers import Tokenizer
 from jaxgen.errors import UserError
 from jaxgen.experiment import describe, evaluate, export, load, train
+from jaxgen.ops.clusters import Clusters
 from jaxgen.tasks.conditional import CONDITIONAL, encode
+from jaxgen.tasks.task import tokenizer_of
 from jaxgen.training.trainable import Trainable
 
 TINY_MODEL = {"hidden_size": 8, "embedding_size": 4, "condition": "input"}
@@ -160,3 +162,16 @@ def test_several_labels_a_text_are_refused() -> None:
     text = 'task = "conditional_language_model"\n[data]\nmulti_label = true\n'
     with pytest.raises(UserError, match=r"`data.multi_label` must be off.*write each text once"):
         parse_toml(text)
+
+
+def test_an_adaptive_output_counts_the_tokens_of_the_texts(tmp_path: Path) -> None:
+    model = {"output": "adaptive", "cutoffs": (4,)}
+    experiment = settings(write_lines(tmp_path), model=model)
+    trainable, files = built(experiment, tmp_path)
+    clusters = Clusters.from_text(files["clusters.json"])
+    tokenizer = tokenizer_of(files)
+    most = {tokenizer.eos_id, *tokenizer.encode("the film was")}
+    assert set(clusters.members(0).tolist()) == most
+    shapes = CONDITIONAL.init_shapes(experiment, files)
+    assert shapes["output"]["tail_0_kernel"].shape == (2, tokenizer.vocab_size - 4)
+    assert trainable.evaluation is not None

@@ -1,6 +1,7 @@
 """What the language model's task makes of its settings."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import jax
 import numpy as np
 import pytest
 
+from jaxgen.cli import main
 from jaxgen.config import LanguageModelExperiment
 from jaxgen.data.tokens import encode_corpus, token_counts
 from jaxgen.errors import UserError
+from jaxgen.experiment import evaluate, export, load, train
+from jaxgen.ops.clusters import Clusters
 from jaxgen.ops.sampled_loss import Candidates
 from jaxgen.tasks.language_model import LANGUAGE_MODEL
 from jaxgen.tasks.task import tokenizer_of
@@ -114,3 +118,54 @@ def test_the_sampled_loss_draws_frequent_tokens_more_often(tmp_path: Path) -> No
 def test_more_sampled_tokens_than_there_are(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"must be below the \d+ tokens of the vocabulary, got 999"):
         built(tmp_path, training={"loss": "sampled", "sampled_tokens": 999})
+
+
+def test_an_adaptive_output_puts_the_most_frequent_tokens_first(tmp_path: Path) -> None:
+    model = {"output": "adaptive", "cutoffs": (5, 9), "tail_divisor": 2.0}
+    experiment = experiment_of(tmp_path, model=model)
+    data = LANGUAGE_MODEL.open_data(experiment)
+    files = LANGUAGE_MODEL.fit_files(experiment, data, None)
+    clusters = Clusters.from_text(files["clusters.json"])
+    train = encode_corpus(data, tokenizer_of(files)).train
+    counts = [int((train.read(0, len(train)) == token).sum()) for token in clusters.ids]
+    assert min(counts[:5]) >= max(counts[5:9])
+    assert min(counts[5:9]) >= max(counts[9:])
+    assert clusters.cutoffs == (5, 9)
+    np.testing.assert_allclose(clusters.shares[0], sum(counts[:5]) / sum(counts))
+    shapes = LANGUAGE_MODEL.init_shapes(experiment, files)
+    assert shapes["output"]["head_kernel"].shape == (6, 7)
+    assert LANGUAGE_MODEL.facts(experiment, files)["output"] == "adaptive, cut-offs 5 9"
+
+
+@pytest.mark.slow
+def test_an_adaptive_model_is_trained_measured_and_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Chosen cut-offs and a tied embedding; the nll is that of the text's log-probabilities."""
+    model = {"output": "adaptive", "embedding_size": 6, "tied": True, "tail_divisor": 1.0}
+    experiment = experiment_of(tmp_path, model=model)
+    run = tmp_path / "run"
+    train(experiment, out=run)
+    export(run, tmp_path / "exported")
+    lm, exported = load(run), load(tmp_path / "exported")
+    assert "tail_0_kernel" not in lm.params["output"]
+    found = lm.generate(["1 and", "7"], max_new_tokens=9, temperature=[0.0, 1.0], key=3)
+    assert (
+        exported.generate(["1 and", "7"], max_new_tokens=9, temperature=[0.0, 1.0], key=3) == found
+    )
+    ids = [*lm.tokenizer.encode("1 and"), *lm.tokenizer.encode("2 and so on. 3")]
+    carry, expected = lm.initial_carry(lm.params, 1, None), []
+    for token, target in pairwise(ids):
+        carry, logprobs = lm.step_fn(lm.params, carry, np.asarray([token]))
+        np.testing.assert_allclose(np.exp(logprobs).sum(), 1, rtol=1e-5)
+        expected.append(logprobs[0, target])
+    scores = lm.score("2 and so on. 3", prompt="1 and")
+    np.testing.assert_allclose(scores, expected[1:], rtol=1e-4)
+    figures = evaluate(run, split="validation")
+    np.testing.assert_allclose(figures["perplexity"], np.exp(figures["nll"]), rtol=1e-6)
+    assert figures["perplexity"] < 2 * lm.tokenizer.vocab_size
+    command = ("generate", str(run), "--max-new-tokens", "3")
+    assert main([*command, "--beam-size", "2"]) == 0
+    assert "note: --beam-size needs the scores of all tokens" in capsys.readouterr().err
+    assert main(command) == 0
+    assert "note" not in capsys.readouterr().err
