@@ -221,8 +221,12 @@ class Classifier:
         weights = occlusion_weights(part, kept, len(spans), log_odds)
         return Explanation(text, tuple(spans), weights, label, prediction)
 
-    def read(self, texts: Sequence[str]) -> tuple[Ragged, int]:
-        """The tokens of each text, and how many texts hold nothing that the model knows."""
+    def read(self, texts: Sequence[Any]) -> tuple[Ragged, int]:
+        """The tokens of each text, and how many texts hold nothing that the model knows.
+
+        Raises:
+            UserError: one of them is no str.
+        """
         return self.reader.read(texts)
 
     def logits_of_rows(self, rows: Ragged) -> Float[np.ndarray, "N C"]:

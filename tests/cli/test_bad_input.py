@@ -130,10 +130,7 @@ def test_no_network(config: Path, tmp_path: Path, fail: Fail) -> None:
         (("--optimizer.learning-rate", "nan"), "must be a finite number"),
         (("--training.devices", 99), "`training.devices` must be at most"),
         (("--model.tied",), "`model.tied` shares the embedding"),
-        (
-            ("--model.cutoffs", 5),
-            "`model.cutoffs` divide an adaptive output, and `model.output` is",
-        ),
+        (("--model.cutoffs", 5), "`model.cutoffs` divide an adaptive output"),
         ((*ADAPTIVE, "--model.cutoffs", 5, 5), "`model.cutoffs` must rise, got 5 5"),
         ((*ADAPTIVE, "--model.cutoffs", 0, 5), "`model.cutoffs` must be at least 1, got 0"),
         ((*ADAPTIVE, "--model.cutoffs", 5, 500), "`cutoffs` must lie below the vocabulary of 19"),
