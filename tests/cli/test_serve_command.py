@@ -151,7 +151,7 @@ def test_a_real_process_answers_and_ends_cleanly(run: Path, tmp_path: Path) -> N
         assert process.stderr.read() == ""
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def _open(url: str, body: Any = None) -> Any:
