@@ -28,19 +28,21 @@ from benchmarks.costs import parameter_count
 from benchmarks.jaxgen_lm import loss_of, model_of, params_of
 from benchmarks.timing import Spread
 from benchmarks.worker import ROOT
-from jaxgen.config.distributed import Distributed
 from jaxgen.training.optimizers import make_optimizer
 from jaxgen.training.parallel import jit_multi_step, make_layout, request_host_devices
-from jaxgen.training.processes import joined
 from jaxgen.training.step import init_state, make_train_step
 
 CASES = (Case(B=16, T=32, H=32), Case(B=16, T=32, H=64, L=2, E=16), Case(B=32, T=64, H=256))
 """Rows of each process."""
 
 
-def child(place: Distributed, rounds: int) -> None:
-    """One process: print what it finds of each case, if it is the first."""
-    with joined(place) as processes:
+def child(coordinator: str, count: int, index: int, rounds: int) -> None:
+    """One of the processes: print what it finds of each case, if it is the first."""
+    # Here, as the settings need pydantic, and the report only reads what was found.
+    from jaxgen.config.distributed import Distributed
+    from jaxgen.training.processes import joined
+
+    with joined(Distributed(coordinator, count, index)) as processes:
         request_host_devices(1)
         found = [measure(case, processes, rounds) for case in CASES]
         if processes.leads:
@@ -170,7 +172,7 @@ def main() -> None:
     parser.add_argument("--distributed.process-id", dest="index", type=int)
     args = parser.parse_args()
     if args.child:
-        return child(Distributed(args.coordinator, args.count, args.index), args.rounds)
+        return child(args.coordinator, args.count, args.index, args.rounds)
     alone, together = measured(1, args.rounds), measured(2, args.rounds)
     rows = [
         {

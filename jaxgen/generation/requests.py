@@ -201,7 +201,12 @@ def make_request(
         last = np.broadcast_to(np.asarray(after.token), (len(prompts),))
         context = [np.append(token, x) for token, x in zip(last, encoded, strict=True)]
         times = len(prompts) // after.token.shape[0]
-        after = jax.tree.map(lambda x: np.repeat(x, times, axis=0) if np.ndim(x) else x, after)
+        if times > 1:  # the repetition of a JAX array is a program, which is to be compiled
+
+            def repeat(x: Any) -> Any:
+                return np.repeat(x, times, axis=0) if np.ndim(x) else x
+
+            after = jax.tree.map(repeat, after)
     condition = None if steering is None else steering.condition(len(prompts))
     guided = isinstance(condition, Guidance) or (
         num_labels > 0 and after is not None and isinstance(after.carry, GuidedCarry)

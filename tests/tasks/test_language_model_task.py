@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -156,11 +157,11 @@ def test_an_adaptive_model_is_trained_measured_and_exported(
     ids = [*lm.tokenizer.encode("1 and"), *lm.tokenizer.encode("2 and so on. 3")]
     carry, expected = lm.initial_carry(lm.params, 1, None), []
     for token, target in pairwise(ids):
-        carry, logprobs = lm.step_fn(lm.params, carry, np.asarray([token]))
+        carry, logprobs = lm.step_fn(lm.params, carry, jnp.asarray([token]))
         np.testing.assert_allclose(np.exp(logprobs).sum(), 1, rtol=1e-5)
         expected.append(logprobs[0, target])
     scores = lm.score("2 and so on. 3", prompt="1 and")
-    np.testing.assert_allclose(scores, expected[1:], rtol=1e-4)
+    np.testing.assert_allclose(scores, expected[len("1 and") - 1 :], rtol=1e-4)
     figures = evaluate(run, split="validation")
     np.testing.assert_allclose(figures["perplexity"], np.exp(figures["nll"]), rtol=1e-6)
     assert figures["perplexity"] < 2 * lm.tokenizer.vocab_size
