@@ -20,6 +20,7 @@ Say = Callable[..., tuple[int, str, str]]
 SETTINGS = ("--cache", 20, "--cache-theta", 0.5, "--cache-lambda", 0.2)
 
 
+@pytest.mark.slow
 def test_a_cache_is_reported_beside_the_plain_figures(run: Path, say: Say) -> None:
     code, out, err = say("evaluate", run, "--cache", 20, "--json")
     assert code == 0, err

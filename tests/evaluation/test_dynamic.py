@@ -77,7 +77,7 @@ def test_descent_follows_the_text(rate):
     assert np.isfinite(jax.tree.leaves(PARAMS)[0]).all()  # nobody took the caller's parameters
 
 
-@pytest.mark.parametrize("decay", [0.01, 0.8])
+@pytest.mark.parametrize("decay", [0.01, pytest.param(0.8, marks=pytest.mark.slow)])
 def test_statistics_of_training_text_scale_steps_and_draw_parameters_back(decay):
     train = np.random.default_rng(0).integers(VOCAB, size=13).astype(np.int32)
     rule = rms_rule(LOSS, PARAMS, MODEL.initial_carry(1), batches(train), decay=decay)

@@ -104,6 +104,7 @@ def test_sampled_beams_end_at_stop_strings_too():
     assert any(len(beam.text) < 5 for beams in texts for beam in beams)
 
 
+@pytest.mark.slow
 def test_beams_obey_bans():
     """Bans and lengths per row; an n-gram of the prompt is not said again."""
     lm = make_model(text="abc")
