@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
+from importlib import import_module
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
@@ -49,7 +49,7 @@ def create_app(models: Models, options: ServeOptions | None = None) -> FastAPI:
     """
     app = Application(
         title="jaxgen",
-        version=version("jaxgen"),
+        version=import_module("jaxgen").__version__,
         summary="Recurrent sequence generation over HTTP",
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,

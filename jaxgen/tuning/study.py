@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 import warnings
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -118,6 +119,7 @@ def open_study(
             sampler=SeededTPE(experiment.training.seed),
             pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, FIRST_PRUNED),
         )
+        close_with(study, storage)
         if KEY not in study.user_attrs:
             if study.trials:
                 raise UserError(
@@ -194,6 +196,16 @@ def _open_storage(url: str) -> optuna.storages.RDBStorage:
                 raise
             time.sleep(0.5 * (attempt + 1))
     raise AssertionError
+
+
+def close_with(study: optuna.Study, storage: optuna.storages.RDBStorage) -> None:
+    """Close a database when its study is gone: Optuna leaves that to the garbage collector."""
+
+    def close() -> None:
+        storage.remove_session()
+        storage.engine.dispose()
+
+    weakref.finalize(study, close)
 
 
 def _about(

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from functools import partial
 
 import jax
 import numpy as np
@@ -234,7 +235,8 @@ def test_a_state_continues_the_text(lm, running):
         found = answer(running, first)
         rest = whole[len(found.text) :]
         state = lm.prefill("abc" + found.text)
-        jax.tree.map(np.testing.assert_array_equal, found.state, state)
+        # Read by other programs, of which only the tests' fast compilation makes the same bits.
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found.state, state)
         more = make_generation(lm, "", len(rest), temperature=0, after=found.state)
         forks = answers(running, [more, more, make_generation(lm, "x", 3, after=found.state)])
         assert [fork.text for fork in forks[:2]] == [rest, rest]

@@ -22,11 +22,19 @@ import jaxgen  # noqa: E402
 from jaxgen.config.toml import read_toml  # noqa: E402
 from jaxgen.evaluation.perplexity import bits  # noqa: E402
 from jaxgen.tuning.records import table  # noqa: E402
-from jaxgen.tuning.study import FIRST_PRUNED, STARTUP_TRIALS, SeededTPE  # noqa: E402
+from jaxgen.tuning.study import FIRST_PRUNED, STARTUP_TRIALS, SeededTPE, close_with  # noqa: E402
 
 RATES = {"low": 1e-4, "high": 1e-1, "log": True}
 SPACE = {"optimizer": {"learning_rate": RATES}}
 RATE = "optimizer.learning_rate"
+
+
+def study_in(database: Path, name: str) -> Any:
+    """A study, there or new, that closes its database."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
+    study = optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
+    close_with(study, storage)
+    return study
 
 
 @pytest.fixture
@@ -281,9 +289,7 @@ def test_a_trial_of_a_killed_worker_is_made_again(
     loops = fake_training(monkeypatch, bowl, at)
     with pytest.raises(Killed):
         tune(config, trials=3)
-    study = optuna.load_study(
-        study_name="best", storage=f"sqlite:///{config.parent / 'best.study' / 'study.db'}"
-    )
+    study = study_in(config.parent / "best.study" / "study.db", "best")
     assert study.trials[-1].state == optuna.trial.TrialState.RUNNING
     tuning = tune(config, trials=3)
     assert [trial.ended for trial in tuning.trials] == ["finished", "lost", "finished", "finished"]
@@ -308,8 +314,7 @@ def test_a_study_of_something_else(config: Path, monkeypatch: pytest.MonkeyPatch
 def test_another_corpus_is_noticed(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_training(monkeypatch, bowl)
     tune(config, trials=1)
-    storage = f"sqlite:///{config.parent / 'best.study' / 'study.db'}"
-    study = optuna.load_study(study_name="best", storage=storage)
+    study = study_in(config.parent / "best.study" / "study.db", "best")
     study.set_user_attr("corpus", {"validation": "another"})
     with pytest.raises(UserError, match="the corpus here is not the one of the study's first"):
         tune(config, trials=2)
@@ -320,8 +325,7 @@ def test_figures_that_do_not_compare(config: Path, monkeypatch: pytest.MonkeyPat
     fake_training(monkeypatch, bowl)
     space = {"tokenizer": {"kind": ["char", "byte"]}}
     tune(config, space, trials=1, out=config.parent / "kinds")
-    storage = f"sqlite:///{config.parent / 'kinds.study' / 'study.db'}"
-    study = optuna.load_study(study_name="kinds", storage=storage)
+    study = study_in(config.parent / "kinds.study" / "study.db", "kinds")
     study.set_user_attr("corpus", {"validation": "another"})
     tuning = tune(config, space, trials=2, out=config.parent / "kinds")
     assert "`nll` is counted per token, and the validation tokens are not" in (
@@ -340,11 +344,10 @@ def test_bad_places(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"mine.study is for the study and is not empty.*notes.txt"):
         tune(config, trials=1, out=config.parent / "mine")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = f"sqlite:///{config.parent / 'foreign.db'}"
-    foreign = optuna.create_study(study_name="best", storage=storage)
+    foreign = study_in(config.parent / "foreign.db", "best")
     foreign.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
     with pytest.raises(UserError, match="was not made by jaxgen; choose another `name`"):
-        tune(config, trials=1, study=storage)
+        tune(config, trials=1, study=f"sqlite:///{config.parent / 'foreign.db'}")
 
 
 @pytest.mark.parametrize(
