@@ -200,13 +200,7 @@ def make_request(
     else:
         last = np.broadcast_to(np.asarray(after.token), (len(prompts),))
         context = [np.append(token, x) for token, x in zip(last, encoded, strict=True)]
-        times = len(prompts) // after.token.shape[0]
-        if times > 1:  # the repetition of a JAX array is a program, which is to be compiled
-
-            def repeat(x: Any) -> Any:
-                return np.repeat(x, times, axis=0) if np.ndim(x) else x
-
-            after = jax.tree.map(repeat, after)
+        after = _repeated(after, len(prompts) // after.token.shape[0])
     condition = None if steering is None else steering.condition(len(prompts))
     guided = isinstance(condition, Guidance) or (
         num_labels > 0 and after is not None and isinstance(after.carry, GuidedCarry)
@@ -218,6 +212,12 @@ def make_request(
     )
     rows = np.repeat(rows, repeats)
     return Request(encoded, context, rows, sampling, condition, guided, after, single, ending)
+
+
+def _repeated(after: PromptState, times: int) -> PromptState:
+    if times == 1:  # or a JAX array would be repeated by a program, which is compiled first
+        return after
+    return jax.tree.map(lambda x: np.repeat(x, times, axis=0) if np.ndim(x) else x, after)
 
 
 def is_one(prompt: Prompt | Sequence[Prompt]) -> bool:
