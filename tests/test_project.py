@@ -32,7 +32,7 @@ PACKAGES: dict[str, set[str]] = {
 PACKAGES["saved"] = {"config", "exports", "tasks", "training"}
 PACKAGES["start"] = {*PACKAGES["saved"], "saved"}
 PACKAGES["experiment"] = {*PACKAGES["start"], "start"}
-PACKAGES["tuning"] = {*PACKAGES["experiment"], "experiment"}
+PACKAGES["tuning"] = {*PACKAGES["experiment"], "evaluation", "experiment"}
 PACKAGES["serving"] = {*PACKAGES}
 PACKAGES["cli"] = {*PACKAGES}
 

@@ -1,12 +1,10 @@
 """loss.png: how the objective and other figures went, where matplotlib is installed."""
 
-import warnings
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from jaxgen.files import reason, replacing
+from jaxgen.evaluation.pictures import can_draw, new_figure, save_figure
 from jaxgen.training.runs import Run
 from jaxgen.training.trainable import Objective
 
@@ -29,14 +27,10 @@ def plot_run(run: Run, objective: Objective, also: Sequence[str] = ()) -> Path |
     )
     others = {name: [(row["step"], row[name]) for row in rows if name in row] for name in also}
     others = {name: points for name, points in others.items() if points}
-    if not (train or validation or others) or find_spec("matplotlib") is None:
+    if not (train or validation or others) or not can_draw():
         return None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     count = 1 + bool(others)
-    figure = Figure(figsize=(7.2, 4.5 * count), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.2, 4.5 * count)
     axes, *below = figure.subplots(count, squeeze=False)[:, 0]
     if train:
         axes.plot(*zip(*train, strict=True), color="#9db7d5", linewidth=1.0, label="training")
@@ -52,13 +46,7 @@ def plot_run(run: Run, objective: Objective, also: Sequence[str] = ()) -> Path |
             other.plot(*zip(*points, strict=True), linewidth=1.0, label=name.replace("_", " "))
         _finish(other, "training")
     path = run.directory / "loss.png"
-    try:
-        with replacing(path) as file:
-            figure.savefig(file, format="png")
-    except OSError as error:  # the training itself is saved
-        warnings.warn(f"could not draw {path}: {reason(error)}", stacklevel=2)
-        return None
-    return path
+    return save_figure(path, figure)
 
 
 def _finish(axes: Any, label: str) -> None:

@@ -1,13 +1,11 @@
 """study.png: how a study went, and what each setting does, where matplotlib is installed."""
 
 import math
-import warnings
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from jaxgen.files import reason, replacing
+from jaxgen.evaluation.pictures import can_draw, new_figure, save_figure
 from jaxgen.training.trainable import Objective
 from jaxgen.tuning.records import Trial
 from jaxgen.tuning.space import Choices, Range, Space
@@ -25,14 +23,10 @@ def plot_study(
         The picture's path, or None without matplotlib, without a figure or on a full disk.
     """
     measured = [trial for trial in trials if trial.value is not None]
-    if not measured or find_spec("matplotlib") is None:
+    if not measured or not can_draw():
         return None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = 1 + math.ceil(len(space) / _COLUMNS)
-    figure = Figure(figsize=(10.0, 3.6 * rows), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10.0, 3.6 * rows)
     axes = figure.subplots(rows, _COLUMNS, squeeze=False)
     label = f"validation {objective.shown_name}"
     _history(axes[0, 0], measured, objective)
@@ -46,13 +40,7 @@ def plot_study(
         spot.set_ylabel(label)
         spot.grid(alpha=0.25)
         spot.spines[["top", "right"]].set_visible(False)
-    try:
-        with replacing(path) as file:
-            figure.savefig(file, format="png")
-    except OSError as error:  # the study itself is saved
-        warnings.warn(f"could not draw {path}: {reason(error)}", stacklevel=2)
-        return None
-    return path
+    return save_figure(path, figure)
 
 
 def _shown(trial: Trial, objective: Objective) -> float:

@@ -71,5 +71,5 @@ def test_a_full_disk_costs_the_picture_alone(
 def test_no_plot_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run.create(tmp_path / "run", {})
     run.append_metrics({"step": 5, "nll": 2.0})
-    monkeypatch.setattr("jaxgen.training.plots.find_spec", lambda name: None)
+    monkeypatch.setattr("jaxgen.evaluation.pictures.find_spec", lambda name: None)
     assert plot_run(run, NLL) is None
