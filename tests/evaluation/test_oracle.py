@@ -113,9 +113,12 @@ def test_random_oracles() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not SEQGAN.is_file(), reason="needs SeqGAN's oracle")
 def test_the_oracle_of_seqgan() -> None:
-    """10,000 of its own samples score 5.750 nats a token, and random tokens 11.43."""
+    """Its own samples score 5.750 nats a token, and random tokens 11.43.
+
+    10,000 samples of one key differ by 0.007 (standard deviation of 12 keys), 50,000 by 0.003.
+    """
     target = oracle.load(SEQGAN)
-    samples = target.sample(jax.random.key(0), 10_000)
+    samples = target.sample(jax.random.key(0), 50_000)
     assert target.nll(samples) == pytest.approx(5.750, abs=0.01)
     tokens = np.random.default_rng(0).integers(5000, size=(1000, 20))
     assert target.nll(tokens) == pytest.approx(11.43, abs=0.05)
