@@ -211,6 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=0.3, help="length of one run")
     parser.add_argument("--quick", action="store_true", help="3 short rounds of a few cases")
     parser.add_argument("--gpu", action="store_true", help="the cases and peers of one GPU")
+    parser.add_argument("--only", choices=("peers", "drawing"), help="half of it")
     gpu_arguments(parser)
     args = parser.parse_args(arguments)
     args.deadline = time.monotonic() + 60 * args.minutes
@@ -222,6 +223,8 @@ def main(arguments: list[str] | None = None) -> int:
     if args.dry_run:
         args.rounds, args.seconds = 1, 1e-4
         cases, drawing = TINY, ()
+    cases = () if args.only == "drawing" else cases
+    drawing = () if args.only == "peers" else drawing
     ceilings = machine.ceilings(quick=args.quick or args.dry_run)
 
     def compared(case: Case) -> tuple[list, list]:
