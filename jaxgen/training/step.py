@@ -18,9 +18,9 @@ from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Sum
 LossFn = Callable[[Any, Any, Any, Any], tuple[Array, LossAux]]
 Averaging = Literal["none", "ema", "nt_asgd"]
 INLINE: Any = getattr(getattr(jax, "Inline", None), "JAX_EARLY", True)
-"""How a `jit` within a step is traced into it: so that what it closes over, such as a learning rate,
-is closed over by the whole program, see `jaxgen.training.shared_programs`. JAX before 0.11 does that
-where `inline` is True."""
+"""How a `jit` within a step is traced into it, so that what it closes over, such as a learning
+rate, is closed over by the whole program, see `jaxgen.training.shared_programs`. Before JAX 0.11
+that is what True does."""
 
 
 class Average(NamedTuple):

@@ -26,9 +26,10 @@ pytest.importorskip("optuna")
 SPACE = {"optimizer": {"learning_rate": {"low": 1e-3, "high": 1e-1, "log": True}}}
 SMALL = {"model": {"hidden_size": 4, "embedding_size": 4}}
 SHORT = {"training": {"max_steps": 4, "evaluate_every": 2, "devices": 1}}
+BUCKET = {"data": {"buckets": 1}}
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "classifier": ("accuracy", SMALL | SHORT),
-    "conditional_language_model": ("nll", SMALL | SHORT),
+    "classifier": ("accuracy", SMALL | SHORT | BUCKET),
+    "conditional_language_model": ("nll", SMALL | SHORT | BUCKET),
     "seq2seq": ("nll", SMALL | SHORT | {"data": {"examples": 500, "buckets": 1}}),
     "text_gan": (
         "bleu_f1",
