@@ -187,11 +187,17 @@ def storage_errors(url: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
         raise _unusable(url, error) from error
+    except UnboundLocalError as error:  # Optuna's own, where the database is lost at a trial's end
+        if isinstance(error.__context__, StorageInternalError):
+            raise _unusable(url, error.__context__) from error
+        raise
     finally:
         optuna.logging.set_verbosity(level)
 
 
-def _unusable(url: str, error: Exception) -> UserError:
+def _unusable(url: str, error: BaseException) -> UserError:
+    if isinstance(error, StorageInternalError):  # which only guesses at what its cause says
+        error = error.__cause__ or error
     return UserError(
         f"cannot use the study's database {_shown(url)}: {first_line(error)}; give another as "
         "`study`, such as sqlite:///study.db or postgresql+psycopg://user@host/database"
@@ -213,7 +219,7 @@ def _open_storage(url: str) -> optuna.storages.RDBStorage:
                     heartbeat_interval=HEARTBEAT_SECONDS,
                     grace_period=3 * HEARTBEAT_SECONDS,
                 )
-        except ImportError as error:  # of what SQLAlchemy talks to this kind of database with
+        except (ImportError, ValueError) as error:  # no driver for it, or a port that is no number
             raise _unusable(url, error) from error
         except SQLAlchemyError as error:
             if attempt == 4 or not any(words in str(error).lower() for words in _AT_ONCE):
