@@ -2,8 +2,9 @@
 
     python -m benchmarks.hosts --out benchmarks/results/hosts.json
 
-Processes of one device each, joined over loopback. On two cores this shows that the bytes are those
-of the closed form and what a step waits for messages; it cannot show a network.
+Processes of one device each, joined over loopback, each on a core of its own. On two cores this
+shows that the bytes are those of the closed form and what a step waits for messages; it cannot show
+a network.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,10 @@ CASES = (Case(B=16, T=32, H=32), Case(B=16, T=32, H=64, L=2, E=16), Case(B=32, T
 
 
 def child(coordinator: str, count: int, index: int, rounds: int) -> None:
-    """One of the processes: print what it finds of each case, if it is the first."""
+    """One of the processes, on a core of its own: print what it finds, if it is the first."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[index % len(cores)]})
     # Here, as the settings need pydantic, and the report only reads what was found.
     from jaxgen.config.distributed import Distributed
     from jaxgen.training.processes import joined
@@ -71,67 +76,102 @@ def measure(case: Case, processes: Any, rounds: int, pool: int = 8) -> dict[str,
     }
 
 
-def gang(count: int, command: list[str]) -> list[subprocess.Popen]:
-    """Start processes of one command that are told where they stand."""
+def gang(count: int, command: list[str], folder: Path) -> list[subprocess.Popen]:
+    """Start processes of one command that are told where they stand; errors go to the folder."""
     with socket.socket() as server:
         server.bind(("localhost", 0))
         address = f"localhost:{server.getsockname()[1]}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     where = ["--distributed.coordinator", address, "--distributed.num-processes", str(count)]
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", *command, *where, "--distributed.process-id", str(index)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        for index in range(count)
-    ]
+    processes = []
+    for index in range(count):
+        words = [sys.executable, "-m", *command, *where, "--distributed.process-id", str(index)]
+        with (folder / f"errors-{index}").open("w") as errors:
+            processes.append(
+                subprocess.Popen(
+                    words, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+                )
+            )
+    return processes
 
 
-def measured(count: int, rounds: int) -> list[dict[str, Any]]:
+def said_by(processes: list[subprocess.Popen], folder: Path) -> str:
+    """How the processes stand, and the end of what each wrote to its standard error."""
+    ends = [(folder / f"errors-{index}").read_text()[-2000:] for index in range(len(processes))]
+    return "\n".join(
+        f"process {index}, exit code {process.poll()}: {end}"
+        for index, (process, end) in enumerate(zip(processes, ends, strict=True))
+    )
+
+
+def measured(count: int, rounds: int, folder: Path) -> list[dict[str, Any]]:
     """What so many processes find."""
-    processes = gang(count, ["benchmarks.hosts", "--child", "--rounds", str(rounds)])
+    processes = gang(count, ["benchmarks.hosts", "--child", "--rounds", str(rounds)], folder)
     said = [process.communicate()[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise RuntimeError(said_by(processes, folder))
     return json.loads(said[0].strip().splitlines()[-1])
 
 
-def rows_in(run: Path) -> int:
-    """Rows of the metrics."""
-    path = run / "metrics.jsonl"
-    return path.read_text().count("\n") if path.exists() else 0
+def until(
+    true: Callable[[], bool], processes: list[subprocess.Popen], folder: Path, seconds: float = 240
+) -> None:
+    """Wait for something that running processes bring about.
+
+    Raises:
+        RuntimeError: One of them ended, or it takes too long.
+    """
+    limit = time.monotonic() + seconds
+    while not true():
+        if any(p.poll() is not None for p in processes) or time.monotonic() > limit:
+            for process in processes:
+                process.kill()
+            raise RuntimeError(said_by(processes, folder))
+        time.sleep(0.002)
 
 
 def after_a_kill(folder: Path) -> dict[str, float]:
     """Seconds from the kill of one of two processes to the end of both, and to new metrics."""
     run = folder / "run"
+    metrics, owner = run / "metrics.jsonl", run / ".owner"
     base = ["jaxgen", "train", "--out", str(run)]
     first = [str(ROOT / "configs" / "demo.toml"), "--model.hidden-size", "64"]
     first += ["--training.evaluate-every", "100", "--training.steps-per-dispatch", "10"]
     first += ["--training.devices", "2", "--training.max-minutes", "10"]
-    processes = gang(2, [*base, *first])
-    while rows_in(run) < 15:
-        time.sleep(0.01)
+    processes = gang(2, [*base, *first], folder)
+    until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 15, processes, folder)
     killed = time.perf_counter()
     processes[1].kill()
     for process in processes:
         process.wait()
     ended = time.perf_counter()
     saved = json.loads((run / "run.json").read_text())["last"]["metrics_bytes"]
-    before = (run / ".owner").stat().st_mtime_ns
-    again = gang(2, [*base, "--resume"])
-    while (run / ".owner").stat().st_mtime_ns == before:  # they do not hold the run yet
-        time.sleep(0.01)
-    while (run / "metrics.jsonl").stat().st_size > saved:  # not cut back to the checkpoint yet
-        time.sleep(0.001)
-    while (run / "metrics.jsonl").stat().st_size == saved:
-        time.sleep(0.01)
+    before = owner.stat().st_mtime_ns
+    again = gang(2, [*base, "--resume"], folder)
+    until(lambda: owner.stat().st_mtime_ns != before, again, folder)  # they hold the run
+    until(lambda: metrics.stat().st_size <= saved, again, folder)  # cut back to the checkpoint
+    until(lambda: metrics.stat().st_size > saved, again, folder)
     back = time.perf_counter()
     for process in again:
         process.kill()
         process.wait()
     return {"to_the_end": ended - killed, "to_new_metrics": back - killed}
+
+
+def rows_of(alone: list[dict[str, Any]], together: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row of the result file for each case, from what one process found and what two did."""
+    return [
+        {
+            "suite": "hosts",
+            "case": case.name,
+            "closed_form": step_bytes(parameter_count(case)),
+            "counted": sum(two["bytes"]),
+            "collectives": len(two["bytes"]),
+            "alone": one["seconds"],
+            "together": two["seconds"],
+        }
+        for case, one, two in zip(CASES, alone, together, strict=True)
+    ]
 
 
 def section(data: dict[str, Any]) -> str:
@@ -153,9 +193,9 @@ def section(data: dict[str, Any]) -> str:
         [
             "## Several processes",
             results.table(headers, lines),
-            "*Ratio*: weak scaling, 1 where a second process with as many rows costs no time. Both "
-            "share this machine's cores, so it shows the cost of a second process and not of a "
-            "network.",
+            "*Ratio*: weak scaling, 1 where a second process with as many rows costs no time. Each "
+            "has one core; they share the memory and talk over loopback, so the ratio shows what "
+            "the collective and the sharing cost here, and nothing of a network.",
             f"From the kill of one of two processes: {kill['to_the_end']:.1f} s until the other "
             f"had ended, {kill['to_new_metrics']:.1f} s until the restarted two had new metrics.",
         ]
@@ -173,21 +213,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.child:
         return child(args.coordinator, args.count, args.index, args.rounds)
-    alone, together = measured(1, args.rounds), measured(2, args.rounds)
-    rows = [
-        {
-            "suite": "hosts",
-            "case": case.name,
-            "closed_form": step_bytes(parameter_count(case)),
-            "counted": sum(two["bytes"]),
-            "collectives": len(two["bytes"]),
-            "alone": one["seconds"],
-            "together": two["seconds"],
-        }
-        for case, one, two in zip(CASES, alone, together, strict=True)
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        content = {"rows": rows, "ratios": [], "kill": after_a_kill(Path(folder))}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        alone, together = (measured(count, args.rounds, folder) for count in (1, 2))
+        content = {"rows": rows_of(alone, together), "ratios": [], "kill": after_a_kill(folder)}
     results.write(args.out, "hosts", **content)
     print(section(content) + f"\n\nwritten to {args.out}")
 

@@ -29,7 +29,9 @@ def seconds(commands: list[list[str]], folder: Path) -> float:
     started = time.perf_counter()
     for command in commands:
         words = [sys.executable, "-m", "jaxgen", *command]
-        subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, check=True)
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(words)}: {done.stderr[-2000:]}")
     return time.perf_counter() - started
 
 

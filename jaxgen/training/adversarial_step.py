@@ -17,6 +17,7 @@ import optax
 
 from jaxgen.training.phases import PhasedBatch
 from jaxgen.training.step import (
+    INLINE,
     Metrics,
     TrainState,
     TrainStep,
@@ -87,7 +88,7 @@ def make_adversarial_step(phases: Sequence[Phase], *, axis_name: str | None = No
         the sums of all phases; those of other phases than the step's have the weight 0.
     """
     # Traced once, for the names of its sums and for its body.
-    updates = [jax.jit(partial(_update, phase, axis_name), inline=True) for phase in phases]
+    updates = [jax.jit(partial(_update, phase, axis_name), inline=INLINE) for phase in phases]
 
     def train_step(state: TrainState, batch: PhasedBatch) -> tuple[TrainState, Metrics]:
         key = step_key(state, axis_name)

@@ -36,8 +36,7 @@ def jit_shared(function: Callable[..., Any]) -> Callable[..., Any]:
     """Jit a function with the arrays that it closes over as arguments, its first one donated.
 
     Scalars are compiled into it; what is to be an argument has at least one axis. So is what a
-    `jit` inside the function closes over, which JAX from 0.11 on has more of: the results are the
-    same, and each learning rate then has a program of its own.
+    `jit` within the function closes over, unless it is `jaxgen.training.step.INLINE`.
     """
     programs: dict[Any, SharedProgram] = {}
 

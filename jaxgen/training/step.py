@@ -17,6 +17,10 @@ from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Sum
 
 LossFn = Callable[[Any, Any, Any, Any], tuple[Array, LossAux]]
 Averaging = Literal["none", "ema", "nt_asgd"]
+INLINE: Any = getattr(getattr(jax, "Inline", None), "JAX_EARLY", True)
+"""How a `jit` within a step is traced into it, so that what it closes over, such as a learning
+rate, is closed over by the whole program, see `jaxgen.training.shared_programs`. Before JAX 0.11
+that is what True does."""
 
 
 class Average(NamedTuple):
@@ -247,7 +251,7 @@ def multi_step_of(train_step: TrainStep) -> MultiStep:
         same program as a full one, so where the steps are divided into calls changes neither the
         result nor what is compiled.
     """
-    train_step = jax.jit(train_step, inline=True)  # traced once for its shapes and its body
+    train_step = jax.jit(train_step, inline=INLINE)  # traced once for its shapes and its body
 
     def multi_step(
         state: TrainState, batches: PyTree, num_steps: Any

@@ -30,6 +30,8 @@ STARTUP_TRIALS = 5
 """Trials that are trained to their end before any is pruned."""
 FIRST_PRUNED = 2
 """Number of the first evaluation after which a trial may be pruned."""
+MAKING_TRIES = 50
+"""Tenths of a second that another worker has to describe the study that it has made."""
 HEARTBEAT_SECONDS = 30
 """Between the signs of life of a trial; without any for thrice as long it counts as failed."""
 
@@ -111,26 +113,46 @@ def open_study(
         storage = _open_storage(url)
         if overwrite and name in optuna.get_all_study_names(storage):
             optuna.delete_study(study_name=name, storage=storage)
-        study = optuna.create_study(
+        made = _make(storage, name, objective)
+        study = optuna.load_study(
             study_name=name,
             storage=storage,
-            direction="maximize" if objective.higher_is_better else "minimize",
-            load_if_exists=True,
             sampler=SeededTPE(experiment.training.seed),
             pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, FIRST_PRUNED),
         )
         close_with(study, storage)
-        if KEY not in study.user_attrs:
-            if study.trials:
-                raise UserError(
-                    f"the study {name} in {_shown(url)} was not made by jaxgen; choose another "
-                    "`name`"
-                )
+        if made or not _is_described(study, f"{name} in {_shown(url)}"):
             study.set_user_attr(KEY, about)
             if first := base_values(space, experiment):
                 study.enqueue_trial(_all_stored(first), skip_if_exists=True)
         _check_same(study.user_attrs[KEY], about, experiment, f"{name} in {_shown(url)}")
     return study
+
+
+def _make(storage: optuna.storages.RDBStorage, name: str, objective: Objective) -> bool:
+    """Make the study; returns whether there was none. Of workers at once, one makes it."""
+    direction = "maximize" if objective.higher_is_better else "minimize"
+    try:
+        optuna.create_study(study_name=name, storage=storage, direction=direction)
+    except optuna.exceptions.DuplicatedStudyError:
+        return False
+    return True
+
+
+def _is_described(study: optuna.Study, where: str) -> bool:
+    """Whether a study says what it is of; the worker that makes it may be about to say it.
+
+    Raises:
+        UserError: It has trials and does not: it is not one of ours.
+    """
+    for _ in range(MAKING_TRIES):
+        begun = bool(study.get_trials(deepcopy=False))  # first: it is described before its trials
+        if KEY in study.user_attrs:
+            return True
+        if begun:
+            raise UserError(f"the study {where} was not made by jaxgen; choose another `name`")
+        time.sleep(0.1)
+    return False  # the worker was killed before it said it
 
 
 def identity(study: optuna.Study) -> str:
@@ -165,11 +187,17 @@ def storage_errors(url: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
         raise _unusable(url, error) from error
+    except UnboundLocalError as error:  # Optuna's own, where the database is lost at a trial's end
+        if isinstance(error.__context__, StorageInternalError):
+            raise _unusable(url, error.__context__) from error
+        raise
     finally:
         optuna.logging.set_verbosity(level)
 
 
-def _unusable(url: str, error: Exception) -> UserError:
+def _unusable(url: str, error: BaseException) -> UserError:
+    if isinstance(error, StorageInternalError):  # which only guesses at what its cause says
+        error = error.__cause__ or error
     return UserError(
         f"cannot use the study's database {_shown(url)}: {first_line(error)}; give another as "
         "`study`, such as sqlite:///study.db or postgresql+psycopg://user@host/database"
@@ -178,18 +206,20 @@ def _unusable(url: str, error: Exception) -> UserError:
 
 def _open_storage(url: str) -> optuna.storages.RDBStorage:
     """The database; workers that begin together may be in each other's way, so it tries again."""
-    waits = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    own: dict[str, Any] = {"pool_pre_ping": True}  # a server ends connections that are idle
+    if url.startswith("sqlite"):
+        own = {"connect_args": {"timeout": 60}}
     for attempt in range(5):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 return optuna.storages.RDBStorage(
                     url,
-                    engine_kwargs=waits,
+                    engine_kwargs=own,
                     heartbeat_interval=HEARTBEAT_SECONDS,
                     grace_period=3 * HEARTBEAT_SECONDS,
                 )
-        except ImportError as error:  # of what SQLAlchemy talks to this kind of database with
+        except (ImportError, ValueError) as error:  # no driver for it, or a port that is no number
             raise _unusable(url, error) from error
         except SQLAlchemyError as error:
             if attempt == 4 or not any(words in str(error).lower() for words in _AT_ONCE):

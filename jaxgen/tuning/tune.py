@@ -192,10 +192,12 @@ def _free_lost_trials(study: "optuna.Study") -> None:
             continue
         try:
             with FileLock(directory / ".lock", timeout=0):
-                study.tell(trial.number, state=TrialState.FAIL)
+                running = study.get_trials(states=(TrialState.RUNNING,), deepcopy=False)
+                if trial.number in {other.number for other in running}:  # nobody was faster
+                    study.tell(trial.number, state=TrialState.FAIL)
+                    study.enqueue_trial(trial.params, skip_if_exists=False)
         except Timeout:  # it is trained right now
             continue
-        study.enqueue_trial(trial.params, skip_if_exists=False)
 
 
 def _make_trials(study: "optuna.Study", trainer: "Trials", most: int | None) -> Reason:

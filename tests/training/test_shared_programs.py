@@ -65,8 +65,6 @@ def test_one_program_for_every_learning_rate(toy: Any) -> None:
         multi_step = multi_step_of(train_step)
         state, batches, count = first_state(), toy.Stream().read(0, 0, 3), np.int32(3)
         program = shared_program(multi_step, state, batches, count)
-        if not program.closed_over:
-            pytest.skip("here a `jit` inside the update closes over the rate")
         lowered = program.jitted.lower(state, (batches, count), program.closed_over)
         texts.append(lowered.as_text())
         plain.append(jax.jit(multi_step).lower(state, batches, count).as_text())

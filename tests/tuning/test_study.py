@@ -335,7 +335,7 @@ def test_figures_that_do_not_compare(config: Path, monkeypatch: pytest.MonkeyPat
 
 def test_bad_places(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_training(monkeypatch, bowl)
-    for url in ("nosuch://x/y", "sqlite:////no/such/folder/study.db"):
+    for url in ("nosuch://x/y", "sqlite://x:port/y", "sqlite:////no/such/folder/study.db"):
         with pytest.raises(UserError, match="cannot use the study's database"):
             tune(config, trials=1, study=url)
     folder = config.parent / "mine.study"

@@ -17,12 +17,35 @@ import pytest
 from tiny_run import write_config
 
 import jaxgen
+from jaxgen.config import EXPERIMENTS
 from jaxgen.errors import UserError
 from jaxgen.training.runs import Run
 
 pytest.importorskip("optuna")
 
 SPACE = {"optimizer": {"learning_rate": {"low": 1e-3, "high": 1e-1, "log": True}}}
+SMALL = {"model": {"hidden_size": 4, "embedding_size": 4}}
+SHORT = {"training": {"max_steps": 4, "evaluate_every": 2, "devices": 1}}
+BUCKET = {"data": {"buckets": 1}}
+TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "classifier": ("accuracy", SMALL | SHORT | BUCKET),
+    "conditional_language_model": ("nll", SMALL | SHORT | BUCKET),
+    "seq2seq": ("nll", SMALL | SHORT | {"data": {"examples": 500, "buckets": 1}}),
+    "text_gan": (
+        "bleu_f1",
+        {
+            "model": {
+                **SMALL["model"],
+                "discriminator_embedding_size": 4,
+                "discriminator_hidden_size": 4,
+            },
+            "training": {"epochs": 0.01, "evaluate_every": 2, "devices": 1},
+            "adversarial": {"steps": 2, "discriminator_pretrain_steps": 1},
+            "samples": {"measured": 10},
+        },
+    ),
+}
+"""The figure of each other task, and settings that train in a moment once they are compiled."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -63,6 +86,21 @@ def test_the_best_seed_is_kept(config: Path) -> None:
     assert tuned.training.seed == number
     alone = jaxgen.train(tuned, out=config.parent / "alone")
     np.testing.assert_allclose(tuning.best.figures[number], alone.best, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_each_task_by_its_own_figure(task: str, tmp_path: Path) -> None:
+    figure, settings = TASKS[task]
+    experiment = EXPERIMENTS[task].model_validate(settings)
+    tuning = jaxgen.tune(experiment, SPACE, out=tmp_path / "best", trials=2, say=print)
+    assert [trial.ended for trial in tuning.trials] == ["finished"] * 2
+    assert tuning.objective.name == figure
+    rows = Run.open(tuning.out).read_metrics()
+    measured = [row[f"validation_{figure}"] for row in rows if f"validation_{figure}" in row]
+    best = max(measured) if tuning.objective.higher_is_better else min(measured)
+    np.testing.assert_allclose(tuning.best.value, best, rtol=1e-6)
+    assert jaxgen.load(tuning.out).config.task == task
 
 
 @pytest.mark.slow
