@@ -19,6 +19,7 @@ from jaxgen.cli.options import (
     Checkpoint,
     Flag,
     RunArgument,
+    note_full_cost,
     print_facts,
     said,
 )

@@ -1,7 +1,7 @@
 """The output layer in a decoding step: its parameters arranged once, the tails left for later."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,7 @@ def next_logits(
     return jnp.matmul(hidden, output.kernel, preferred_element_type=jnp.float32) + output.bias
 
 
+@runtime_checkable
 class HiddenStep(Protocol):
     """A step function that can stop below its output layer."""
 
