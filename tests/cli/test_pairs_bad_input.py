@@ -77,7 +77,7 @@ TRAIN = {
         "`model.cutoffs` divide an adaptive output",
     ),
     "cut-offs that fall": ((*CUT, 5, 3), "`model.cutoffs` must rise, got 5 3"),
-    "cut-offs beyond": ((*CUT, 500), "`cutoffs` must lie below the vocabulary of 14 tokens"),
+    "cut-offs beyond": ((*CUT, 500), "`cutoffs` must lie below the vocabulary of 13 tokens"),
     "a tail of nothing": ((*CUT, 3, "--model.tail-divisor", 200), "each tail a part of the 128"),
     "a tied tail of nothing": (
         (*CUT, 3, "--model.tied", "--model.tail-divisor", 65),
