@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from jaxgen.cli.options import (
     Checkpoint,
     Flag,
     RunArgument,
+    note_full_cost,
     print_facts,
     said,
 )
@@ -134,7 +134,13 @@ class Generate:
         )
 
     def _run(self, lm: Any) -> None:
-        self._say_what_it_costs(lm)
+        asked = {
+            "--beam-size": self.beam_size,
+            "--typical-p": self.typical_p,
+            "--guidance": self.guidance,
+            "--regex": self.joined.regex,
+        }
+        note_full_cost(lm.step_fn, [name for name, value in asked.items() if value])
         if self.interactive:
             self._stream(lm, "", 0)  # what is wrong is said once, not after every line
             converse(lambda text, seed: self._stream(lm, text, seed), self.seed or 0)
@@ -146,22 +152,6 @@ class Generate:
             print()
         else:
             self._print_all(lm)
-
-    def _say_what_it_costs(self, lm: Any) -> None:
-        """A note where an adaptive output has to score all tokens at every step."""
-        asked = {
-            "--beam-size": self.beam_size,
-            "--typical-p": self.typical_p,
-            "--guidance": self.guidance,
-            "--regex": self.joined.regex,
-        }
-        given = [name for name, value in asked.items() if value]
-        if given and getattr(lm.step_fn, "head_first", None) is not None:
-            print(
-                f"note: {', '.join(given)} needs the scores of all tokens at every step, so that "
-                "this model's adaptive output takes about as long as a full one",
-                file=sys.stderr,
-            )
 
     def _options(self) -> dict[str, Any]:
         """What every way of generating takes; what is not asked for is left out."""

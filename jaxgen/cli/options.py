@@ -1,6 +1,8 @@
 """What the commands share: options, how they are shown, and how facts are printed."""
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +18,16 @@ said = arg(help_behavior_hint=default)
 Flag = Annotated[bool, FlagCreatePairsOff, said]
 RunArgument = Positional[Annotated[Path, arg(metavar="RUN", help_behavior_hint="")]]
 Checkpoint = Annotated[Literal["best", "last"] | None, DisallowNone, said]
+
+
+def note_full_cost(step_fn: Any, given: Sequence[str]) -> None:
+    """Say on standard error where options make an adaptive output score all tokens at each step."""
+    if given and getattr(step_fn, "head_first", None) is not None:
+        print(
+            f"note: {', '.join(given)} needs the scores of all tokens at every step, so that "
+            "this model's adaptive output takes about as long as a full one",
+            file=sys.stderr,
+        )
 
 
 def print_facts(facts: dict[str, Any], *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import DisallowNone, Positional, arg
 
 from jaxgen.cli.joined import Ensemble
-from jaxgen.cli.options import Checkpoint, Flag, RunArgument, said
+from jaxgen.cli.options import Checkpoint, Flag, RunArgument, note_full_cost, said
 from jaxgen.cli.texts import SLOW, TextSource, check_texts, read_texts, with_progress
 from jaxgen.errors import UserError
 
@@ -105,6 +105,7 @@ class Translate:
         request_host_devices()
         translator: Translator = self.joined.load(self.run, self.checkpoint)
         options = self._options(translator.config)
+        note_full_cost(translator.step_fn, ["--beam-size"] if (self.beam_size or 1) > 1 else [])
         if self.text:
             each = zip(self.text, translator.stream(self.text, **options), strict=True)
             for number, (text, found) in enumerate(each, 1):

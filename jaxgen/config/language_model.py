@@ -1,6 +1,5 @@
 """Settings of a language model."""
 
-from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -8,6 +7,7 @@ from pydantic import Field, model_validator
 from jaxgen.config.base import Config, Positive, Rate, Size
 from jaxgen.config.data import CorpusConfig
 from jaxgen.config.experiment import Experiment
+from jaxgen.config.output import OutputConfig
 from jaxgen.config.tokenizer import TokenizerConfig
 from jaxgen.config.training import TrainingConfig
 
@@ -19,7 +19,7 @@ class LanguageModelData(CorpusConfig):
     """Start each document (dataset row) from a zero carry."""
 
 
-class RecurrentConfig(Config):
+class RecurrentConfig(OutputConfig):
     """The layers of an LSTM that predicts the next token."""
 
     hidden_size: Size = 128
@@ -32,15 +32,6 @@ class RecurrentConfig(Config):
     """Recurrent cell."""
     tied: bool = False
     """Share the embedding with the output layer (projects where the sizes differ)."""
-    output: Literal["full", "adaptive"] = "full"
-    """Output layer: a full softmax, or one by clusters of frequent and of rare tokens, with which
-    large vocabularies train and write faster."""
-    cutoffs: tuple[Positive, ...] = ()
-    """Ends of the clusters of an adaptive output but the last, counted from the most frequent token
-    (default: chosen from the frequencies of the training text)."""
-    tail_divisor: Annotated[float, Field(ge=1)] = 4.0
-    """Cluster i of an adaptive output reads the layer below over this to the power of i; at 1, a
-    tied embedding is shared with all clusters, else with the first tokens alone."""
     residual: bool = False
     """Add each layer's input to its output from the second layer on."""
     dropout: Rate = 0.0
@@ -71,19 +62,10 @@ class RecurrentConfig(Config):
             )
         return self
 
-    @model_validator(mode="after")
-    def _cutoffs_rise(self) -> Self:
-        if self.cutoffs and self.output != "adaptive":
-            raise ValueError(
-                "`model.cutoffs` divide an adaptive output, and `model.output` is "
-                f"{self.output}; set it to adaptive, or leave the cut-offs out"
-            )
-        if any(end <= begin for begin, end in pairwise(self.cutoffs)):
-            raise ValueError(
-                f"`model.cutoffs` must rise, got {' '.join(map(str, self.cutoffs))}; give the ends "
-                "of clusters, such as 2000 10000, or none to have them chosen"
-            )
-        return self
+    @property
+    def output_size(self) -> int:
+        """Numbers that the output layer reads."""
+        return self.embedding_size if self.tied else self.hidden_size
 
 
 class LanguageModelConfig(RecurrentConfig):

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from jaxgen.config.base import Config, Positive, Rate, Size
 from jaxgen.config.experiment import Experiment
+from jaxgen.config.output import OutputConfig
 from jaxgen.config.pairs import PairData
 from jaxgen.config.tokenizer import TokenizerConfig
 from jaxgen.config.training import TrainingConfig
@@ -21,7 +22,7 @@ class Seq2SeqTokenizer(TokenizerConfig):
     """One vocabulary for both sides, fitted to the texts of both."""
 
 
-class Seq2SeqConfig(Config):
+class Seq2SeqConfig(OutputConfig):
     """An LSTM encoder-decoder with attention."""
 
     hidden_size: Size = 128
@@ -87,6 +88,14 @@ class Seq2SeqConfig(Config):
                 "other than none"
             )
         return self
+
+    @property
+    def output_size(self) -> int:
+        """Numbers that the output layer reads."""
+        if self.tied:
+            return self.embedding_size
+        attends = self.attention != "none"
+        return self.hidden_size if attends else self.decoder_last_size or self.hidden_size
 
 
 class Seq2SeqTraining(TrainingConfig):

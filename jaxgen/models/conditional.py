@@ -39,7 +39,8 @@ def conditional_loss(
         _, hidden = model.hidden_states(tokens[:-1], first, deterministic=key is None)
         hidden = hidden if key is None else model.output_dropout(hidden)
         rows = hidden.reshape(-1, hidden.shape[-1])
-        return model.total_nll(rows, tokens[1:].reshape(-1), real)
+        weights = real.astype(jnp.float32)
+        return model.losses(rows, tokens[1:].reshape(-1), weights, hits=False).total
 
     rngs = None if key is None else {"dropout": key}
     nll: Any = nn.apply(run, model)({"params": params}, rngs=rngs)

@@ -4,23 +4,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
 from jaxgen.models.language_model import LanguageModel, LanguageModelCarry, added_rows, modulated
+from jaxgen.models.output_step import HeadFirstStep, Output, next_logits, prepare_output
 from jaxgen.models.stack_step import Cells, prepare_stack, stack_step
-from jaxgen.nn.adaptive_softmax import adaptive_params
-from jaxgen.ops.adaptive_softmax import AdaptiveParams, adaptive_logprobs, head_logprobs
-from jaxgen.ops.clusters import Clusters
 from jaxgen.ops.lookup import lookup
 from jaxgen.types import Array, Float, Int, PyTree
-
-
-class FullOutput(NamedTuple):
-    """Parameters of the output layer."""
-
-    kernel: Float[Array, "H V"]
-    bias: Float[Array, "V"]
 
 
 class DecodingParams(NamedTuple):
@@ -29,7 +17,7 @@ class DecodingParams(NamedTuple):
     table: Float[Array, "V D"]
     """A row a token: the first layer's pre-activations where folded, else the embedding."""
     cells: Cells
-    output: FullOutput | AdaptiveParams
+    output: Output
     label_table: Any
     """Float[N, D]: what a label does at each step, see `LanguageModel.condition`; or None."""
 
@@ -68,11 +56,7 @@ class LanguageModelStep:
         if not isinstance(params, DecodingParams):
             params = self.prepare(params)
         carry, hidden = self.hidden(params, carry, tokens)
-        if isinstance(params.output, AdaptiveParams):
-            assert self.model.clusters is not None
-            return carry, adaptive_logprobs(params.output, self.model.clusters, hidden), hidden
-        logits = jnp.matmul(hidden, params.output.kernel, preferred_element_type=jnp.float32)
-        return carry, logits + params.output.bias, hidden
+        return carry, next_logits(params.output, self.model.clusters, hidden), hidden
 
     def hidden(
         self, params: DecodingParams, carry: LanguageModelCarry, tokens: Int[Array, "B"]
@@ -92,7 +76,7 @@ class LanguageModelStep:
         return carry._replace(layers=layers), x
 
     @property
-    def head_first(self) -> "HeadFirstStep | None":
+    def head_first(self) -> HeadFirstStep | None:
         """The same step with its tails left for later; None where it has no tails."""
         clusters = self.model.clusters
         if clusters is None or self.model.cell != "lstm":
@@ -108,47 +92,9 @@ class LanguageModelStep:
         return DecodingParams(
             table,
             cells,
-            self._output(params),
+            prepare_output(model, params),
             params.get("label_gates", params.get("label_film")),
         )
-
-    def _output(self, params: PyTree) -> FullOutput | AdaptiveParams:
-        model, dtype = self.model, self.model.dtype
-        embedding = params["embedding"] if model.tied else None
-        if model.clusters is None:
-            kernel = params["output_kernel"] if embedding is None else embedding.T
-            return FullOutput(kernel.astype(dtype), params["output_bias"])
-        output = adaptive_params(params["output"], model.clusters, embedding)
-        return jax.tree.map(lambda x: x.astype(dtype) if x.ndim == 2 else x, output)
-
-
-@dataclass(frozen=True)
-class HeadFirstStep:
-    """The step of a language model with an adaptive softmax, which leaves the tails for later.
-
-    See `jaxgen.generation.head_first`.
-    """
-
-    step_fn: LanguageModelStep
-    clusters: Clusters
-
-    def __call__(
-        self, params: DecodingParams, carry: LanguageModelCarry, tokens: Int[Array, "B"]
-    ) -> tuple[LanguageModelCarry, Float[Array, "B S"], Float[Array, "B H"]]:
-        """The new carry, the head's log-probabilities, and what `complete` needs of each row."""
-        carry, hidden = self.step_fn.hidden(params, carry, tokens)
-        return carry, head_logprobs(_adaptive(params), hidden), hidden
-
-    def complete(
-        self, params: DecodingParams, head: Float[Array, "N S"], hidden: Float[Array, "N H"]
-    ) -> Float[Array, "N V"]:
-        """Log-probabilities of all tokens, of any rows."""
-        return adaptive_logprobs(_adaptive(params), self.clusters, hidden, head)
-
-
-def _adaptive(params: DecodingParams) -> AdaptiveParams:
-    assert isinstance(params.output, AdaptiveParams)
-    return params.output
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxgen.nn.adaptive_softmax import AdaptiveSoftmax
+from jaxgen.models.token_output import TokenOutput
 from jaxgen.nn.dropout import drop
 from jaxgen.nn.inputs import TokenInputs
 from jaxgen.nn.lstm import LSTM
 from jaxgen.ops.clusters import Clusters
 from jaxgen.ops.lstm import LSTMCarry, zero_carry
-from jaxgen.ops.output_loss import output_logits, output_loss
 from jaxgen.ops.sampled_loss import Candidates, log_uniform_loss
 from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Sum
 
@@ -33,14 +32,12 @@ class LanguageModelCarry(NamedTuple):
     along too. The noise of a text generator enters so."""
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(TokenOutput):
     """Tokens in, logits of the next token out.
 
-    Parameters: `embedding` [V, E] (absent with one-hot inputs), `lstm`, `output_kernel` [H, V]
-    (absent where tied), `output_bias` [V]; and what a label does, a row for each of N labels:
-    `label_gates` [N, 4H], `label_carry` [N, 2 * units of all layers], or `label_film` [N, 2H].
-    With `clusters` the parameters of an `AdaptiveSoftmax`, `output`, are in the place of the output
-    kernel and bias, and logits are log-probabilities.
+    Parameters: `embedding` [V, E] (absent with one-hot inputs), `lstm`, those of `TokenOutput`; and
+    what a label does, a row for each of N labels: `label_gates` [N, 4H], `label_carry` [N, 2 *
+    units of all layers], or `label_film` [N, 2H].
     """
 
     vocab_size: int
@@ -99,7 +96,7 @@ class LanguageModel(nn.Module):
             shape = (self.vocab_size, self.embedding_size)
             init = partial(jax.random.uniform, minval=-0.1, maxval=0.1)
             self.embedding = self.param("embedding", init, shape)
-        self._set_up_output()
+        self.set_up_output(self.hidden_sizes[-1], self.vocab_size)
         if self.num_labels:
             width = {
                 "input": 4 * self.hidden_sizes[0],
@@ -109,18 +106,6 @@ class LanguageModel(nn.Module):
             name = "label_gates" if self.condition == "input" else f"label_{self.condition}"
             table_init = nn.initializers.normal(0.1)
             self.label_table = self.param(name, table_init, (self.num_labels, width))
-
-    def _set_up_output(self) -> None:
-        size = self.hidden_sizes[-1]
-        if self.clusters is not None:
-            self.adaptive = AdaptiveSoftmax(
-                self.clusters, size, self.tail_divisor, self.tied, name="output"
-            )
-            return
-        if not self.tied:
-            glorot = nn.initializers.glorot_uniform()
-            self.output_kernel = self.param("output_kernel", glorot, (size, self.vocab_size))
-        self.output_bias = self.param("output_bias", nn.initializers.zeros, (self.vocab_size,))
 
     def __call__(
         self,
@@ -220,29 +205,6 @@ class LanguageModel(nn.Module):
         axes = (0,) if self.variational else ()
         return drop(hidden, self.make_rng("dropout"), self.dropout, axes)
 
-    def logits(self, hidden: Float[Array, "*B H"]) -> Float[Array, "*B V"]:
-        """Scores of the next token, float32."""
-        rows = hidden.reshape(-1, hidden.shape[-1])  # plain matrices, as in `jaxgen.nn.inputs`
-        if self.clusters is not None:
-            scores = self.adaptive(rows, self.embedding if self.tied else None)
-        else:
-            scores = output_logits(rows, *self.output_layer())
-        return scores.reshape(*hidden.shape[:-1], self.vocab_size)
-
-    def output_layer(self) -> tuple[Float[Array, "H V"], Float[Array, "V"]]:
-        """Kernel and bias of the logits of a full softmax."""
-        return self.embedding.T if self.tied else self.output_kernel, self.output_bias
-
-    def total_nll(
-        self, hidden: Float[Array, "N H"], targets: Int[Array, "N"], real: Bool[Array, "N"]
-    ) -> Float[Array, ""]:
-        """Nats of all targets, of rows where `real` is True; never all logits at once."""
-        if self.clusters is None:
-            weights = real.astype(jnp.float32)
-            return output_loss(hidden, *self.output_layer(), targets, weights).total
-        nll = self.adaptive.nll(hidden, targets, real, self.embedding if self.tied else None)
-        return jnp.where(real, nll, 0).sum()
-
 
 def added_rows(*rows: Float[Array, "B G"] | None) -> Array | None:
     """The sum of those that there are."""
@@ -291,20 +253,18 @@ def language_model_loss(
     mask, resets = (batch[name].T if name in batch else None for name in ("mask", "resets"))
     targets = tokens[1:].reshape(-1)
     real = jnp.ones(targets.shape, bool) if mask is None else mask.reshape(-1)
+    weights = real.astype(jnp.float32)
     draw = None if candidates is None or key is None else (jax.random.fold_in(key, 1), candidates)
-
-    targets = tokens[1:].reshape(-1)
-    real = jnp.ones(targets.shape, bool) if mask is None else mask.reshape(-1)
 
     def run(model: LanguageModel) -> tuple:
         carry_after, hidden = model.hidden_states(tokens[:-1], carry, mask, resets, key is None)
         dropped = hidden if key is None else model.output_dropout(hidden)
         rows = dropped.reshape(-1, dropped.shape[-1])
         if draw is None:
-            nll = model.total_nll(rows, targets, real)
+            nll = model.losses(rows, targets, weights, hits=False).total
         else:
             layer = model.output_layer()
-            nll = log_uniform_loss(*draw, rows, *layer, targets, real.astype(jnp.float32))
+            nll = log_uniform_loss(*draw, rows, *layer, targets, weights)
         return carry_after, hidden, dropped, nll
 
     rngs = None if key is None else {"dropout": key}

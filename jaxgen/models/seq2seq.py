@@ -9,13 +9,15 @@ from flax import linen as nn
 
 from jaxgen.errors import UserError
 from jaxgen.models.input_feeding import FedLSTM
+from jaxgen.models.token_output import TokenOutput
 from jaxgen.nn.attention import Attention
 from jaxgen.nn.bridge import Bridge
 from jaxgen.nn.dropout import drop
 from jaxgen.nn.inputs import TokenInputs, real_steps
 from jaxgen.nn.lstm import LSTM
+from jaxgen.ops.clusters import Clusters
 from jaxgen.ops.lstm import LSTMCarry
-from jaxgen.ops.output_loss import output_logits, output_loss
+from jaxgen.ops.output_loss import OutputLoss
 from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Shaped, Sum
 
 
@@ -29,14 +31,14 @@ class Seq2SeqCarry(NamedTuple):
     """Float[B, A], the last attentional vector; None without input feeding."""
 
 
-class Seq2Seq(nn.Module):
+class Seq2Seq(TokenOutput):
     """Source tokens and the target tokens so far in, logits of the next target token out.
 
     Parameters: `encoder` and `decoder`, as the `lstm` of a `LanguageModel`; `source_embedding`
     [V_source, E] and `embedding` [V, E] (one, `embedding`, where shared; none with one-hot
-    inputs); `bridge` and `attention` where there are such; `output_kernel` [A, V] (absent where
-    tied) and `output_bias` [V]. A is the size of the attentional vector, E where tied and else H;
-    without attention that of the decoder's last layer.
+    inputs); `bridge` and `attention` where there are such; and those of `TokenOutput`. A is the
+    size of the attentional vector, E where tied and else H; without attention that of the decoder's
+    last layer.
     """
 
     source_vocab_size: int
@@ -75,6 +77,10 @@ class Seq2Seq(nn.Module):
     embedding_dropout: float = 0.0
     weight_drop: float = 0.0
     variational: bool = True
+    clusters: Clusters | None = None
+    """Those of an adaptive softmax over the targets' vocabulary; None: a full one."""
+    tail_divisor: float = 4.0
+    """See `jaxgen.nn.adaptive_softmax`."""
     dtype: Any = jnp.float32
     backend: str = "auto"
     """What runs the recurrence, see `jaxgen.ops.backends`."""
@@ -137,12 +143,7 @@ class Seq2Seq(nn.Module):
             if not self.shared_embedding:
                 shape = (self.source_vocab_size, self.embedding_size)
                 self.source_embedding = self.param("source_embedding", init, shape)
-        if not self.tied:
-            shape = (size, self.target_vocab_size)
-            glorot = nn.initializers.glorot_uniform()
-            self.output_kernel = self.param("output_kernel", glorot, shape)
-        zeros = nn.initializers.zeros
-        self.output_bias = self.param("output_bias", zeros, (self.target_vocab_size,))
+        self.set_up_output(size, self.target_vocab_size)
 
     def __call__(
         self,
@@ -256,16 +257,6 @@ class Seq2Seq(nn.Module):
         axes = (1,) if self.variational else ()
         return drop(hidden, self.make_rng("dropout"), self.dropout, axes)
 
-    def logits(self, hidden: Float[Array, "*B A"]) -> Float[Array, "*B V"]:
-        """Scores of the next token, float32."""
-        rows = hidden.reshape(-1, hidden.shape[-1])  # plain matrices, as in `jaxgen.nn.inputs`
-        scores = output_logits(rows, *self.output_layer())
-        return scores.reshape(*hidden.shape[:-1], self.target_vocab_size)
-
-    def output_layer(self) -> tuple[Float[Array, "A V"], Float[Array, "V"]]:
-        """Kernel and bias of the logits."""
-        return self.embedding.T if self.tied else self.output_kernel, self.output_bias
-
 
 def check_settings(model: Seq2Seq) -> None:
     """UserError where settings of a model do not go together."""
@@ -321,39 +312,39 @@ def seq2seq_loss(
             T + 1; `weights` Float[B], 0 for a row that only fills the batch. Padding counts
             nowhere.
         key: random key of dropout; None switches dropout off.
-        label_smoothing: the share of each target that is spread evenly over all tokens.
+        label_smoothing: the share of each target that is spread evenly over all tokens; an adaptive
+            softmax scores all tokens then.
 
     Returns:
         The scalar to differentiate, in nats a token, and the sums over the foretold tokens: "nll",
         which is not smoothed, and "token_accuracy", of tokens that no other has a higher logit
-        than.
+        than (not of an adaptive softmax in training, which has not all logits).
 
     Source: Szegedy et al. (2016) for label smoothing.
     """
 
-    def run(model: Seq2Seq) -> tuple:
+    def run(model: Seq2Seq) -> OutputLoss:
         start = model.encode(batch.sources, batch.source_lengths, key is None)
         # Padding stands after the real steps, so that what is made of it goes nowhere.
         _, hidden = model.decode(batch.targets[:, :-1], start, None, key is None)
         hidden = hidden if key is None else model.output_dropout(hidden)
-        return hidden.reshape(-1, hidden.shape[-1]), model.output_layer()
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        smoothed = {"label_smoothing": label_smoothing}
+        return model.losses(rows, targets.reshape(-1), weights, hits=key is None, **smoothed)
 
-    rngs = None if key is None else {"dropout": key}
-    outputs: Any = nn.apply(run, model)({"params": params}, rngs=rngs)
-    hidden, (kernel, bias) = outputs
     targets = batch.targets[:, 1:]
     real = real_steps(targets.shape[1], batch.target_lengths - 1).T
     weights = jnp.where(real, batch.weights[:, None], 0).reshape(-1)
-    loss = output_loss(
-        hidden, kernel, bias, targets.reshape(-1), weights, label_smoothing=label_smoothing
-    )
+    rngs = None if key is None else {"dropout": key}
+    loss: Any = nn.apply(run, model)({"params": params}, rngs=rngs)
 
     def total(values: Array) -> Array:
         return jnp.where(weights > 0, values * weights, 0).sum()
 
     count = weights.sum()
-    hits = loss.hits.astype(jnp.float32)
-    sums = {"nll": Sum(total(loss.nll), count), "token_accuracy": Sum(total(hits), count)}
+    sums = {"nll": Sum(total(loss.nll), count)}
+    if loss.hits is not None:
+        sums["token_accuracy"] = Sum(total(loss.hits.astype(jnp.float32)), count)
     return loss.total / jnp.where(count > 0, count, 1), LossAux(carry, sums, count)
 
 
@@ -375,6 +366,6 @@ def language_model_part(
     embedding = "embedding" if side == "decoder" or shared_embedding else "source_embedding"
     names = {"embedding": embedding}
     if side == "decoder":
-        names |= {"output_kernel": "output_kernel", "output_bias": "output_bias"}
+        names |= {name: name for name in ("output_kernel", "output_bias", "output")}
     part |= {new: params[old] for old, new in names.items() if old in params}
     return part

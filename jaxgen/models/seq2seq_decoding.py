@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.errors import UserError
+from jaxgen.models.output_step import HeadFirstStep, Output, next_logits, prepare_output
 from jaxgen.models.seq2seq import Seq2Seq, Seq2SeqCarry, reversed_rows
 from jaxgen.models.stack_step import Cells, prepare_stack, stack_step, top_output
 from jaxgen.nn.attention import attend, attention_weights
@@ -26,8 +27,7 @@ class Seq2SeqDecodingParams(NamedTuple):
     cells: Cells
     attention: Any
     """Parameters of the attention by name, or None."""
-    output_kernel: Float[Array, "A V"]
-    output_bias: Float[Array, "V"]
+    output: Output
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,13 @@ class Seq2SeqStep:
         """Read one target token a row; returns the carry and float32 logits of the next."""
         if not isinstance(params, Seq2SeqDecodingParams):
             params = self.prepare(params)
+        carry, x = self.hidden(params, carry, tokens)
+        return carry, next_logits(params.output, self.model.clusters, x)
+
+    def hidden(
+        self, params: Seq2SeqDecodingParams, carry: Seq2SeqCarry, tokens: Int[Array, "B"]
+    ) -> tuple[Seq2SeqCarry, Float[Array, "B A"]]:
+        """The new carry and what the output layer reads."""
         model = self.model
         layers, x = stack_step(
             params.cells,
@@ -60,9 +67,13 @@ class Seq2SeqStep:
         )
         if params.attention is not None:
             x = attend(model.attention, params.attention, x[:, None], carry.memory)[:, 0]
-        logits = jnp.matmul(x, params.output_kernel, preferred_element_type=jnp.float32)
-        carry = carry._replace(layers=layers, attended=x if model.input_feeding else None)
-        return carry, logits + params.output_bias
+        return carry._replace(layers=layers, attended=x if model.input_feeding else None), x
+
+    @property
+    def head_first(self) -> HeadFirstStep | None:
+        """The same step with its tails left for later; None where it has no tails."""
+        clusters = self.model.clusters
+        return None if clusters is None else HeadFirstStep(self, clusters)
 
     def prepare(self, params: PyTree) -> Seq2SeqDecodingParams:
         """Fold the embedding into the first layer and stack the kernels of each other layer."""
@@ -73,10 +84,7 @@ class Seq2SeqStep:
         attention = params.get("attention")
         if attention is not None:
             attention = {name: kernel.astype(dtype) for name, kernel in attention.items()}
-        kernel = params["embedding"].T if model.tied else params["output_kernel"]
-        return Seq2SeqDecodingParams(
-            table, cells, attention, kernel.astype(dtype), params["output_bias"]
-        )
+        return Seq2SeqDecodingParams(table, cells, attention, prepare_output(model, params))
 
     @property
     def attention(self) -> Callable | None:

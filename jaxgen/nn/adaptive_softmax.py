@@ -1,6 +1,7 @@
 """The adaptive softmax as a Flax module: its parameters, tied to an embedding where sizes allow."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jaxgen.ops.adaptive_softmax import (
     take,
 )
 from jaxgen.ops.clusters import Clusters, tail_sizes
+from jaxgen.ops.output_loss import BLOCK_LOGITS, OutputLoss, loss_of_logits
 from jaxgen.types import Array, Bool, Float, Int
 
 
@@ -68,6 +70,28 @@ class AdaptiveSoftmax(nn.Module):
         """Negative log-likelihood of each target, see `jaxgen.ops.adaptive_softmax`."""
         params = adaptive_params(self.tree, self.clusters, embedding)
         return adaptive_nll(params, self.clusters, hidden, targets, real)
+
+    def losses(
+        self,
+        hidden: Float[Array, "N H"],
+        targets: Int[Array, "N"],
+        weights: Float[Array, "N"],
+        embedding: Float[Array, "V H"] | None = None,
+        *,
+        label_smoothing: float = 0.0,
+    ) -> OutputLoss:
+        """Cross-entropies among all tokens, as `jaxgen.ops.output_loss` has them: at full cost."""
+        params = adaptive_params(self.tree, self.clusters, embedding)
+        logprobs_of = partial(adaptive_logprobs, params, self.clusters)
+        block_rows = max(1, BLOCK_LOGITS // len(self.clusters.ids))
+        return loss_of_logits(
+            logprobs_of,
+            hidden,
+            targets,
+            weights,
+            label_smoothing=label_smoothing,
+            block_rows=block_rows,
+        )
 
 
 def adaptive_params(

@@ -1,5 +1,6 @@
 """The loss of an output layer from hidden states, in blocks of rows: never all logits at once."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -21,8 +22,8 @@ class OutputLoss(NamedTuple):
     """Weighted sum of the smoothed losses: what is differentiated."""
     nll: Float[Array, "N"]
     """Of each target, not smoothed. Has no gradient, as what follows."""
-    hits: Bool[Array, "N"]
-    """Whether no token has a higher logit than the target."""
+    hits: Bool[Array, "N"] | None
+    """Whether no token has a higher logit than the target; None where not all are known."""
 
 
 class Rows(NamedTuple):
@@ -77,6 +78,32 @@ def output_loss(
         loss = _loss(label_smoothing, output_logits(hidden, kernel, bias), rows)
     else:
         loss = _blocked(label_smoothing, block_rows, hidden, kernel, bias, rows)
+    return OutputLoss(loss.total, *jax.lax.stop_gradient(loss[1:]))
+
+
+def loss_of_logits(
+    logits_of: Callable[[Float[Array, "M H"]], Float[Array, "M V"]],
+    hidden: Float[Array, "N H"],
+    targets: Int[Array, "N"],
+    weights: Float[Array, "N"],
+    *,
+    label_smoothing: float = 0.0,
+    block_rows: int,
+) -> OutputLoss:
+    """As `output_loss`, of the logits that any function makes of rows.
+
+    Those of one block are held at once; on the way back they are made anew.
+    """
+    rows = Rows(targets, jax.lax.stop_gradient(weights.astype(jnp.float32)))
+
+    @jax.checkpoint
+    def of_block(block: tuple[Array, Rows]) -> OutputLoss:
+        return _loss(label_smoothing, logits_of(block[0]), block[1])
+
+    if block_rows >= len(hidden):
+        loss = _loss(label_smoothing, logits_of(hidden), rows)
+    else:
+        loss = _joined(jax.lax.map(of_block, _blocks(block_rows, (hidden, rows))), len(hidden))
     return OutputLoss(loss.total, *jax.lax.stop_gradient(loss[1:]))
 
 
@@ -160,4 +187,5 @@ def _blocks(block_rows: int, rows: tuple[Array, Rows]) -> tuple[Array, Rows]:
 
 def _joined(losses: OutputLoss, rows: int) -> OutputLoss:
     """The losses of all blocks, without what filled the last."""
-    return OutputLoss(losses.total.sum(), *(x.reshape(-1)[:rows] for x in losses[1:]))
+    each = jax.tree.map(lambda x: x.reshape(-1)[:rows], losses[1:])
+    return OutputLoss(losses.total.sum(), *each)

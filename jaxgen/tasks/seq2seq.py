@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen.config import Seq2SeqExperiment
 from jaxgen.data.pair_buckets import PairBatches, pair_shapes
@@ -27,9 +28,9 @@ from jaxgen.models.seq2seq_decoding import (
     step_fn_of,
 )
 from jaxgen.ops.backends import RecurrenceSpec
+from jaxgen.tasks.output_layer import fit_output, module_settings, output_facts
 from jaxgen.tasks.seq2seq_evaluation import (
     EVALUATE_OPTIONS,
-    build_model,
     encode,
     evaluate,
     figures_of,
@@ -41,7 +42,7 @@ from jaxgen.training.schedule import StepSchedule
 from jaxgen.training.seeds import SeedLayout, backend_of_seeds
 from jaxgen.training.step import make_train_step
 from jaxgen.training.trainable import Objective, Sample, Trainable
-from jaxgen.types import Array, PyTree
+from jaxgen.types import Array, Int, PyTree
 
 CARD = """---
 library_name: jaxgen
@@ -82,7 +83,10 @@ def open_parallel(
 
 
 def fit_files(experiment: Seq2SeqExperiment, data: PairCorpus, pretrained: Saved | None) -> Files:
-    """The tokenizers of both sides of the training pairs, or the pretrained model's for its own."""
+    """The tokenizers of both sides and the clusters of an adaptive output.
+
+    Those of the training pairs, or for its own side those of the pretrained model.
+    """
     config = experiment.tokenizer
     sides: dict[str, Sequence[str]] = {
         "encoder": data.train.sources,
@@ -102,7 +106,18 @@ def fit_files(experiment: Seq2SeqExperiment, data: PairCorpus, pretrained: Saved
                 config, texts, lowercase=experiment.data.lowercase, specials=(PAD, BOS, EOS)
             )
     names = {"source_tokenizer.json": "encoder", "tokenizer.json": "decoder"}
-    return {name: fitted[side].backend.to_str(pretty=True) + "\n" for name, side in names.items()}
+    files = {name: fitted[side].backend.to_str(pretty=True) + "\n" for name, side in names.items()}
+    begun = pretrained if experiment.model.pretrained_side == "decoder" else None
+    count_tokens = partial(_count_tokens, fitted["decoder"], data.train.targets)
+    return files | fit_output(experiment.model, count_tokens, begun and begun.files)
+
+
+def _count_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[np.ndarray, " V"]:
+    """How often each token is a target, <eos> at the end of each text included."""
+    ids = np.concatenate(tokenizer.encode_many(texts)[0])
+    counts = np.bincount(ids, minlength=tokenizer.vocab_size)
+    counts[tokenizer.eos_id] += len(texts)
+    return counts
 
 
 def _pretrained_tokenizer(experiment: Seq2SeqExperiment, pretrained: Saved, side: str) -> Tokenizer:
@@ -128,7 +143,11 @@ def source_tokenizer_of(files: Files) -> Tokenizer:
 
 
 def _model_of(experiment: Seq2SeqExperiment, files: Files) -> Seq2Seq:
-    return build_model(experiment.model, source_tokenizer_of(files), tokenizer_of(files))
+    return Seq2Seq(
+        source_vocab_size=source_tokenizer_of(files).vocab_size,
+        target_vocab_size=tokenizer_of(files).vocab_size,
+        **module_settings(experiment.model, files),
+    )
 
 
 def init_params(model: Seq2Seq, key: Array) -> PyTree:
@@ -253,12 +272,13 @@ def recurrence(experiment: Seq2SeqExperiment) -> tuple[str, RecurrenceSpec]:
 
 
 def facts(experiment: Seq2SeqExperiment, files: Files) -> dict[str, Any]:
-    """The vocabularies."""
-    return {
+    """The vocabularies, and an output layer that is not full."""
+    known = {
         "tokenizer": tokenizer_of(files).kind,
         "source_vocab_size": source_tokenizer_of(files).vocab_size,
         "vocab_size": tokenizer_of(files).vocab_size,
     }
+    return known | output_facts(files)
 
 
 SEQ2SEQ = Task(

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.config import PairData, Seq2SeqConfig
+from jaxgen.config import PairData
 from jaxgen.data.pair_buckets import PairRows, encoded_pairs, pair_shapes, pairs_by_shape
 from jaxgen.data.pairs import PairCorpus, Pairs, load_pairs
 from jaxgen.data.ragged import Ragged
@@ -25,6 +24,7 @@ from jaxgen.evaluation.translation import (
 from jaxgen.generation.joined import JoinedStep
 from jaxgen.generation.translator import Translator
 from jaxgen.models.seq2seq import Seq2Seq, seq2seq_loss
+from jaxgen.models.seq2seq_decoding import Seq2SeqStep
 from jaxgen.training.seeds import SeedLayout, over_seeds
 from jaxgen.training.trainable import Evaluation
 from jaxgen.types import PyTree, Sum
@@ -55,27 +55,13 @@ def encode(config: PairData, source: Tokenizer, target: Tokenizer, pairs: Pairs)
     )
 
 
-def build_model(config: Seq2SeqConfig, source: Tokenizer, target: Tokenizer) -> Seq2Seq:
-    """The Flax module that the settings describe."""
-    settings = config.model_dump(exclude={"dtype", "pretrained", "pretrained_side"})
-    return Seq2Seq(
-        source_vocab_size=source.vocab_size,
-        target_vocab_size=target.vocab_size,
-        dtype=jnp.dtype(config.dtype),
-        **settings,
-    )
-
-
 def figures_of(sums: Mapping[str, Sum]) -> dict[str, float]:
-    """Nats a target token, the perplexity, and the share of tokens foretold rightly."""
+    """Nats a target token, the perplexity, and the share of tokens foretold rightly, if counted."""
     mean = {
         name: float(found.total) / max(float(found.weight), 1.0) for name, found in sums.items()
     }
-    return {
-        "nll": mean["nll"],
-        "perplexity": perplexity(mean["nll"]),
-        "token_accuracy": mean["token_accuracy"],
-    }
+    nll = mean.pop("nll")
+    return {"nll": nll, "perplexity": perplexity(nll), **mean}
 
 
 def held_out_evaluation(
@@ -182,9 +168,10 @@ def _of_tokens(translator: Translator, pairs: Pairs) -> dict[str, float]:
         scores = np.concatenate(translator.score(list(pairs.sources), list(pairs.targets)))
         nll = -float(scores.mean(dtype=np.float64))
         return {"nll": nll, "perplexity": perplexity(nll)}
-    experiment, tokenizers = translator.config, (translator.source_tokenizer, translator.tokenizer)
-    rows = encode(experiment.data, *tokenizers, pairs)
-    model = build_model(experiment.model, *tokenizers).clone(backend="auto")
+    assert isinstance(translator.step_fn, Seq2SeqStep)
+    model = translator.step_fn.model.clone(backend="auto")
+    tokenizers = translator.source_tokenizer, translator.tokenizer
+    rows = encode(translator.config.data, *tokenizers, pairs)
     sums = make_sums(partial(seq2seq_loss, model), batches_per_dispatch=8)
     shapes = pair_shapes(rows, EVALUATION_SHAPES)
     batches = pairs_by_shape(rows, EVALUATION_TOKENS, shapes)

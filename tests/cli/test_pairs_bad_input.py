@@ -34,6 +34,7 @@ SIDES = ("--data.source-files", "three.de", "--data.target-files")
 COLUMNS = ("--data.source-column", 0, "--data.target-column", 1)
 NONE_HELD_OUT = ("--data.validation-fraction", 0, "--data.test-fraction", 0)
 SWAPPED = ("--data.files", "swapped.tsv", *COLUMNS, *NONE_HELD_OUT)
+CUT = (*SWAPPED, "--model.output", "adaptive", "--model.cutoffs")
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,17 @@ TRAIN = {
     "a tied last layer": (
         (*SWAPPED, "--model.attention", "none", "--model.tied", "--model.decoder-last-size", 5),
         "`decoder_last_size` must be 0 or `embedding_size`, 64",
+    ),
+    "cut-offs of a full output": (
+        (*SWAPPED, "--model.cutoffs", 5),
+        "`model.cutoffs` divide an adaptive output",
+    ),
+    "cut-offs that fall": ((*CUT, 5, 3), "`model.cutoffs` must rise, got 5 3"),
+    "cut-offs beyond": ((*CUT, 500), "`cutoffs` must lie below the vocabulary of 13 tokens"),
+    "a tail of nothing": ((*CUT, 3, "--model.tail-divisor", 200), "each tail a part of the 128"),
+    "a tied tail of nothing": (
+        (*CUT, 3, "--model.tied", "--model.tail-divisor", 65),
+        "leave each tail a part of the 64 numbers",
     ),
 }
 

@@ -99,7 +99,7 @@ def log_softmax(logits):
     return np.asarray(jax.nn.log_softmax(logits, axis=-1))
 
 
-GENERATED = ["fed", pytest.param("additive")]
+GENERATED = ["fed", "additive", "adaptive"]
 
 
 @pytest.mark.parametrize("name", GENERATED)
@@ -159,7 +159,7 @@ def beam_by_hand(model, params, batch, width, count):
     return beams
 
 
-@pytest.mark.parametrize("name", ["fed", "additive"])
+@pytest.mark.parametrize("name", GENERATED)
 def test_beam_search_equals_a_python_loop(name):
     model, params = made(name)
     batch, width, count = batch_of(), 3, T - 2
@@ -199,8 +199,9 @@ def test_a_source_alone_is_continued_as_in_a_batch():
     check(one.logprobs[0], whole.logprobs[row])
 
 
-def test_a_score_is_the_loss():
-    model, params = made("fed")
+@pytest.mark.parametrize("name", ["fed", "adaptive"])
+def test_a_score_is_the_loss(name):
+    model, params = made(name)
     batch = batch_of()
     found = score(
         step_fn_of(model),

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.models.seq2seq import Seq2Seq, seq2seq_loss
+from jaxgen.ops.clusters import make_clusters
 
 V_SOURCE, V, B, S, T, H = 9, 11, 4, 5, 6, 4
 SOURCE_LENGTHS = (5, 2, 3, 1)
@@ -27,7 +28,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "input_feeding": True,
         "tied": True,
     },
+    "adaptive": {
+        **{"attention": "scaled", "embedding_size": 3, "tied": True, "tail_divisor": 1.5},
+        "clusters": make_clusters(range(V), (3, 6)),
+    },
 }
+CLUSTERED = ([8, 9, 10], [5, 6, 7], [0, 1, 2, 3, 4])
+"""The tokens of each cluster of "adaptive"."""
 
 
 class Batch(NamedTuple):

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxgen.ops import output_loss as module
-from jaxgen.ops.output_loss import output_loss
+from jaxgen.ops.output_loss import loss_of_logits, output_logits, output_loss
 
 
 def case(rows: int = 11, size: int = 3, vocab: int = 13, seed: int = 0) -> tuple[jax.Array, ...]:
@@ -62,6 +62,26 @@ def test_blocks_of_rows(block_rows, smoothing):
     )
     np.testing.assert_allclose(alone.total, expected[0], rtol=1e-5)
     np.testing.assert_array_equal(alone.nll, loss.nll)
+
+
+@pytest.mark.parametrize("block_rows", [4, 11])
+def test_logits_of_any_function(block_rows):
+    *parameters, targets, weights = case()
+
+    def total(hidden, kernel, bias):
+        logits_of = lambda rows: output_logits(rows, kernel, bias)  # noqa: E731
+        options = {"label_smoothing": 0.1, "block_rows": block_rows}
+        loss = loss_of_logits(logits_of, hidden, targets, weights, **options)
+        return 3 * loss.total + loss.nll.sum(), loss
+
+    grad = jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))
+    gradients, loss = grad(*parameters)
+    expected = reference(*parameters, targets, weights, 0.1)
+    np.testing.assert_allclose(loss.total, expected[0], rtol=1e-5)
+    for ours, theirs in zip(gradients, expected[1], strict=True):
+        np.testing.assert_allclose(ours, 3 * theirs, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(loss.nll, expected[2], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(loss.hits, expected[3])
 
 
 def test_the_gradient_of_what_is_made_of_the_total():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from jaxgen.data.pairs import PairCorpus, Pairs, load_pairs
 from jaxgen.errors import UserError
 from jaxgen.experiment import describe, evaluate, export, load, train
 from jaxgen.models.seq2seq import Seq2Seq
+from jaxgen.ops.clusters import Clusters
 from jaxgen.tasks.seq2seq import SEQ2SEQ
 
+ADAPTIVE = {"output": "adaptive", "tail_divisor": 2.0}
 WORDS = {"eins": "one", "zwei": "two", "drei": "three", "vier": "four", "acht": "eight"}
 
 
@@ -111,8 +114,9 @@ def test_pairs_apart_have_copies_beside_them_too(run: Path, figures: dict[str, A
 
 def test_every_size_of_the_module_is_a_setting() -> None:
     own = {field.name for field in dataclasses.fields(Seq2Seq)} - {"parent", "name"}
-    settings = set(Seq2SeqConfig.model_fields) - {"pretrained", "pretrained_side"}
-    assert own - settings == {"source_vocab_size", "target_vocab_size"}
+    elsewhere = {"pretrained", "pretrained_side", "output", "cutoffs"}
+    settings = set(Seq2SeqConfig.model_fields) - elsewhere
+    assert own - settings == {"source_vocab_size", "target_vocab_size", "clusters"}
     assert settings <= own
 
 
@@ -146,13 +150,50 @@ def test_commands_translate_and_name_the_right_one(
 
 
 @pytest.mark.slow
-def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path: Path) -> None:
-    whole = settings(write_pairs(tmp_path), training={"max_steps": 9, "epochs": 4})
+@pytest.mark.parametrize("model", [{}, ADAPTIVE], ids=["full", "adaptive"])
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(
+    tmp_path: Path, model: dict[str, Any]
+) -> None:
+    whole = settings(write_pairs(tmp_path), model=model, training={"max_steps": 9, "epochs": 4})
     train(whole, out=tmp_path / "whole")
     train(whole.updated(training={"max_steps": 5}), out=tmp_path / "cut")
     train(whole, out=tmp_path / "cut", resume=True)
     ends = [load(tmp_path / name, "last").params for name in ("whole", "cut")]
     jax.tree.map(np.testing.assert_array_equal, *ends)
+
+
+@pytest.mark.slow
+def test_an_adaptive_run_translates_scores_and_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One vocabulary and one embedding for both sides and the output, with label smoothing."""
+    experiment = settings(
+        write_pairs(tmp_path),
+        tokenizer={"shared": True},
+        model={**ADAPTIVE, "cutoffs": (4, 8), "tied": True, "shared_embedding": True},
+        optimizer={"learning_rate": 0.03},
+        training={"label_smoothing": 0.1, "batch_tokens": 128, "epochs": 4},
+    )
+    run = tmp_path / "run"
+    train(experiment, out=run)
+    clusters = Clusters.from_text((run / "clusters.json").read_text())
+    translator, pairs = load(run), _part(run, "train")
+    assert translator.tokenizer.eos_id in clusters.members(0)
+    counts = Counter(word for text in pairs.targets for word in text.split())
+    often = translator.tokenizer.encode(max(counts, key=lambda word: counts[word]))
+    assert often[0] in clusters.members(0)
+    assert not {*translator.tokenizer.encode("eins zwei")} & {*clusters.members(0)}
+    assert describe(run)["output"] == "adaptive, cut-offs 4 8"
+    test_what_evaluate_says_is_what_score_says(run)
+    for options in ({"n_best": 3}, {"mbr": 4}, {"beam_size": 1, "attention": True}):
+        (best, *_) = translator.translate("eins zwei", **{"n_best": 1, **options})
+        if "mbr" not in options:
+            score = np.sum(translator.score("eins zwei", best.text))
+            np.testing.assert_allclose(np.sum(best.token_scores), score, rtol=1e-4)
+    capsys.readouterr()
+    for wide, note in (("1", ""), ("2", "note: --beam-size needs the scores of all tokens")):
+        assert main(["translate", str(run), "eins", "--beam-size", wide]) == 0
+        assert capsys.readouterr().err.startswith(note)
 
 
 @pytest.mark.slow
@@ -176,20 +217,27 @@ def test_an_export_translates_alike(run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("side", "tied"), [("encoder", False), ("decoder", False), ("encoder", True), ("decoder", True)]
+    ("side", "tied", "output"),
+    [
+        *(("encoder", False, {}), ("decoder", False, {}), ("encoder", True, {})),
+        *(("decoder", True, {}), ("decoder", False, ADAPTIVE)),
+    ],
 )
-def test_it_begins_with_a_language_model(tmp_path: Path, side: str, tied: bool) -> None:
+def test_it_begins_with_a_language_model(
+    tmp_path: Path, side: str, tied: bool, output: dict[str, Any]
+) -> None:
     text = tmp_path / "text.csv"
     text.write_text("text\n" + "\n".join(f"one two three {word}" for word in WORDS.values()) + "\n")
     lm = LanguageModelExperiment(
         data={"files": (text,), "validation_fraction": 0.0, "test_fraction": 0.0},
         tokenizer={"kind": "word"},
-        model={"hidden_size": 16, "embedding_size": 8, "tied": tied},
+        model={"hidden_size": 16, "embedding_size": 8, "tied": tied, **output},
         training={"batch_size": 2, "sequence_length": 4, "max_steps": 2, "devices": 1},
         samples={"temperatures": ()},
     )
     train(lm, out=tmp_path / "lm")
     model = {"pretrained": tmp_path / "lm", "pretrained_side": side, "bidirectional": False}
+    model |= output
     if tied:  # its last layer is as large as its embedding
         model |= {f"{side}_last_size": 8, "tied": side == "decoder"}
     begun = settings(
@@ -202,9 +250,12 @@ def test_it_begins_with_a_language_model(tmp_path: Path, side: str, tied: bool) 
     before, after = (load(tmp_path / name, "last").params for name in ("lm", "run"))
     names = {"embedding": "source_embedding", "lstm": "encoder"}
     if side == "decoder":
-        names |= {"embedding": "embedding", "lstm": "decoder", "output_bias": "output_bias"}
-        if not tied:
-            names["output_kernel"] = "output_kernel"
+        names |= {"embedding": "embedding", "lstm": "decoder"}
+        names |= {name: name for name in before if name.startswith("output")}
+        if output:
+            other = begun.updated(model={"cutoffs": (2, 3)})
+            with pytest.raises(UserError, match="must be those of the pretrained model"):
+                train(other, out=tmp_path / "other")
     for name, new in names.items():
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after[new], before[name]
