@@ -29,6 +29,8 @@ class Text:
     """Tokens to generate after that."""
     read: int = 0
     """Prompt tokens that were read, or are being read."""
+    begun: int = 0
+    """Tokens that were generated, or are being generated; more than asked for towards the end."""
     generated: int = 0
     scores: list[tuple[float, dict[int, float]]] = field(default_factory=list)
     """Of the prompt's tokens, as far as they were asked for and read."""
