@@ -102,3 +102,5 @@ class Dispatch:
     """Texts of which no more is asked than was just read."""
     generating: Sequence[Text] = ()
     generated: Generated | None = None
+    waited_for: bool = True
+    """Whether its results were still to come when the host had time for them."""
