@@ -1,4 +1,4 @@
-"""A classifier under load: single texts and lists of them, in turn with a service that does nothing.
+"""A classifier under load: single texts, lists of them, and a service that does nothing, in turn.
 
 The yardstick is what the HTTP server itself makes of the same requests, from the same clients.
 """
@@ -37,7 +37,7 @@ def bodies(count: int, texts: int, seed: int = 0) -> list[Any]:
 
 
 def measure(rounds: int, seconds: float, tiny: bool = False) -> dict[str, Any]:
-    """Texts a second by single requests, by lists, and requests of the service that does nothing."""
+    """Texts a second by single requests, by lists, and from the service that does nothing."""
     shape = {**SHAPE, "embedding_size": 4, "hidden_size": 4} if tiny else SHAPE
     with Worker("benchmarks.served_classifier:ServedClassifier", words=WORDS, **shape) as server:
         service, bare = server.call("addresses")
@@ -91,6 +91,6 @@ def section(found: dict[str, Any]) -> str:
     table = results.table(["who asks", "texts/s", "p50", "p99"], lines)
     return (
         f"### A classifier\n\nBidirectional LSTM-{found['shape']['hidden_size']}, texts of "
-        f"{LENGTHS[0]} to {LENGTHS[1]} words, clients on the same cores; aimed at are {AIM:,} texts "
-        f"a second.\n\n{table}"
+        f"{LENGTHS[0]} to {LENGTHS[1]} words, clients on the same cores; aimed at are {AIM:,} "
+        f"texts a second.\n\n{table}"
     )

@@ -26,9 +26,7 @@ from jaxgen.serving.models import Models, ServedModel, serve_text_model
 from jaxgen.serving.options import ServeOptions
 
 
-def listen(
-    app: Any, is_ready: Callable[[], bool] = lambda: True
-) -> tuple[uvicorn.Server, str]:
+def listen(app: Any, is_ready: Callable[[], bool] = lambda: True) -> tuple[uvicorn.Server, str]:
     """Serve an application on a free port, in a thread, and wait until it is ready.
 
     Returns:

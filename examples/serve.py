@@ -60,14 +60,13 @@ def write(server, model, max_tokens):
     """Texts of a model that writes: streamed, ranked, and four that go on from one reading."""
     common = {"model": model, "max_tokens": max_tokens}
     print(f"{model}, as it is written:\n{PROMPT}", end="")
-    pieces = []
+    streamed = ""
     for piece in server.stream(prompt=PROMPT, seed=1, **common):
         print(piece, end="", flush=True)
-        pieces.append(piece)
+        streamed += piece
     [best] = server.complete(prompt=PROMPT, seed=1, best_of=8, **common)
     print(f"\n\nthe likeliest of eight:\n{PROMPT}{best}")
-    # The prompt is read once. The handle holds the model's state: the server keeps nothing, and any
-    # other server with the same session key goes on from it as well.
+    # The handle holds the model's state; any server with the same session key goes on from it.
     session = server.ask("/v1/sessions", {"model": model, "prompt": PROMPT})["session"]
     print(f"\nfour that go on from a handle of {len(session):,} characters:")
     texts = {}
@@ -75,22 +74,21 @@ def write(server, model, max_tokens):
         fields = {"session": session, "seed": 1, "temperature": temperature, **common}
         [texts[temperature]] = server.complete(**fields)
         print(f"--- temperature {temperature:g}\n{PROMPT}{texts[temperature]}")
-    return "".join(pieces), best, texts
+    return streamed, best, texts
 
 
 def main(address, key=None, max_tokens=60):
     """Print and return what each model says, by its name."""
     server, said = Server(address, key), {}
-    for model in server.ask("/v1/models")["data"]:
-        name, endpoint = model["id"], model["endpoint"]
+    for name, endpoint in ((m["id"], m["endpoint"]) for m in server.ask("/v1/models")["data"]):
         if endpoint == "POST /v1/completions":
             said[name] = write(server, name, max_tokens)
         elif endpoint == "POST /v1/classify":
             asked = {"model": name, "input": REVIEW, "explain": True}
             [found] = server.ask("/v1/classify", asked)["data"]
-            word = max(found["explanation"]["words"], key=lambda word: word["weight"])["word"]
-            said[name] = found["label"], word
-            print(f"\n{name} of `{REVIEW}`: {found['label']}, most of all for `{word}`")
+            best = max(found["explanation"]["words"], key=lambda word: word["weight"])
+            said[name] = found["label"], best["word"]
+            print(f"\n{name} of `{REVIEW}`: {found['label']}, most of all for `{best['word']}`")
         elif endpoint == "POST /v1/translate":
             [found] = server.ask("/v1/translate", {"model": name, "input": SOURCE})["data"]
             said[name] = found["text"]
