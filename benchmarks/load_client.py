@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -68,6 +69,34 @@ async def _read(
             found["whole"] = found["whole"] or b"[DONE]" in tail
     finally:
         writer.transport.abort()  # at once: nobody waits for a polite end
+
+
+async def keep_asking(address: str, path: str, bodies: Sequence[Any], until: float) -> list[float]:
+    """Ask again and again on one connection, until a time of `perf_counter`.
+
+    Returns:
+        Seconds of each request.
+
+    Raises:
+        ConnectionError: something was refused.
+    """
+    url, seconds = urlsplit(address), list[float]()
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    head = f"POST {path} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
+    requests = []
+    for body in bodies:
+        data = json.dumps(body).encode()
+        requests.append(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+    while (started := time.perf_counter()) < until:
+        writer.write(requests[len(seconds) % len(requests)])
+        answer = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = re.search(rb"content-length: (\d+)", answer)
+        if length is None or not answer.startswith(b"http/1.1 200"):
+            raise ConnectionError(f"the service answered {answer!r}")
+        await reader.readexactly(int(length[1]))
+        seconds.append(time.perf_counter() - started)
+    writer.close()
+    return seconds
 
 
 async def closed_loop(ask: Callable[[], Awaitable[Streamed]], clients: int, seconds: float) -> Any:

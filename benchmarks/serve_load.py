@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks import results
+from benchmarks import classify_load, results
 from benchmarks.cases import Case
 from benchmarks.load_client import NAME, Streamed, closed_loop, open_loop, quantile, stream
 from benchmarks.timing import Spread
@@ -157,7 +157,7 @@ def left_over(server: Server, patience: float = 10.0) -> int:
 def measure(case: Case, args: argparse.Namespace) -> dict[str, Any]:
     """All of it for one model."""
     found: dict[str, Any] = {"case": case.name, "shape": case.as_dict(), "streams": []}
-    with serving(case, slots=case.B, queue=4 * case.B, queue_tokens=10**9) as server:
+    with serving(case, slots=case.B, queue=3 * case.B, queue_tokens=10**9) as server:
         for streams in args.streams:
             batch = min(streams, case.B)
             row = measure_streams(server, streams, case.T, args.seconds, args.rounds, batch)
@@ -223,6 +223,8 @@ def case_section(found: dict[str, Any]) -> str:
 def section(data: dict[str, Any]) -> str:
     """The report's section."""
     parts = ["## The service under load", *map(case_section, data["models"])]
+    if "classifier" in data:
+        parts.append(classify_load.section(data["classifier"]))
     parts.append(
         "Each stream is a connection of its own that asks again when it is answered; client and "
         "server share the machine's cores. *Share of raw* is the tokens per second over those of "
@@ -237,8 +239,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/serve.json"))
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 16, 64, 256])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of a round")
-    parser.add_argument("--overload-seconds", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a round")
+    parser.add_argument("--overload-seconds", type=float, default=15.0)
     parser.add_argument("--requests", type=int, default=10_000, help="of the test of memory")
     parser.add_argument("--disconnects", type=int, default=1000)
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes")
@@ -251,7 +253,9 @@ def main(arguments: list[str] | None = None) -> int:
     for case in cases:
         rows.append(measure(case, args))
         print(case_section(rows[-1]) + "\n", flush=True)
-    results.write(args.out, "serve", models=rows)
+    classifier = classify_load.measure(args.rounds, args.seconds / 2, tiny=args.dry_run)
+    print(classify_load.section(classifier) + "\n", flush=True)
+    results.write(args.out, "serve", models=rows, classifier=classifier)
     print(f"written to {args.out}")
     return 0
 

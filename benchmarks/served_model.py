@@ -3,6 +3,7 @@
 import string
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,20 @@ from jaxgen.models.language_model import prefill_fn_of
 from jaxgen.serving.app import create_app
 from jaxgen.serving.models import Models, ServedModel, serve_text_model
 from jaxgen.serving.options import ServeOptions
+
+
+def listen(app: Any, is_ready: Callable[[], bool] = lambda: True) -> tuple[uvicorn.Server, str]:
+    """Serve an application on a free port, in a thread, and wait until it is ready.
+
+    Returns:
+        The server, which ends when `should_exit` is set, and its address.
+    """
+    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none")
+    server = uvicorn.Server(config)
+    threading.Thread(target=server.run, daemon=True).start()
+    while not (server.started and is_ready()):
+        time.sleep(0.01)
+    return server, f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
 
 
 class Served:
@@ -47,19 +62,16 @@ class Served:
         serve_text_model(self.served, limits)
         models = Models()
         models.add(self.served)
-        config = uvicorn.Config(
-            create_app(models, limits), port=0, log_config=None, access_log=False, ws="none"
-        )
-        self.server = uvicorn.Server(config)
-        threading.Thread(target=self.server.run, daemon=True).start()
-        while not (self.server.started and self.served.is_ready):
-            if self.served.failure is not None:
-                raise self.served.failure
-            time.sleep(0.01)
+        self.server, self._address = listen(create_app(models, limits), self._is_ready)
+
+    def _is_ready(self) -> bool:
+        if self.served.failure is not None:
+            raise self.served.failure
+        return self.served.is_ready
 
     def address(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
+        return self._address
 
     def raw(self, batch: int, tokens: int, calls: int, seed: int = 0) -> int:
         """The plain sampler: so many calls of `generate`; how many tokens it wrote."""

@@ -1,13 +1,11 @@
-"""Ask a server of jaxgen for texts: streamed, ranked, and four that go on from one reading.
+"""Ask a server of jaxgen for texts, for labels and for translations, of whatever it serves.
 
     jaxgen train configs/demo.toml --out runs/demo
-    jaxgen serve runs/demo &
+    jaxgen train configs/sentiment_demo.toml --out runs/sentiment
+    jaxgen serve runs/demo runs/sentiment &
     python examples/serve.py http://127.0.0.1:8000
 
-Only the standard library is used, to show what is sent. OpenAI's client works too:
-
-    client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
-    client.completions.create(model="demo", prompt="The ", max_tokens=60).choices[0].text
+Only the standard library is used, to show what is sent; docs/serve.md has OpenAI's client.
 """
 
 import json
@@ -15,7 +13,7 @@ import sys
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-PROMPT = "The "
+PROMPT, REVIEW, SOURCE = "The ", "a good film", "the 3rd of March, 2003"
 
 
 class Server:
@@ -58,24 +56,17 @@ class Server:
                     yield from (choice["text"] for choice in event["choices"])
 
 
-def main(address, key=None, max_tokens=60):
-    """Print and return texts of the first model that writes."""
-    server = Server(address, key)
-    models = server.ask("/v1/models")["data"]
-    model = next(m["id"] for m in models if m["endpoint"] == "POST /v1/completions")
+def write(server, model, max_tokens):
+    """Texts of a model that writes: streamed, ranked, and four that go on from one reading."""
     common = {"model": model, "max_tokens": max_tokens}
-
     print(f"{model}, as it is written:\n{PROMPT}", end="")
     streamed = ""
     for piece in server.stream(prompt=PROMPT, seed=1, **common):
         print(piece, end="", flush=True)
         streamed += piece
-
     [best] = server.complete(prompt=PROMPT, seed=1, best_of=8, **common)
     print(f"\n\nthe likeliest of eight:\n{PROMPT}{best}")
-
-    # The prompt is read once. The handle holds the model's state: the server keeps nothing, and any
-    # other server with the same session key goes on from it as well.
+    # The handle holds the model's state; any server with the same session key goes on from it.
     session = server.ask("/v1/sessions", {"model": model, "prompt": PROMPT})["session"]
     print(f"\nfour that go on from a handle of {len(session):,} characters:")
     texts = {}
@@ -84,6 +75,25 @@ def main(address, key=None, max_tokens=60):
         [texts[temperature]] = server.complete(**fields)
         print(f"--- temperature {temperature:g}\n{PROMPT}{texts[temperature]}")
     return streamed, best, texts
+
+
+def main(address, key=None, max_tokens=60):
+    """Print and return what each model says, by its name."""
+    server, said = Server(address, key), {}
+    for name, endpoint in ((m["id"], m["endpoint"]) for m in server.ask("/v1/models")["data"]):
+        if endpoint == "POST /v1/completions":
+            said[name] = write(server, name, max_tokens)
+        elif endpoint == "POST /v1/classify":
+            asked = {"model": name, "input": REVIEW, "explain": True}
+            [found] = server.ask("/v1/classify", asked)["data"]
+            best = max(found["explanation"]["words"], key=lambda word: word["weight"])
+            said[name] = found["label"], best["word"]
+            print(f"\n{name} of `{REVIEW}`: {found['label']}, most of all for `{best['word']}`")
+        elif endpoint == "POST /v1/translate":
+            [found] = server.ask("/v1/translate", {"model": name, "input": SOURCE})["data"]
+            said[name] = found["text"]
+            print(f"\n{name} of `{SOURCE}`: {found['text']}")
+    return said
 
 
 if __name__ == "__main__":

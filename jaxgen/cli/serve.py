@@ -97,8 +97,7 @@ class Serve:
 
         same = (
             *("slots", "queue", "queue_tokens", "max_prompt_tokens", "max_tokens", "max_choices"),
-            *("max_body_bytes", "request_timeout", "grace", "allow_training"),
-            *("training_runs",),
+            *("max_body_bytes", "request_timeout", "grace", "allow_training", "training_runs"),
         )
         values = {name: getattr(self, name) for name in same}
         if self.api_key_file is not None:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from jaxgen.serving.classifying import ClassifierService
 from jaxgen.serving.problems import Problem
@@ -149,4 +149,5 @@ async def classify(body: ClassifyRequest, request: Request, service: TheService)
         ),
         request.receive,
     )
-    return JSONResponse({"object": "list", "model": served.name, **found})
+    answer = {"object": "list", "model": served.name, **found}
+    return Response(to_json(answer), media_type="application/json")

@@ -1,9 +1,9 @@
 """`TextEngine`: one language model answering many requests at once, in a thread of its own.
 
 The thread goes round: it takes what arrived, lets waiting texts into free slots, starts one short
-dispatch, turns the tokens of the dispatch before into text while the device works, and waits for
-the results. A dispatch makes as many steps as fit its time, so that whoever comes or goes waits no
-longer than that.
+dispatch behind the one that runs, turns the tokens of the one before that into text, and waits for
+the results of the one that runs, so that the device always has work. A dispatch makes as many steps
+as fit its time, so that whoever comes or goes waits no longer than two of them.
 
 A text is a function of its request alone: settings that it lacks are there with values that do
 nothing, and its randomness comes from its own key. What remains of the others is rounding: a matrix
@@ -79,6 +79,8 @@ class TextEngine:
         self._accepted: set[Text] = set()
         self._tokens_ahead = 0
         self._waiting: deque[Text] = deque()
+        self._flying: list[tuple[Lane, Dispatch]] = []
+        self._last_end = 0.0
         self._events: list[Event] = []
         self._answers = Mail()
         self._counters = Counters(slots=options.slots)
@@ -205,16 +207,21 @@ class TextEngine:
         seconds = self._options.dispatch_seconds / max(len(busy), 1)
         launched = [(lane, lane.launch(seconds)) for lane in busy]
         self._deliver()
-        for lane, dispatch in launched:
-            if dispatch is not None:
-                self._events += lane.finish(dispatch)
-                self._count(dispatch, lane.measure(dispatch))
+        for lane, dispatch in self._flying:
+            self._events += lane.finish(dispatch)
+            now = time.perf_counter()
+            seconds = now - max(dispatch.started, self._last_end)
+            self._last_end = now
+            lane.measure(dispatch, seconds)
+            self._count(dispatch, seconds)
+        self._flying = [(lane, dispatch) for lane, dispatch in launched if dispatch is not None]
         return True
 
     def _take_mail(self) -> None:
         """New and cancelled texts; waits for some where there is nothing else to do."""
         waiting_for_lane = bool(self._waiting)
-        idle = not (self._events or any(lane.texts for lane in self._lanes.values()))
+        texts = any(lane.texts for lane in self._lanes.values())
+        idle = not (self._events or self._flying or texts)
         try:
             while True:
                 wait = idle and not (self._closed and not waiting_for_lane)
@@ -304,7 +311,7 @@ class TextEngine:
         self._lanes[text.asked.kind].leave(text)
         spoken = np.array(text.output.spoken, np.int32)
         text.prompt = np.concatenate([text.asked.prompt, spoken])
-        text.read = text.generated = text.limit = 0
+        text.read = text.begun = text.generated = text.limit = 0
         text.last_chunk = chunk
         self._waiting.appendleft(text)
 

@@ -1,10 +1,10 @@
 """Server-sent events that stop with their client, and tell faults in mid-stream."""
 
-import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi.responses import Response
+from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from jaxgen.errors import UserError
@@ -17,8 +17,7 @@ DONE = b"data: [DONE]\n\n"
 
 def event(data: Any) -> bytes:
     """One event with a JSON value."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"data: {text}\n\n".encode()
+    return b"data: " + to_json(data, inf_nan_mode="null") + b"\n\n"
 
 
 class EventStream(Response):

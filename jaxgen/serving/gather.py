@@ -55,6 +55,8 @@ class Gatherer(ABC):
         """
         self._most, self._queue, self._window = most, queue, window
         self._waiting: list[_Waiting] = []
+        self.waiting = 0
+        """Items that no batch has taken yet."""
         self._worker: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=type(self).__name__)
         self._stopped = self.ready = False
@@ -70,11 +72,6 @@ class Gatherer(ABC):
     @abstractmethod
     def warm_up(self) -> None:
         """Compile what requests need; called in the thread before the first batch."""
-
-    @property
-    def waiting(self) -> int:
-        """Items that no batch has taken yet."""
-        return sum(one.left for one in self._waiting)
 
     def start(self) -> None:
         """Compile, and be ready then; returns at once. Requests may wait already."""
@@ -117,6 +114,7 @@ class Gatherer(ABC):
         loop = asyncio.get_running_loop()
         one = _Waiting(settings, items, loop.create_future())
         self._waiting.append(one)
+        self.waiting += len(items)
         if self._worker is None:
             self._worker = loop.create_task(self._work())
         try:
@@ -124,6 +122,7 @@ class Gatherer(ABC):
         finally:  # a client that left waits no more
             if one in self._waiting:
                 self._waiting.remove(one)
+                self.waiting -= one.left
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run something else in the thread, between two batches."""
@@ -150,6 +149,7 @@ class Gatherer(ABC):
             share = min(one.left, room // (len(same) - number))
             taken.append((one, one.items[one.begun : one.begun + share]))
             one.begun += share
+            self.waiting -= share
             room -= share
             self._waiting.remove(one)
             if one.left:

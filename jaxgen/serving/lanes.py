@@ -1,5 +1,6 @@
 """`Lane`: slots of one kind of text, and the dispatches that read and generate in them."""
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,11 @@ _SHARE = 0.2
 
 
 class Lane:
-    """Slots for texts of one kind."""
+    """Slots for texts of one kind.
+
+    Dispatches may be started before the results of earlier ones have come: what a text will have
+    is known but for its end, after which its row stays as it is.
+    """
 
     def __init__(self, runner: Runner, example: Asked, size: int, vocab_size: int):
         """`size` slots for texts like an example; nothing is compiled yet."""
@@ -35,7 +40,8 @@ class Lane:
         self._free = list(range(size))[::-1]
         self.texts: list[Text] = []
         """Those in slots, in the order in which they came."""
-        self._batches = sorted({min(count, size) for count in (1, 8, size)})
+        self._batches = sorted({min(4**power, size) for power in range(size.bit_length())})
+        """Rows of the programs that generate: 1, 4, 16, ..., all."""
         self._most = min(MOST_LOGPROBS, vocab_size)
         fewest, every = self.kind.fewest, self.kind.fields
         several = (fewest, None), (every, None), (every, self._most)
@@ -70,7 +76,7 @@ class Lane:
             rows = np.full(count, self.size, np.int32)
             self._write(rows, self._joining([self._example], count))
         self._write(rows[:1], self._joining([self._example], 1, [after]))
-        for _ in range(2):  # the second time is measured
+        for _ in range(3):  # the first time compiles; of the others the shorter counts
             for length in _SEGMENTS:
                 for read in ((1, None), (_FEW, None), (_FEW, self._most)):
                     self._warm_read(length, *read)
@@ -84,14 +90,17 @@ class Lane:
         rows = np.arange(count, dtype=np.int32)
         self._read(rows, tokens, np.full(count, length, np.int32), number)
         jax.block_until_ready(self._slots)
-        self._seconds["read", count, length, number] = time.perf_counter() - started
+        self._learn(("read", count, length, number), time.perf_counter() - started)
 
     def _warm_step(self, count: int, program: programs.Program) -> None:
         steps = 4
         started = time.perf_counter()
         self._step(np.arange(count, dtype=np.int32), steps, program)
         jax.block_until_ready(self._slots)
-        self._seconds["step", count, program] = (time.perf_counter() - started) / steps
+        self._learn(("step", count, program), (time.perf_counter() - started) / steps)
+
+    def _learn(self, key: Any, seconds: float) -> None:
+        self._seconds[key] = min(self._seconds.get(key, math.inf), seconds)
 
     def join(self, texts: Sequence[Text]) -> None:
         """Texts into free slots, of which there must be enough."""
@@ -149,7 +158,7 @@ class Lane:
         dispatch.ready = [text for text in self.texts if text.is_read and not text.limit]
 
     def _launch_step(self, dispatch: Dispatch, seconds: float) -> None:
-        texts = [text for text in self.texts if text.is_read and text.limit]
+        texts = [text for text in self.texts if text.is_read and text.begun < text.limit]
         if not texts:
             return
         count = next(size for size in self._batches if len(texts) <= size)
@@ -158,7 +167,7 @@ class Lane:
         if not all(text.asked.plain for text in texts):
             known = any(one.num_logprobs is not None for one in asked)
             program = self._programs[-1 if known else -2]
-        left = [text.limit - text.generated for text in texts]
+        left = [text.limit - text.begun for text in texts]
         steps = min(max(left), programs.LARGEST_STEP)
         # A state that is asked for is the one after the last token.
         exact = [n for n, one in zip(left, asked, strict=True) if one.return_state]
@@ -171,6 +180,8 @@ class Lane:
             rows[held] = held
         else:
             rows[: len(held)] = held
+        for text in texts:
+            text.begun += steps
         dispatch.generating = texts
         dispatch.generated = self._step(rows, steps, program)
         dispatch.steps, dispatch.rows = steps, count
@@ -179,6 +190,8 @@ class Lane:
 
     def finish(self, dispatch: Dispatch) -> Iterator[Event]:
         """Wait for the results of a dispatch; texts that have all they need leave their slots."""
+        if dispatch.generated is not None:
+            dispatch.waited_for = not dispatch.generated.lengths.is_ready()
         self._finish_read(dispatch)
         yield from self._finish_step(dispatch)
         for text in dispatch.ready:
@@ -187,18 +200,22 @@ class Lane:
                 self.leave(text)
                 yield Event(text, None, True, state)
 
-    def measure(self, dispatch: Dispatch) -> float:
-        """Correct the estimates of times by a dispatch whose results have come; its seconds."""
-        taken = time.perf_counter() - dispatch.started
+    def measure(self, dispatch: Dispatch, taken: float) -> None:
+        """Correct the estimates of times by a dispatch that took so many seconds.
+
+        Where nobody had to wait for it, it took no longer than that: the host was slower, and
+        fewer steps a dispatch would make it slower still.
+        """
         ratio = taken / max(dispatch.estimate, 1e-6)
+        if not dispatch.waited_for:
+            ratio = min(ratio, 1.0)
         for key in dispatch.keys:
             self._seconds[key] *= 1 + _SHARE * (min(ratio, 4.0) - 1)
-        return taken
 
     def _finish_read(self, dispatch: Dispatch) -> None:
         if dispatch.scored is None:
             return
-        scored = jax.tree.map(np.asarray, dispatch.scored)
+        scored = jax.device_get(dispatch.scored)
         for row, (text, length) in enumerate(dispatch.reading):
             if text.scored:
                 count = text.asked.generation.num_logprobs or 0
@@ -206,19 +223,19 @@ class Lane:
                     scored.top_tokens[row, :length], scored.top_logprobs[row, :length], count
                 )
                 text.scores += zip(scored.logprobs[row, :length].tolist(), top, strict=True)
-                if text.is_read:
+                if len(text.scores) == len(text.prompt):
                     text.output.prompt_scores = text.prompt_scores()
 
     def _finish_step(self, dispatch: Dispatch) -> Iterator[Event]:
         if dispatch.generated is None:
             return
-        generated = jax.tree.map(np.asarray, dispatch.generated)
+        dispatch.generated = generated = jax.device_get(dispatch.generated)
         output = generated.output
         lines = pieces(output.tokens, generated.lengths, generated.finished, output.logprobs)
         whole = len(lines) == self.size
         for place, text in enumerate(dispatch.generating):
-            if text.over or text.row is None:
-                continue
+            if text.over or text.row is None or text.generated >= text.limit:
+                continue  # it has all it needs since the dispatch was started
             row = text.row if whole else place
             piece = self._piece(text, lines[row], output, row)
             text.generated += len(piece.tokens)

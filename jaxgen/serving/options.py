@@ -59,6 +59,10 @@ class ServeOptions:
                 raise UserError(
                     f"`{name}` must be a number of seconds, {lowest}, got {value}; use 30"
                 )
+        if self.training_runs.exists() and not self.training_runs.is_dir():
+            raise UserError(
+                f"`training_runs` must be a directory, got the file {self.training_runs}; name one"
+            )
         if self.api_key is not None and not self.api_key.strip():
             raise UserError("`api_key` must not be empty; leave it out to let everyone in")
         if len(self.session_key) < 16:

@@ -148,12 +148,12 @@ def pieces(
     logprobs: Float[np.ndarray, "R N"] | None,
 ) -> list[Piece]:
     """What a dispatch generated, row by row, without the likeliest tokens."""
+    lines, known = tokens.tolist(), None if logprobs is None else logprobs.tolist()
     rows = []
-    for row, length in enumerate(lengths.tolist()):
-        line = tokens[row].tolist()
-        known = [] if logprobs is None else logprobs[row, :length].tolist()
+    for row, (length, ended) in enumerate(zip(lengths.tolist(), finished.tolist(), strict=True)):
+        line, scores = lines[row], [] if known is None else known[row][:length]
         broken = length < len(line) and line[length] == -1
-        rows.append(Piece(line[:length], known, [], bool(finished[row]), broken))
+        rows.append(Piece(line[:length], scores, [], ended, broken))
     return rows
 
 

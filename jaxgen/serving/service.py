@@ -85,11 +85,12 @@ class Service:
             raise Problem(504, f"the answer took longer than {limit:g} seconds; ask for less")
         finally:
             self._in_flight.discard(stopped)
-            working.cancel()
             gone.cancel()
-            await asyncio.wait({working, gone})
-            if not working.cancelled():
-                working.exception()  # of a fault while it ended nobody wants to know
+            if not working.done():
+                working.cancel()
+                await asyncio.wait({working})
+                if not working.cancelled():
+                    working.exception()  # of a fault while it ended nobody wants to know
 
 
 async def _gone(receive: Receive) -> None:

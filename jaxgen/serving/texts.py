@@ -29,6 +29,8 @@ class Text:
     """Tokens to generate after that."""
     read: int = 0
     """Prompt tokens that were read, or are being read."""
+    begun: int = 0
+    """Tokens that were generated, or are being generated; more than asked for towards the end."""
     generated: int = 0
     scores: list[tuple[float, dict[int, float]]] = field(default_factory=list)
     """Of the prompt's tokens, as far as they were asked for and read."""
@@ -100,3 +102,5 @@ class Dispatch:
     """Texts of which no more is asked than was just read."""
     generating: Sequence[Text] = ()
     generated: Generated | None = None
+    waited_for: bool = True
+    """Whether its results were still to come when the host had time for them."""

@@ -112,6 +112,8 @@ def test_a_dry_run_measures_a_real_server(
     (found,) = results.read(out)["models"]
     assert [row["streams"] for row in found["streams"]] == [1, 2]
     assert all(row["failed"] == 0 for row in found["streams"])
+    classified = results.read(out)["classifier"]
+    assert all(classified[kind]["texts_per_second"]["minimum"] > 0 for kind in ("single", "bare"))
     assert found["disconnects"]["slots_lost"] == found["overload"]["left"] == 0
     assert found["memory"]["answered"] == 20
     assert "The service" not in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """`jaxgen serve`: names of runs, keys, what is refused in one line, and a real process."""
 
+import asyncio
 import json
 import os
 import signal
@@ -80,11 +81,31 @@ def test_a_port_in_use(fail: Fail, run: Path) -> None:
         (("--host", "no.such.host.invalid"), "cannot listen on port 8000 of no.such.host.invalid"),
         (("--slots", 0), "`slots` must be at least 1, got 0"),
         (("--grace", "nan"), "`grace` must be a number of seconds, 0 or more, got nan"),
+        (("--training-runs", __file__), "`training_runs` must be a directory, got the file"),
         (("--api-key-file", "/nowhere/key"), "--api-key-file /nowhere/key cannot be read"),
     ],
 )
 def test_bad_options(fail: Fail, run: Path, options: tuple[Any, ...], says: str) -> None:
     assert says in fail("serve", run, *options)
+
+
+def test_trainings_lie_where_they_are_told_to(
+    say: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[Any] = []
+    monkeypatch.setattr("jaxgen.serving.server.serve", lambda app, listener: served.append(app))
+    runs = tmp_path / "mine"
+    code, _, err = say("serve", "--allow-training", "--training-runs", runs, "--port", 0)
+    assert (code, "(model none yet)" in err) == (0, True)
+    experiment = jaxgen.config.ClassifierExperiment()
+
+    async def start() -> Any:
+        job = served[0].state.training.start("reviews", experiment)
+        job.cancelled = True  # before it begins
+        await served[0].state.training.stop()
+        return job
+
+    assert asyncio.run(start()).directory == runs / "reviews"
 
 
 def test_nothing_to_serve(fail: Fail) -> None:

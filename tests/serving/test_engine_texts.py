@@ -171,6 +171,24 @@ def test_a_dispatch_makes_what_fits_its_time(lm, engine_by_hand, monkeypatch):
     asyncio.run(run())
 
 
+def test_fewer_texts_run_smaller_programs(lm, monkeypatch):
+    """As texts end, others go on in programs of fewer rows, and nothing shows of it."""
+    engine, used = make_engine(lm, slots=6), []
+    lane = next(iter(engine._lanes.values()))
+    step = lane._step
+    monkeypatch.setattr(lane, "_step", lambda *a: used.append(len(a[0])) or step(*a))
+    lengths = (4, 20, 20, 36, 36, 60)
+    engine.start()
+    texts = [make_generation(lm, "abc", n, seed=1, row=row) for row, n in enumerate(lengths)]
+    found = answers(engine, texts)
+    engine.close()
+    rows = lm.sample("abc", n=6, max_new_tokens=60, key=1)
+    assert [one.tokens for one in found] == [
+        row.tokens[:n] for row, n in zip(rows, lengths, strict=True)
+    ]
+    assert set(used) == {6, 4, 1}
+
+
 def test_stop_strings_never_show(lm, running):
     free = lm.generate("abc", max_new_tokens=60, key=3)
     for stop in (free[20:23], free[30:31], "never ever"):

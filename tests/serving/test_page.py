@@ -233,8 +233,10 @@ def test_the_dial_asks_for_labels(open_page: Any, site: Site) -> None:
     write(page, "a")
     options = site.labelled.submitted[-1].options
     assert (options["label"], options["guidance"]) == ("fear=0.75,anger=0.25", 1.5)
+    before = len(site.labelled.submitted)
     page.locator(".ring span").nth(2).click()
     page.wait_for_selector("#more:not([hidden])")
+    assert len(site.labelled.submitted) == before + 1  # a second one could not be stopped
     assert page.locator("#dial-says").inner_text() == "anger\nstrength 1.5"
     text_of(page)
     assert site.labelled.submitted[-1].options["label"] == "anger"

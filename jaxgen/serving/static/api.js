@@ -53,19 +53,23 @@ export async function* stream(path, body, signal) {
   const answer = await send(path, { ...body, stream: true }, signal);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) throw new Fault(t("cut"));
-    buffer += value;
-    const events = buffer.split("\n\n");
-    buffer = events.pop();
-    for (const event of events) {
-      const data = event.replace(/^data: /, "");
-      if (data === "[DONE]") return;
-      const found = JSON.parse(data);
-      if (found.error) throw new Fault(found.error.message);
-      yield found;
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) throw new Fault(t("cut"));
+      buffer += value;
+      const events = buffer.split("\n\n");
+      buffer = events.pop();
+      for (const event of events) {
+        const data = event.replace(/^data: /, "");
+        if (data === "[DONE]") return;
+        const found = JSON.parse(data);
+        if (found.error) throw new Fault(found.error.message);
+        yield found;
+      }
     }
+  } finally {
+    reader.cancel().catch(() => {}); // however it ended, the connection is free
   }
 }
 

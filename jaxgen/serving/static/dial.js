@@ -51,6 +51,7 @@ export class Dial {
         this.show();
         this.onChange();
       });
+      name.addEventListener("pointerup", (event) => event.stopPropagation()); // the press was told
       return name;
     }));
     this.show();

@@ -78,6 +78,7 @@ class Column {
 
   /** Send a request and show what comes; its offsets count from `base`. */
   async #run(body, base = 0) {
+    this.stop(); // one request a column: another could not be stopped any more
     const abort = new AbortController();
     this.abort = abort;
     this.root.classList.add("busy");
@@ -89,6 +90,7 @@ class Column {
     let end = null;
     try {
       for await (const found of stream("v1/completions", { ...body, temperature: this.temperature }, abort.signal)) {
+        if (this.abort !== abort) return; // what is left of a text that gave way to another
         if (found.warnings?.length) this.panel.warn(found.warnings);
         const [piece] = found.choices;
         if (!piece) continue;
@@ -221,9 +223,10 @@ export class Write {
     find("used-seed").textContent = `${t("seed")} ${this.seed}`;
     find("legend").hidden = false;
     const { model: { id: model }, prompt, columns } = this;
+    const { signal } = (this.abort = new AbortController());
     return this.watch(async () => {
-      const read = await call("tokenize", { model, prompt });
-      if (columns === this.columns) await Promise.all(columns.map((column) => column.begin(prompt, read.count)));
+      const read = await call("tokenize", { model, prompt }, signal);
+      if (!signal.aborted) await Promise.all(columns.map((column) => column.begin(prompt, read.count)));
     });
   }
 
@@ -239,10 +242,12 @@ export class Write {
     try {
       await work();
     } catch (error) {
+      if (error.name === "AbortError") return; // another may run already
       this.stop();
       showFault(find("write-fault"), error);
+    } finally {
+      this.#count(-1);
     }
-    this.#count(-1);
   }
 
   #count(by) {
@@ -252,6 +257,7 @@ export class Write {
   }
 
   stop() {
+    this.abort?.abort();
     for (const column of this.columns) column.stop();
   }
 
