@@ -191,7 +191,8 @@ class Lane:
     def finish(self, dispatch: Dispatch) -> Iterator[Event]:
         """Wait for the results of a dispatch; texts that have all they need leave their slots."""
         if dispatch.generated is not None:
-            dispatch.waited_for = not dispatch.generated.lengths.is_ready()
+            lengths: Any = dispatch.generated.lengths  # its stub leaves `is_ready` out
+            dispatch.waited_for = not lengths.is_ready()
         self._finish_read(dispatch)
         yield from self._finish_step(dispatch)
         for text in dispatch.ready:

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -131,7 +131,9 @@ def open_study(
 
 def _make(storage: optuna.storages.RDBStorage, name: str, objective: Objective) -> bool:
     """Make the study; returns whether there was none. Of workers at once, one makes it."""
-    direction = "maximize" if objective.higher_is_better else "minimize"
+    direction: Literal["maximize", "minimize"] = (
+        "maximize" if objective.higher_is_better else "minimize"
+    )
     try:
         optuna.create_study(study_name=name, storage=storage, direction=direction)
     except optuna.exceptions.DuplicatedStudyError:
