@@ -52,20 +52,28 @@ def train(config: Path, minutes: float, run: Path, extra: list[str]) -> dict[str
     }
 
 
-def evaluations(run: Path, checkpoint: str, windows: bool) -> list[dict[str, Any]]:
-    """Figures of each held-out text that the run has."""
+def evaluations(
+    run: Path, checkpoint: str, windows: bool, cache: int | None
+) -> list[dict[str, Any]]:
+    """Figures of each held-out text that the run has; of the last one with a cache too."""
     from jaxgen.data.corpora import load_corpus
     from jaxgen.experiment import evaluate, settings_of
 
     corpus = load_corpus(settings_of(run).data)
     asked = [(s, "exact") for s in ("validation", "test") if getattr(corpus, s) is not None]
     if windows and corpus.validation is not None:
-        asked.append(("validation", "windows"))
+        asked.insert(0, ("validation", "windows"))
     found = []
     for split, protocol in asked:
-        figures = evaluate(run, split=split, protocol=protocol, which=checkpoint)
+        last = (split, protocol) == asked[-1]
+        options = {"cache": cache} if cache and last else {}
+        figures = evaluate(run, split=split, protocol=protocol, which=checkpoint, **options)
         kept = {name: figures[name] for name in FIGURES if name in figures}
         found.append({"split": split, "protocol": protocol, "checkpoint": checkpoint, **kept})
+        if options:
+            kept |= {name: figures["cache"][name] for name in FIGURES if name in figures["cache"]}
+            named = {"split": split, "protocol": f"cache {cache}", "checkpoint": checkpoint}
+            found.append({**named, **kept})
     return found
 
 
@@ -88,6 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     parser.add_argument("--validation-protocol", choices=("exact", "windows"), default="exact")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    parser.add_argument("--cache", type=int, help="evaluate with a cache of so many tokens too")
     parser.add_argument("--run", type=Path, help="keep the run directory here")
     args = parser.parse_args(given[:cut])
     extra = given[cut + 1 :]
@@ -96,7 +105,8 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = args.run or Path(folder, "run")
         facts = train(args.config, args.minutes, run, extra)
-        measured = evaluations(run, args.checkpoint, args.validation_protocol == "windows")
+        windows = args.validation_protocol == "windows"
+        measured = evaluations(run, args.checkpoint, windows, args.cache)
     content = {
         "name": args.out.stem.replace("_", " "),
         "config": shown(str(args.config)),
