@@ -115,7 +115,7 @@ class JaxgenGan:
             keys = list(jax.random.split(self.key, seeds))
             self.state = first_states(self._first_state, keys, layout)
         else:
-            self.state = self._first_state(self.key)
+            self.state = self._first_state(jnp.copy(self.key))  # it is donated
         function = jit_multi_step(make_adversarial_step(self._phases()), layout)
         arguments = self.state, layout.place_batches(batches), np.int32(len(phases))
         return function, arguments
