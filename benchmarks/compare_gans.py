@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, results
+from benchmarks import results
 from benchmarks.contestants import (
     Contestant,
     agreeing,
@@ -168,8 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
     case = dataclasses.replace(CASE, rollouts=args.rollouts)
     if args.dry_run:
         args.rounds, args.seconds, case = 1, 1e-4, SMALL
-    content: dict[str, Any] = {"ceilings": machine.ceilings(quick=True), "rows": [], "ratios": []}
-    _say(args, "the machine is measured")
+    content: dict[str, Any] = {"rows": [], "ratios": []}
     for number, unit in enumerate(args.units):
         now = time.monotonic()
         if now > args.deadline:
