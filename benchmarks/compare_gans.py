@@ -47,8 +47,10 @@ def contestants(unit: str, args: argparse.Namespace) -> list[Contestant]:
     target = "benchmarks.jaxgen_gan:JaxgenGan"
     if unit == "both":
         kinds = {"one run": 0, f"{SEEDS} seeds": SEEDS}
-        options = {name: {"unit": unit, "seeds": seeds} for name, seeds in kinds.items()}
-        return [Contestant(name, name, target, own) for name, own in options.items()]
+        return [
+            Contestant(name, name, target, {"unit": unit, "seeds": seeds})
+            for name, seeds in kinds.items()
+        ]
     entries = [Contestant("jaxgen", "jaxgen", target, {"unit": unit}, tolerance=1e-4)]
     if not installed("torch"):
         return entries
@@ -74,8 +76,9 @@ def compare(
         if unit == "returns" and not args.dry_run:
             running = _agreeing_in_the_mean(running)
         _say(args, f"{UNITS[unit]}: {len(running)} contestants agree")
-        times = {"seconds": args.seconds, "most": most, "warm_up": 0}
-        finalists, trial = running, {}
+        times: dict[str, Any] = {"seconds": args.seconds, "most": most, "warm_up": 0}
+        finalists = running
+        trial: dict[str, list[float]] = {}
         if len(args.threads) > 1:
             finalists, trial = best_of_groups(running, rounds=1, **times)
         seconds = measure(finalists, rounds=args.rounds, until=until, **times)

@@ -95,10 +95,12 @@ class JaxgenGan:
         self.texts = real_texts(jax.tree.map(jnp.asarray, batch_of(self.case, 0)))
         self.key, self.count = jax.random.key(0), 0
         started = time.perf_counter()
+        function: Any
+        arguments: Any
         if unit in STEPS:
             function, arguments = self._training()
         else:
-            function: Any = jax.jit(self._returns if unit == "returns" else self._roll_out)
+            function = jax.jit(self._returns if unit == "returns" else self._roll_out)
             arguments = (self.params, self.key)
         self.program = function.lower(*arguments).compile()
         self.arguments = arguments
