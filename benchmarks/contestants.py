@@ -169,7 +169,13 @@ def stop_all(contestants: list[Contestant]) -> None:
 
 
 def measure(
-    contestants: list[Contestant], *, rounds: int, seconds: float, most: int = 10**6
+    contestants: list[Contestant],
+    *,
+    rounds: int,
+    seconds: float,
+    most: int = 10**6,
+    warm_up: int = 1,
+    until: float = math.inf,
 ) -> dict[str, list[float]]:
     """Seconds a step for each contestant and round, interleaved.
 
@@ -178,12 +184,14 @@ def measure(
         rounds: measured rounds.
         seconds: length of one run.
         most: most steps of one run.
+        warm_up: rounds thrown away, after the runs that find how many steps each makes.
+        until: see `interleave`.
     """
     steps = {
         c.name: units_for(lambda n, c=c: c.run(n) * n / c.parts, seconds, most) for c in contestants
     }
     timers = {c.name: (lambda c=c: c.run(steps[c.name])) for c in contestants}
-    return interleave(timers, rounds=rounds, pause=PAUSE)
+    return interleave(timers, rounds=rounds, pause=PAUSE, warm_up=warm_up, until=until)
 
 
 def best_of_groups(

@@ -20,10 +20,18 @@ from jaxgen.models.gan_steps import discriminator_step_loss, mle_loss, rollout_l
 from jaxgen.models.text_discriminator import CNNDiscriminator
 from jaxgen.models.text_gan import GeneratorCondition, TextGenerator, initial_carry_of, real_texts
 from jaxgen.training.adversarial_step import Phase, init_adversarial_state, make_adversarial_step
+from jaxgen.training.parallel import (
+    jit_multi_step,
+    make_layout,
+    most_devices,
+    request_host_devices,
+)
 from jaxgen.training.phases import PhasedBatch
-from jaxgen.training.step import multi_step_of
+from jaxgen.training.seeds import SeedLayout, first_states, make_seed_layout
 
 START = 0
+STEPS = {"generator": (0,), "discriminator": (1,), "both": (1, 0)}
+"""The phases of the steps of a unit."""
 
 
 def gan_of(case: GanCase) -> TextGan:
@@ -74,25 +82,23 @@ class JaxgenGan:
         case: the fields of a `GanCase`.
         unit: `rollouts`: N texts from each prefix of each text of a batch; `returns`: and what the
             discriminator says of them; `generator`: a whole step of the generator, which samples
-            texts, rolls them out and moves; `discriminator`: one of the discriminator.
+            texts, rolls them out and moves; `discriminator`: one of the discriminator; `both`: this
+            and then that.
+        seeds: trained together, as `jaxgen train --seeds` does it; 0: one run, on one device.
     """
 
-    PHASES = ("generator", "discriminator")
-
-    def __init__(self, case: dict[str, Any], unit: str):
-        self.case, self.unit = GanCase(**case), unit
+    def __init__(self, case: dict[str, Any], unit: str, seeds: int = 0):
+        if seeds:
+            request_host_devices()
+        self.case, self.unit, self.seeds = GanCase(**case), unit, seeds
         self.gan, self.params = gan_of(self.case), params_of(self.case)
         self.texts = real_texts(jax.tree.map(jnp.asarray, batch_of(self.case, 0)))
         self.key, self.count = jax.random.key(0), 0
         started = time.perf_counter()
-        if unit in self.PHASES:
-            self.state, batch = self._first_state(), batch_of(self.case, 0)
-            phase = np.full((1, self.case.B), self.PHASES.index(unit), np.int32)
-            batches = jax.tree.map(lambda x: x[None], batch)
-            arguments: Any = (self.state, PhasedBatch(batches, phase), np.int32(1))
-            function: Any = jax.jit(
-                multi_step_of(make_adversarial_step(self._phases())), donate_argnums=0
-            )
+        function: Any
+        arguments: Any
+        if unit in STEPS:
+            function, arguments = self._training()
         else:
             function = jax.jit(self._returns if unit == "returns" else self._roll_out)
             arguments = (self.params, self.key)
@@ -100,6 +106,21 @@ class JaxgenGan:
         self.arguments = arguments
         self.run(1)
         self.compile_seconds = time.perf_counter() - started
+
+    def _training(self) -> tuple[Any, tuple[Any, ...]]:
+        """The steps of a unit, and their arguments: the state of one run or of all seeds."""
+        seeds, phases = self.seeds, np.asarray(STEPS[self.unit], np.int32)
+        layout = make_seed_layout(seeds, most_devices(seeds)) if seeds else make_layout(1)
+        batch = jax.tree.map(lambda x: np.stack([x] * len(phases)), batch_of(self.case, 0))
+        batches = PhasedBatch(batch, np.tile(phases[:, None], (1, self.case.B)))
+        if isinstance(layout, SeedLayout):
+            keys = list(jax.random.split(self.key, seeds))
+            self.state = first_states(self._first_state, keys, layout)
+        else:
+            self.state = self._first_state(jnp.copy(self.key))  # it is donated
+        function = jit_multi_step(make_adversarial_step(self._phases()), layout)
+        arguments = self.state, layout.place_batches(batches), np.int32(len(phases))
+        return function, arguments
 
     def _phases(self) -> tuple[Phase, ...]:
         case = self.case
@@ -121,10 +142,10 @@ class JaxgenGan:
             ),
         )
 
-    def _first_state(self) -> Any:
+    def _first_state(self, key: jax.Array) -> Any:
         copy = jax.tree.map(jnp.copy, self.params)
         extra = {"baseline": jnp.float32(0)}
-        return init_adversarial_state(copy, self._phases(), jax.random.key(0), extra)
+        return init_adversarial_state(copy, self._phases(), key, extra)
 
     def _roll_out(self, params: Any, key: jax.Array) -> jax.Array:
         case, generator = self.case, params["generator"]
@@ -153,7 +174,7 @@ class JaxgenGan:
         """Make so many units and wait for the end."""
         for _ in range(steps):
             self.count += 1
-            if self.unit in self.PHASES:
+            if self.unit in STEPS:
                 self.state, done = self.program(self.state, *self.arguments[1:])
             else:
                 done = self.program(self.params, jax.random.fold_in(self.key, self.count))

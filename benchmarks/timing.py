@@ -6,6 +6,7 @@ time: results are medians of per-round ratios with their quartiles.
 """
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -62,7 +63,12 @@ def first_call(function: Callable[..., Any], *arguments: Any) -> float:
 
 
 def interleave(
-    timers: Mapping[str, Timer], *, rounds: int = 7, warm_up: int = 1, pause: float = 0.0
+    timers: Mapping[str, Timer],
+    *,
+    rounds: int = 7,
+    warm_up: int = 1,
+    pause: float = 0.0,
+    until: float = math.inf,
 ) -> dict[str, list[float]]:
     """Run all timers in turn: A B C, then B C A, and so on.
 
@@ -71,6 +77,7 @@ def interleave(
         rounds: measured rounds.
         warm_up: rounds thrown away first.
         pause: seconds of quiet before each run, in which a library's spinning threads go to sleep.
+        until: of `time.monotonic`: no round begins after it, once one is measured.
 
     Returns:
         For each name its seconds per unit, one a round; equal indices ran next to each other.
@@ -78,6 +85,8 @@ def interleave(
     names = list(timers)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for index in range(-warm_up, rounds):
+        if index > 0 and time.monotonic() > until:
+            break
         shift = index % len(names)
         for name in names[shift:] + names[:shift]:
             time.sleep(pause)

@@ -26,6 +26,8 @@ def test_interleave_takes_turns_and_drops_the_warm_up() -> None:
     assert "".join(order[3:]) == "abcbcacab"
     assert [len(values) for values in seconds.values()] == [3, 3, 3]
     assert seconds["a"] == [3.0, 8.0, 10.0]
+    stopped = interleave(timers, rounds=3, warm_up=1, until=0.0)
+    assert [len(values) for values in stopped.values()] == [1, 1, 1]
 
 
 def test_ratio_is_taken_round_by_round() -> None:
