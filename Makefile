@@ -21,8 +21,9 @@ demo: $(VENV)/.installed-plot
 	$(BIN)/jaxgen train configs/demo.toml --out runs/demo --force
 	$(BIN)/jaxgen generate runs/demo --prompt "The " --temperature 0.2 0.5 1.0 --max-new-tokens 300 --seed 0
 
+# Tests start processes, and CI runs this again: what Python compiled once is kept for them.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .
