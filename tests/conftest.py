@@ -19,9 +19,18 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # compile as users do: XLA_FLAGS='' make test.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0"
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
     + " --xla_cpu_use_fusion_emitters=false" * (int(version("jax").split(".")[1]) < 11),
 )
+
+if find_spec("filelock"):
+    # Programs compiled by one test, or test run, are read back by the next, and by the processes
+    # that tests start. The size limit is what makes JAX lock the cache, so that parallel workers
+    # never read a half-written entry.
+    cache = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**30))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax
 import pytest
@@ -39,15 +48,6 @@ if find_spec("jaxtyping") and find_spec("beartype"):
         *("tasks", "training"),
     )
     install_import_hook([f"jaxgen.{package}" for package in packages], "beartype.beartype")
-
-if find_spec("filelock"):
-    # Programs compiled by one test, or test run, are read back by the next. The size limit is what
-    # makes JAX lock the cache, so that parallel workers never read a half-written entry.
-    cache = Path(__file__).parents[1] / ".pytest_cache" / "jax"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_compilation_cache_max_size", 2**30)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
 
 if find_spec("hypothesis"):
     from hypothesis import settings

@@ -210,9 +210,16 @@ def _command(configured: Any, kind: type[Experiment]) -> Any:
     options = _options(kind)
     settings = ("settings", Annotated[options, arg(name="")], field(default_factory=options))
     namespace = {"kind": kind, "__doc__": configured.__doc__}
-    return make_dataclass(
+    command = make_dataclass(
         configured.__name__, [settings], bases=(configured,), namespace=namespace, frozen=True
     )
+    return _in_a_short_file(command)
+
+
+def _in_a_short_file(made: type) -> Any:
+    """The class, as one of `jaxgen/errors.py`: tyro parses the file it is said to be in, often."""
+    made.__module__ = UserError.__module__
+    return made
 
 
 @cache
@@ -231,7 +238,8 @@ def _options(section: type[Config]) -> Any:
             described = arg(help=info.description, help_behavior_hint=default)
             kind = Annotated[_type_of(info), described]  # type: ignore[valid-type]
             members.append((name, kind, field(default=info.default)))
-    return make_dataclass(section.__name__, members, namespace={"__doc__": section.__doc__})
+    namespace = {"__doc__": section.__doc__}
+    return _in_a_short_file(make_dataclass(section.__name__, members, namespace=namespace))
 
 
 def _type_of(info: FieldInfo) -> Any:

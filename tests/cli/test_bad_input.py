@@ -328,6 +328,8 @@ def test_damaged_files(kind: str, name: str, tmp_path: Path, say: Say) -> None:
         else:
             (copy / name).write_bytes(content)
         for command in commands:
+            if kind == "export" and command[0] == "train" and content:
+                continue  # no run, whatever it holds: refused unread
             last = (tmp_path / "model",) if command == ("export",) else ()
             code, _, err = say(*command, copy, *last)
             # It tells of the runs below; a choice of backend follows from the settings alone.

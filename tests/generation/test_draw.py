@@ -24,6 +24,13 @@ from jaxgen.generation.draw import (
 from jaxgen.generation.sampling import SamplingParams
 
 KEY = jax.random.key(3)
+draw_rows = jax.jit(draw)
+
+
+@jax.jit
+def draw_alone(logits, rows, draws):
+    """A row at a time; each argument has an axis of rows, and one of a single row."""
+    return jax.lax.map(lambda row: draw(*row)[0], (logits, rows, draws))
 
 
 def softmax(logits):
@@ -93,11 +100,11 @@ def test_filters_and_frequencies_are_those_of_a_sort(options, size):
     draws = jax.tree.map(lambda x: x[0], noise(keys, jnp.zeros((1, count), int), sampling))
     rows = sampling.rows(count)
     many = jnp.broadcast_to(logits, (count, size))
-    tokens = jax.jit(draw)(many, rows, draws)
+    tokens = draw_rows(many, rows, draws)
 
     # A row alone draws what it draws among others.
     some = jax.tree.map(lambda x: x[:100, None], (many, rows, draws))
-    alone = jax.lax.map(lambda row: draw(*row)[0], some)
+    alone = draw_alone(*some)
     assert alone.tolist() == tokens[:100].tolist()
 
     seen = np.bincount(np.asarray(tokens), minlength=size)
@@ -140,7 +147,7 @@ def draw_one(logits, uniforms=(0.3, 0.6), **options):
     sampling = SamplingParams(**options)
     one = jax.tree.map(lambda x: x[0], noise(KEY[None], jnp.zeros((1, 1), int), sampling))
     one = one._replace(uniforms=jnp.array([uniforms], jnp.float32))
-    return int(draw(logits[None], sampling.rows(1), one)[0])
+    return int(draw_rows(logits[None], sampling.rows(1), one)[0])
 
 
 def test_top_k_and_greedy_take_the_lower_of_equal_tokens():

@@ -120,16 +120,18 @@ def settings_of(name):
 def test_tokens_follow_the_distribution_of_all_log_probabilities(name):
     """By a chi-squared test a setting; a false alarm of any has probability 2e-5."""
     settings, params, prompts = settings_of(name), params_of(), np.repeat([1, 4, 9, 11], ROWS)
+    full = jax.jit(Toy())
     out = write(Toy(), params, SamplingParams(**settings), prompts)
     own = {field: values[::ROWS] for field, values in settings.items()}
-    logits = np.array(Toy()(params, None, prompts[::ROWS])[1])
+    logits = np.array(full(params, None, prompts[::ROWS])[1])
     if "banned_tokens" in own:
         factor = np.asarray(own["repetition_penalty"])
         for row, banned in enumerate(own["banned_tokens"][:, 0]):
             logits[row, prompts[row * ROWS]] *= factor[row]
             logits[row, banned if banned >= 0 else ()] = -np.inf
     kept = {f: x for f, x in own.items() if f in ("temperature", "top_k", "top_p", "min_p")}
-    expected = jax.nn.softmax(filter_logits(jnp.asarray(logits), SamplingParams(**kept).rows(4)))
+    filtered = jax.jit(filter_logits)(jnp.asarray(logits), SamplingParams(**kept).rows(4))
+    expected = jax.nn.softmax(filtered)
     for row, share in enumerate(np.asarray(expected, np.float64)):
         tokens = np.asarray(out.tokens[row * ROWS : (row + 1) * ROWS, 0])
         counts = np.bincount(tokens, minlength=V)
@@ -137,7 +139,7 @@ def test_tokens_follow_the_distribution_of_all_log_probabilities(name):
         assert not counts[~there].any()
         test = scipy.stats.chisquare(counts[there], ROWS * share[there] / share.sum())
         assert np.isnan(test.pvalue) or test.pvalue > 1e-6, (row, counts, ROWS * share)
-        logprob = Toy()(params, None, prompts[row * ROWS][None])[1][0, tokens]
+        logprob = np.asarray(full(params, None, prompts[row * ROWS][None])[1])[0, tokens]
         found = out.logprobs[row * ROWS : (row + 1) * ROWS, 0]
         np.testing.assert_allclose(found, logprob, rtol=1e-5, atol=1e-6)
 

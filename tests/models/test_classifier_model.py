@@ -116,7 +116,7 @@ def test_full_rows_end_in_the_last_state_of_flax():
             "bias": layer["bias"][columns],
         }
     batch = batch_of(lengths=(6, 6, 6, 6))
-    outputs = nn.RNN(nn.OptimizedLSTMCell(H)).apply(
+    outputs = jax.jit(nn.RNN(nn.OptimizedLSTMCell(H)).apply)(
         {"params": {"cell": names}}, params["embedding"][batch.tokens]
     )
     expected = outputs[:, -1] @ params["output_kernel"] + params["output_bias"]

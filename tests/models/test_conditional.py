@@ -1,5 +1,6 @@
 """The conditioned language model against single steps, and against joined inputs worked by hand."""
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -24,7 +25,7 @@ def made(condition: str, **settings: Any) -> tuple[LanguageModel, Any]:
         num_labels=LABELS,
         condition=condition,
     )
-    params = model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
     name = next(name for name in params if name.startswith("label_"))
     table = jax.random.normal(jax.random.key(1), params[name].shape)
     return model, params | {name: table}
@@ -47,14 +48,14 @@ def batch_of(rows: list[list[int]], labels: list[int], length: int) -> LabelledB
 def test_the_loss_is_that_of_single_steps(condition: str, settings: dict[str, Any]) -> None:
     model, params = made(condition, **settings)
     rows, labels = [[1, 2, 3, 4, 5], [6, 0], [2, 2, 6]], [0, 2, 1]
-    step_fn, total = step_fn_of(model), 0.0
+    first, step_fn, total = initial_carry_of(model), jax.jit(step_fn_of(model)), 0.0
     for row, label in zip(rows, labels, strict=True):
-        carry = initial_carry_of(model)(params, 1, jnp.array([label]))
+        carry = first(params, 1, jnp.array([label]))
         for token, target in pairwise(row):
             carry, logits = step_fn(params, carry, jnp.array([token]))
             total -= float(jax.nn.log_softmax(logits)[0, target])
     filled = batch_of([*rows, []], [*labels, 0], 9)  # padding, and a row that only fills the batch
-    loss, aux = conditional_loss(model, params, (), filled)
+    loss, aux = jax.jit(partial(conditional_loss, model))(params, (), filled)
     assert aux.weight == aux.sums["nll"].weight == 4 + 1 + 2
     np.testing.assert_allclose(aux.sums["nll"].total, total, rtol=1e-5)
     np.testing.assert_allclose(loss, total / 7, rtol=1e-5)

@@ -31,10 +31,15 @@ VARIANTS = {
 @cache
 def made(name, **more):
     model = LanguageModel(V, 8, **VARIANTS[name], **more)
-    params = jax.jit(model.init)(jax.random.key(0), tokens()[:, :-1])["params"]
-    # Biases that differ, so that a test would see one added twice or not at all.
-    params = jax.tree.map(lambda p: p + 0.1 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
-    return model, params
+
+    @jax.jit
+    def parameters():
+        params = model.init(jax.random.key(0), tokens()[:, :-1])["params"]
+        # Biases that differ, so that a test would see one added twice or not at all.
+        waves = jax.tree.map(lambda p: jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
+        return jax.tree.map(lambda p, wave: p + 0.1 * wave, params, waves)
+
+    return model, parameters()
 
 
 def tokens(seed=0):
@@ -67,7 +72,7 @@ def test_stepping_equals_reading_at_once(name, largest_table, monkeypatch):
     end, logits = read(model, params, tokens(), start)
     assert {leaf.shape[0] for leaf in jax.tree.leaves((start, end))} == {B}
     step_fn, carry = step_fn_of(model), start
-    step, ready = jax.jit(step_fn), step_fn.prepare(params)
+    step, ready = jax.jit(step_fn), jax.jit(step_fn.prepare)(params)
     for t in range(T + 1):
         carry, one = step(ready, carry, tokens()[:, t])
         np.testing.assert_allclose(one, logits[:, t], rtol=1e-5, atol=1e-5)
@@ -87,10 +92,11 @@ def test_a_step_takes_the_parameters_unprepared_too():
 def test_a_padded_prompt_equals_each_prompt_alone(name):
     model, params = made(name)
     mask = jnp.arange(T + 1) < jnp.asarray([7, 1, 4])[:, None]
-    carry, logits = prefill_fn_of(model)(params, model.initial_carry(B), tokens(), mask)
+    prefill, apply = jax.jit(prefill_fn_of(model)), jax.jit(model.apply)
+    carry, logits = prefill(params, model.initial_carry(B), tokens(), mask)
     for row, length in enumerate([7, 1, 4]):
         alone = tokens()[row : row + 1, :length]
-        end, expected = model.apply({"params": params}, alone)
+        end, expected = apply({"params": params}, alone)
         np.testing.assert_allclose(logits[row, :length], expected[0], rtol=1e-5, atol=1e-5)
         for a, b in zip(jax.tree.leaves(carry), jax.tree.leaves(end), strict=True):
             np.testing.assert_allclose(a[row], b[0], rtol=1e-5, atol=1e-6)

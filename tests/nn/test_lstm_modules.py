@@ -21,6 +21,11 @@ def inputs(seed=0, shape=(B, T, D)):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
+def init(module, *arguments):
+    """The module's variables, by one program instead of one an operation."""
+    return jax.jit(module.init)(jax.random.key(0), *arguments)
+
+
 def flax_parameters(layer):
     """Our fused matrices as the per-gate parameters of Flax's cell."""
     names = {}
@@ -37,11 +42,11 @@ def flax_parameters(layer):
 def test_a_layer_equals_flax():
     x = inputs()
     module = LSTM((H,))
-    params = module.init(jax.random.key(0), x)["params"]
-    (carry,), outputs = module.apply({"params": params}, x)
+    params = init(module, x)["params"]
+    (carry,), outputs = jax.jit(module.apply)({"params": params}, x)
     reference = nn.RNN(nn.OptimizedLSTMCell(H), return_carry=True)
     theirs = {"cell": flax_parameters(params["layer_0"])}
-    (c, _), expected = reference.apply({"params": theirs}, x)
+    (c, _), expected = jax.jit(reference.apply)({"params": theirs}, x)
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(carry.c, c, rtol=1e-5, atol=1e-6)
 
@@ -73,18 +78,18 @@ def test_a_cell_is_one_step_of_a_layer(kind):
     x, lengths = inputs(), jnp.asarray([5, 2, 3])
     cell, module = LSTMCell(H, kind), LSTM((H,), cell=kind)
     rnn = nn.RNN(cell, return_carry=True)
-    params = jax.jit(rnn.init)(jax.random.key(0), x)["params"]["cell"]
-    whole = jax.tree.structure(module.init(jax.random.key(0), x)["params"])
+    params = init(rnn, x)["params"]["cell"]
+    whole = jax.tree.structure(jax.eval_shape(module.init, jax.random.key(0), x)["params"])
     assert jax.tree.structure({"layer_0": params}) == whole
     mask = jnp.arange(T) < lengths[:, None]
-    (end,), expected = module.apply({"params": {"layer_0": params}}, x, mask=mask)
+    (end,), expected = jax.jit(module.apply)({"params": {"layer_0": params}}, x, mask=mask)
     step = jax.jit(lambda carry, now: cell.apply({"params": params}, carry, now))
     carry = cell.initialize_carry(jax.random.key(0), x[:, 0].shape)
     for t in range(T):
         carry, hidden = step(carry, x[:, t])
         outputs = jnp.where(mask[:, t, None], hidden, 0)
         np.testing.assert_allclose(outputs, expected[:, t], rtol=1e-5, atol=1e-6)
-    carry, outputs = rnn.apply({"params": {"cell": params}}, x, seq_lengths=lengths)
+    carry, outputs = jax.jit(rnn.apply)({"params": {"cell": params}}, x, seq_lengths=lengths)
     np.testing.assert_allclose(jnp.where(mask[..., None], outputs, 0), expected, atol=1e-6)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), carry, end)
 
@@ -94,7 +99,7 @@ def test_a_cell_takes_any_leading_axes(shape):
     """As Flax's own cells do: no batch, one axis of it, or more."""
     x = inputs(shape=(2, D))
     cell = LSTMCell(H, dtype=jnp.bfloat16)
-    params = cell.init(jax.random.key(0), zero_carry(2, H, jnp.bfloat16), x)
+    params = init(cell, zero_carry(2, H, jnp.bfloat16), x)
     carry = cell.initialize_carry(jax.random.key(0), (*shape, D))
     assert [leaf.shape for leaf in carry] == [(*shape, H)] * 2
     assert (carry.c.dtype, carry.h.dtype) == (jnp.float32, jnp.bfloat16)
@@ -106,7 +111,7 @@ def test_a_cell_takes_any_leading_axes(shape):
 
 
 def test_a_fresh_cell_remembers():
-    params = LSTM((H,)).init(jax.random.key(0), inputs())["params"]["layer_0"]
+    params = init(LSTM((H,)), inputs())["params"]["layer_0"]
     expected = np.zeros(4 * H)
     expected[H : 2 * H] = 1.0
     np.testing.assert_array_equal(params["bias"], expected)
@@ -122,7 +127,7 @@ def test_folding_the_embedding_changes_nothing(vocab_size):
     tokens = jnp.asarray(r.integers(0, vocab_size, (T, B)), jnp.int32)
     table = jnp.asarray(r.normal(size=(vocab_size, D)), jnp.float32)
     layer = LSTMLayer(H)
-    params = layer.init(jax.random.key(0), table[tokens], zero_carry(B, H))
+    params = init(layer, table[tokens], zero_carry(B, H))
 
     def total(table, params, fold):
         x = TokenInputs(tokens, table, vocab_size) if fold else table[tokens]
@@ -131,8 +136,8 @@ def test_folding_the_embedding_changes_nothing(vocab_size):
             outputs * jnp.cos(jnp.arange(outputs.size, dtype=jnp.float32)).reshape(T, B, H)
         ).sum()
 
-    ours = jax.value_and_grad(total, (0, 1))(table, params, True)
-    plain = jax.value_and_grad(total, (0, 1))(table, params, False)
+    run = jax.jit(jax.value_and_grad(total, (0, 1)), static_argnums=2)
+    ours, plain = run(table, params, True), run(table, params, False)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -143,7 +148,7 @@ def test_tokens_read_in_both_directions_equal_their_vectors(vocab_size):
     tokens = jnp.asarray(r.integers(0, vocab_size, (T, B)), jnp.int32)
     table = jnp.asarray(r.normal(size=(vocab_size, D)), jnp.float32)
     module = LSTM((H,), bidirectional=True, time_major=True)
-    params = jax.jit(module.init)(jax.random.key(0), table[tokens])
+    params = init(module, table[tokens])
 
     def total(table, lookup):
         x = TokenInputs(tokens, table, vocab_size) if lookup else table[tokens]
@@ -160,7 +165,7 @@ def test_one_hot_tokens_equal_one_hot_vectors():
     tokens = jnp.asarray([[0, 2, 1], [3, 3, 0]], jnp.int32)
     layer = LSTMLayer(H)
     one_hot = jax.nn.one_hot(tokens, 4)
-    params = layer.init(jax.random.key(0), one_hot, zero_carry(3, H))
+    params = init(layer, one_hot, zero_carry(3, H))
     expected = layer.apply(params, one_hot, zero_carry(3, H))[1]
     ours = layer.apply(params, TokenInputs(tokens, None, 4), zero_carry(3, H))[1]
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
@@ -171,7 +176,7 @@ def test_padding_in_both_directions_equals_each_row_alone(cell):
     x, lengths = inputs(), jnp.asarray([5, 2, 2])
     mask = jnp.arange(T) < lengths[:, None]
     module = LSTM((H, H), bidirectional=True, residual=True, cell=cell)
-    variables = jax.jit(module.init)(jax.random.key(0), x)
+    variables = init(module, x)
     apply = jax.jit(module.apply)
     carry, outputs = apply(variables, x, mask=mask)
     for row, length in enumerate(lengths.tolist()):
@@ -188,14 +193,14 @@ def test_a_reset_splits_a_row_in_two_documents_in_both_directions(kind):
     """A document begins at the first step too: that ends nothing for the walk from the end."""
     x = inputs()
     module = LSTM((H,), bidirectional=True, cell=kind)
-    variables = module.init(jax.random.key(0), x)
-    fresh = module.initial_carry(B)
+    variables = init(module, x)
+    apply, fresh = jax.jit(module.apply), module.initial_carry(B)
     carry = tuple(LSTMCarry(*inputs(seed, (2, B, H))) for seed in (1, 2))
     resets = jnp.zeros((B, T), bool).at[:, jnp.asarray([0, 2])].set(True)
-    ends, outputs = module.apply(variables, x, carry, resets=resets)
-    first_ends, first = module.apply(variables, x[:, :2], fresh)
+    ends, outputs = apply(variables, x, carry, resets=resets)
+    first_ends, first = apply(variables, x[:, :2], fresh)
     # The backward walk enters with the carry at the last step, and only there.
-    second_ends, second = module.apply(variables, x[:, 2:], (fresh[0], carry[1]))
+    second_ends, second = apply(variables, x[:, 2:], (fresh[0], carry[1]))
     expected = jnp.concatenate([first, second], axis=1)
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
     for mine, theirs in zip(ends, (second_ends[0], first_ends[1]), strict=True):
@@ -209,7 +214,7 @@ def layer_norm_by_hand(v):
 def test_layer_normalised_step_by_hand():
     x = inputs(shape=(1, 1, D))
     module = LSTM((H,), cell="layernorm_lstm")
-    params = module.init(jax.random.key(0), x)["params"]["layer_0"]
+    params = init(module, x)["params"]["layer_0"]
     params = {**params, "cell_bias": params["cell_bias"] + 0.25}
     (carry,), outputs = module.apply({"params": {"layer_0": params}}, x)
     a = layer_norm_by_hand(np.asarray(x[0, 0] @ params["input_kernel"])) + params["bias"]
@@ -237,7 +242,7 @@ def test_dropout_masks_share_the_axes_they_should():
 def test_weight_drop_and_layer_dropout_only_in_training():
     x = inputs()
     module = LSTM((H, H), dropout=0.5, weight_drop=0.5)
-    variables = module.init(jax.random.key(0), x)
+    variables = init(module, x)
     _, still = module.apply(variables, x)
     _, again = module.apply(variables, x)
     np.testing.assert_array_equal(still, again)

@@ -13,7 +13,7 @@ from jaxgen.nn.torch_weights import from_torch, to_torch
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_there_and_back(bidirectional):
     module = LSTM((6, 6), bidirectional=bidirectional)
-    params = module.init(jax.random.key(0), jnp.zeros((2, 3, 4)))["params"]
+    params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((2, 3, 4)))["params"]
     returned = from_torch(to_torch(params))
     assert jax.tree.structure(returned) == jax.tree.structure(dict(params))
     jax.tree.map(np.testing.assert_array_equal, dict(params), returned)
@@ -25,7 +25,7 @@ def test_unknown_keys_and_layer_norm_are_refused():
     with pytest.raises(UserError, match=r"`weight_ih` is not.*so end their names in _l0"):
         from_torch({"weight_ih": np.zeros((4, 2)), "weight_hh": np.zeros((4, 1))})
     module = LSTM((6,), cell="layernorm_lstm")
-    params = module.init(jax.random.key(0), jnp.zeros((2, 3, 4)))["params"]
+    params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((2, 3, 4)))["params"]
     with pytest.raises(UserError, match="layer-normalised"):
         to_torch(params)
 

@@ -115,7 +115,7 @@ def test_a_prompt_is_read_where_the_training_backend_cannot_run():
     settings = {"vocab_size": 5, "hidden_size": 4}
     tokens, mask = jnp.asarray([[1, 2]]), jnp.asarray([[True, False]])
     model = LanguageModel(**settings)
-    params = model.init(jax.random.key(0), tokens)["params"]
+    params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
     prefill = prefill_fn_of(LanguageModel(**settings, backend="cudnn"))
     _, logits = prefill(params, model.initial_carry(1), tokens, mask)
     np.testing.assert_array_equal(logits, model.apply({"params": params}, tokens, mask=mask)[1])

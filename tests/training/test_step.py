@@ -44,10 +44,10 @@ def reference(toy: Any, tx: Any, batches: Any, steps: int, key: Any = None) -> l
     params, carry = toy.init_params(), toy.carry()
     opt_state = tx.init(params)
     history = []
+    grad_fn = jax.jit(jax.grad(toy.loss_fn, has_aux=True))
     for index in range(steps):
         batch = jax.tree.map(lambda x, i=index: x[i], batches)
         step_key = None if key is None else jax.random.fold_in(key, index)
-        grad_fn = jax.grad(lambda p, c, b, k: toy.loss_fn(p, c, b, k), has_aux=True)
         grads, aux = grad_fn(params, carry, batch, step_key)
         carry, nll_sum = aux.carry, aux.sums["nll"].total
         with jax.numpy_dtype_promotion("standard"):
