@@ -166,7 +166,7 @@ def measure(case: Case, args: argparse.Namespace) -> dict[str, Any]:
         full = max(found["streams"], key=lambda row: row["requests_per_second"])
         rate = 2 * full["requests_per_second"]
         found["overload"] = measure_overload(server, rate, case.T, args.overload_seconds)
-        found["memory"] = measure_memory(server, args.requests)
+        found["memory"] = measure_memory(server, args.requests, min(16, 2 * case.B))
         within = 2 * case.T * case.B / full["tokens_per_second"]
         found["disconnects"] = measure_disconnects(server, args.disconnects, case.T, within)
     with serving(case, slots=case.B, **UNBOUNDED) as server:

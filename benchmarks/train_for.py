@@ -55,18 +55,18 @@ def train(config: Path, minutes: float, run: Path, extra: list[str]) -> dict[str
 def evaluations(
     run: Path, checkpoint: str, windows: bool, cache: int | None
 ) -> list[dict[str, Any]]:
-    """Figures of each held-out text that the run has; of the last one with a cache too."""
+    """Figures of each held-out text that the run has; of the test text with a cache too."""
     from jaxgen.data.corpora import load_corpus
     from jaxgen.experiment import evaluate, settings_of
 
     corpus = load_corpus(settings_of(run).data)
     asked = [(s, "exact") for s in ("validation", "test") if getattr(corpus, s) is not None]
+    last = asked[-1:]
     if windows and corpus.validation is not None:
-        asked.insert(0, ("validation", "windows"))
+        asked.append(("validation", "windows"))
     found = []
     for split, protocol in asked:
-        last = (split, protocol) == asked[-1]
-        options = {"cache": cache} if cache and last else {}
+        options = {"cache": cache} if cache and (split, protocol) in last else {}
         figures = evaluate(run, split=split, protocol=protocol, which=checkpoint, **options)
         kept = {name: figures[name] for name in FIGURES if name in figures}
         found.append({"split": split, "protocol": protocol, "checkpoint": checkpoint, **kept})
