@@ -135,7 +135,7 @@ def test_openais_client_reads_streams(openai_client: Any, lm: TextModel) -> None
     assert len(events) > 3
 
 
-def test_openais_client_understands_faults(openai_client: Any) -> None:
+def test_openais_client_understands_faults(openai_client: Any, app: Any) -> None:
     import openai
 
     with pytest.raises(openai.NotFoundError, match="there is no model `dmo`") as caught:
@@ -147,6 +147,7 @@ def test_openais_client_understands_faults(openai_client: Any) -> None:
         openai_client.chat.completions.create(model="tiny", messages=[])
     with pytest.raises(openai.RateLimitError, match="too much is waiting"):
         openai_client.completions.create(model="tiny", prompt="", n=20, max_tokens=4000)
+    asyncio.run(_idle(app))  # those that were taken before the refusal have left
 
 
 def test_openais_client_may_leave_a_stream(openai_client: Any, app: Any) -> None:
