@@ -64,7 +64,7 @@ def section(data: dict[str, Any]) -> str:
     """The report's section."""
     rows = [
         [f"`{row['contestant']}`", f"{row['seconds']:.1f}", f"{row['trials_per_minute']:.2f}"]
-        for row in data["rows"]
+        for row in data["contestants"]
     ]
     what = f"{data['trials']} learning rates of `{data['config']}`, {data['steps']} steps each"
     return f"## Trials: {what}\n\n" + results.table(["", "s", "trials a minute"], rows)
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows.append({"contestant": name, "seconds": round(taken, 1), "trials_per_minute": rate})
         print(f"{name}: {taken:.1f} s for {args.trials} trials, {rate:.2f} a minute")
     settings = {"config": args.config, "trials": args.trials, "steps": args.steps}
-    results.write(args.out, "tune_trials", **settings, rows=rows)
+    results.write(args.out, "tune_trials", **settings, contestants=rows)
 
 
 if __name__ == "__main__":
