@@ -32,7 +32,8 @@ def over_devices(apply: Apply, params: PyTree) -> Read:
     """
     cores = jax.local_device_count() if jax.default_backend() == "cpu" else 1
     devices = max(n for n in (1, 2, 4, 8) if n <= cores)
-    if devices == 1 or not isinstance(apply, jax.stages.Wrapped):
+    jitted = isinstance(apply, jax.stages.Wrapped)
+    if devices == 1 or not jitted:
         return partial(apply, params)
     divided, where = _by_rows(apply, devices)
     return partial(divided, jax.device_put(params, where))
