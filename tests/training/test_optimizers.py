@@ -46,7 +46,7 @@ def test_same_as_torch(name: str, weight_decay: float) -> None:
 
     weight = torch.nn.Parameter(torch.tensor(START))
     rules = {
-        "adam": lambda: torch.optim.Adam([weight], 0.01, (0.8, 0.99), weight_decay=weight_decay),
+        "adam": lambda: torch.optim.Adam([weight], 0.01, (0.8, 0.99), 1e-3, weight_decay),
         "adamw": lambda: torch.optim.AdamW([weight], 0.01, (0.8, 0.99), weight_decay=weight_decay),
         "sgd": lambda: torch.optim.SGD([weight], 0.01, momentum=0.9, weight_decay=weight_decay),
     }
@@ -63,6 +63,7 @@ def test_same_as_torch(name: str, weight_decay: float) -> None:
         momentum=0.9,
         b1=0.8,
         b2=0.99,
+        epsilon=1e-3 if name == "adam" else 1e-8,
     )
     np.testing.assert_allclose(actual, weight.detach().numpy(), rtol=1e-5)
 
