@@ -145,7 +145,7 @@ def _largest_of_many(
     order, size = ordered(values), values.shape[1]
     wanted = k.astype(jnp.float32)[:, None]
     least, most = ordered(lowest[:, None]), order.max(axis=1, keepdims=True)
-    held = _Held(least, most - least + 1, _count(order >= least), jnp.zeros_like(wanted))
+    held = _Held(least, most - least + 1, _count(order >= least))
     held = _narrowed(lambda x: order >= x, held, wanted)
     edge = held.threshold
     back = jnp.arange(size, dtype=jnp.uint32)[::-1]
@@ -160,21 +160,17 @@ def _largest_of_many(
 
 
 class _Held(NamedTuple):
-    """A threshold of each row that keeps k or more values, and one that keeps fewer."""
+    """A threshold of each row that keeps k or more values."""
 
     threshold: UInt32[Array, "B 1"]
     width: UInt32[Array, "B 1"]
-    """How far above it the other one is."""
+    """How far above it a threshold is known that keeps fewer."""
     count: Float[Array, "B 1"]
-    """How many values the threshold keeps."""
-    fewer: Float[Array, "B 1"]
-    """How many the other one keeps."""
+    """How many values it keeps."""
 
 
 def _narrowed(kept: Callable[[Array], Array], held: _Held, wanted: Float[Array, "B 1"]) -> _Held:
-    """The highest threshold that keeps what is wanted or more; or, where one does, any that does.
-
-    Steps by interpolation of the counts alternate with halves, which bound their number.
+    """By halves the highest threshold that keeps what is wanted; or earlier, any that does exactly.
 
     Args:
         kept: what a threshold keeps, [B, n]: the less, the higher it is.
@@ -182,21 +178,17 @@ def _narrowed(kept: Callable[[Array], Array], held: _Held, wanted: Float[Array, 
         wanted: how many to keep.
     """
 
-    def surplus(state: tuple[Array, _Held]) -> Array:
-        return ((state[1].count > wanted) & (state[1].width > 1)).any()
+    def surplus(held: _Held) -> Array:
+        return ((held.count > wanted) & (held.width > 1)).any()
 
-    def narrow(state: tuple[Array, _Held]) -> tuple[Array, _Held]:
-        halve, (threshold, width, count, fewer) = state
-        share = jnp.where(halve, 0.5, (count - wanted) / (count - fewer))
-        part = (width.astype(jnp.float32) * share).astype(jnp.uint32)
-        part = jnp.clip(part, 1, jnp.maximum(width - 1, 1))
-        left = _count(kept(threshold + part))
-        enough = left >= wanted
-        higher = _Held(threshold + part, width - part, left, fewer)
-        lower = _Held(threshold, part, count, left)
-        return ~halve, jax.tree.map(lambda a, b: jnp.where(enough, a, b), higher, lower)
+    def narrow(held: _Held) -> _Held:
+        half = jnp.maximum(held.width >> 1, 1)
+        left = _count(kept(held.threshold + half))
+        higher = _Held(held.threshold + half, held.width - half, left)
+        lower = held._replace(width=half)
+        return jax.tree.map(lambda a, b: jnp.where(left >= wanted, a, b), higher, lower)
 
-    return jax.lax.while_loop(surplus, narrow, (jnp.bool_(False), held))[1]
+    return jax.lax.while_loop(surplus, narrow, held)
 
 
 def _count(mask: Bool[Array, "B n"]) -> Float[Array, "B 1"]:
