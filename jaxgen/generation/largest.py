@@ -51,7 +51,8 @@ def keep_top_k(
 def top_k(x: Float[Array, "V"], k: int) -> tuple[Float[Array, "k"], Int[Array, "k"]]:
     """As `jax.lax.top_k` (of equals the lower index first), but by blocks where V is large."""
     if not searches_blocks(x.shape[0], k):
-        return jax.lax.top_k(x, k)
+        values, places = jax.lax.top_k(x, k)
+        return values, places
     blocks = in_blocks(x[None])
     candidates, places = _of_blocks(blocks, _blocks_by_library(blocks.max(axis=2), k))
     values, found = jax.lax.top_k(candidates[0], k)
@@ -154,7 +155,7 @@ def _largest_of_many(
         return (order > edge) | ((order == edge) & (back >= last))
 
     # Where more than k are left, they are equal at the edge: the lower indices of those.
-    width = jnp.where(held.count > wanted, jnp.uint32(size), jnp.uint32(1))
+    width = jnp.where(held.many > wanted, jnp.uint32(size), jnp.uint32(1))
     held = held._replace(threshold=jnp.zeros_like(edge), width=width)
     return kept(_narrowed(kept, held, wanted).threshold)
 
@@ -165,7 +166,7 @@ class _Held(NamedTuple):
     threshold: UInt32[Array, "B 1"]
     width: UInt32[Array, "B 1"]
     """How far above it a threshold is known that keeps fewer."""
-    count: Float[Array, "B 1"]
+    many: Float[Array, "B 1"]
     """How many values it keeps."""
 
 
@@ -179,7 +180,7 @@ def _narrowed(kept: Callable[[Array], Array], held: _Held, wanted: Float[Array, 
     """
 
     def surplus(held: _Held) -> Array:
-        return ((held.count > wanted) & (held.width > 1)).any()
+        return ((held.many > wanted) & (held.width > 1)).any()
 
     def narrow(held: _Held) -> _Held:
         half = jnp.maximum(held.width >> 1, 1)
