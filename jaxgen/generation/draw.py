@@ -206,11 +206,12 @@ def _sums_above(x: Float[Array, "B V"], edge: Float[Array, "B 1"]) -> Float[Arra
         return _row_sums(jnp.where(x > edge, x, 0))
     width = size // count
 
-    def add(number: Array, sums: Array) -> Array:
-        part = jax.lax.dynamic_slice_in_dim(x, number * width, width, axis=1)
-        return sums + jnp.where(part > edge, part, 0)
+    def part(number: Any) -> Array:
+        some = jax.lax.dynamic_slice_in_dim(x, number * width, width, axis=1)
+        return jnp.where(some > edge, some, 0)
 
-    return jax.lax.fori_loop(0, count, add, jnp.zeros_like(x[:, :width])).sum(axis=1)
+    added = jax.lax.fori_loop(1, count, lambda number, sums: sums + part(number), part(0))
+    return added.sum(axis=1)
 
 
 def _invert(weights: Float[Array, "B n"], uniform: Float[Array, "B"]) -> Int[Array, "B"]:
