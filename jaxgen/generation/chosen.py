@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.generation.draw import top_k
+from jaxgen.generation.largest import top_k
 from jaxgen.types import Array, Float, Int
 
 

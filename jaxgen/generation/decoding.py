@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.generation.chosen import Logprobs, forced, logprobs_of
-from jaxgen.generation.draw import Noise, draw, noise
+from jaxgen.generation.draw import Noise, draw_or_broken, noise
 from jaxgen.generation.forward_only import forward_only
 from jaxgen.generation.head_first import Texts, choose_head_first, head_first_of, shortlist_bans
 from jaxgen.generation.one_kernel import fuse_loop
@@ -199,9 +199,7 @@ def decode(
         changed = jax.vmap(penalise)(logits, sampling, state.penalties, bans, state.length)
         changed = restricted(step_fn, params, carry, changed)
         changed = jax.lax.stop_gradient(changed)
-        # Of the changed logits, whose largest the draw looks for too; bans hide no NaN or +inf.
-        broken = ~(changed.max(axis=1) < jnp.inf)
-        token = draw(changed, sampling, noise)
+        token, broken = draw_or_broken(changed, sampling, noise)  # bans hide no NaN or +inf
         if sampling.forced_tokens is not None:
             token = jax.vmap(forced)(token, sampling.forced_tokens, state.length)
         found = None if num_logprobs is None else logprobs_of(logits, token, num_logprobs)

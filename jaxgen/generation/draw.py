@@ -11,23 +11,20 @@ first draw is accepted with probability `top_p` or more.
 """
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxgen.generation.largest import BLOCKED, in_blocks, keep_top_k, ordered, running_sums
 from jaxgen.generation.sampling import SamplingParams
-from jaxgen.types import Array, Bool, Float, Int, UInt32
+from jaxgen.types import Array, Bool, Float, Int
 
 # Up to this size a vocabulary is drawn from in one level.
 _FEW = 256
-# Below this size the search for the largest k by blocks is not worth its gathers.
-_BLOCKED_TOP_K = 2048
-_BLOCK = 32
-# From so many rows on, a search of all at once is faster than the library's row by row.
-_MANY_ROWS = 8
+# Numbers that fill the second-level cache of a core.
+_LARGE = 2**19
 
 
 class Noise(NamedTuple):
@@ -65,22 +62,60 @@ def draw(logits: Float[Array, "B V"], sampling: SamplingParams, noise: Noise) ->
         sampling: the rows' settings, [B].
         noise: the rows' randomness at this step.
     """
-    ids = None
+    return draw_or_broken(logits, sampling, noise)[0]
+
+
+def draw_or_broken(
+    logits: Float[Array, "B V"], sampling: SamplingParams, noise: Noise
+) -> tuple[Int[Array, "B"], Bool[Array, "B"]]:
+    """The same, and in which rows the logits have no softmax: NaN or +inf is among them."""
+    hot = sampling.temperature > 0
     if sampling.top_k is not None:
-        logits, ids = _keep_top_k(logits, sampling)
-    peak = logits.max(axis=1, keepdims=True)
-    weights = _weights(logits, peak, sampling)
+        kept, ids, peak = keep_top_k(logits, sampling)
+        place = _by_weight(kept, peak, sampling, noise)
+        token = jnp.take_along_axis(ids, place[:, None], axis=1)[:, 0]
+    elif logits.shape[1] < BLOCKED:
+        peak = logits.max(axis=1)
+        token = _by_weight(logits, peak, sampling, noise)
+    else:
+        maxima = in_blocks(logits).max(axis=2)
+        peak = maxima.max(axis=1)
+        token = jax.lax.cond(
+            hot.any(),
+            lambda: _by_weight(logits, peak, sampling, noise),
+            lambda: _first_of_largest(logits, maxima, peak),
+        )
+    return jnp.where(jnp.isfinite(peak), token, -1), ~(peak < jnp.inf)
+
+
+def _by_weight(
+    logits: Float[Array, "B n"], peak: Float[Array, "B"], sampling: SamplingParams, noise: Noise
+) -> Int[Array, "B"]:
+    """The place of a token drawn by its weight, among those that the settings keep."""
+    weights = _weights(logits, peak[:, None], sampling)
     if sampling.typical_p is not None:
         weights = jnp.where(_kept(logits, weights, sampling), weights, 0)
-    hot = sampling.temperature > 0
     # At 0 the first of the most likely tokens: they alone have a weight.
-    uniforms = jnp.where(hot[:, None], noise.uniforms, 0)
-    token = _pick(_above_min_p(weights, sampling), uniforms)
-    if _rejects(sampling):
-        token = _redraw(weights, sampling, noise.key, token)
-    if ids is not None:
-        token = jnp.take_along_axis(ids, token[:, None], axis=1)[:, 0]
-    return jnp.where(jnp.isfinite(peak[:, 0]), token, -1)
+    uniforms = jnp.where(sampling.temperature[:, None] > 0, noise.uniforms, 0)
+    place = _pick(_above_min_p(weights, sampling), uniforms)
+    return _redraw(weights, sampling, noise.key, place) if _rejects(sampling) else place
+
+
+def _first_of_largest(
+    logits: Float[Array, "B V"], maxima: Float[Array, "B n"], peak: Float[Array, "B"]
+) -> Int[Array, "B"]:
+    """The first place of the largest logit, given the largest of each block."""
+    blocks = in_blocks(logits)
+    first = _first(maxima == peak[:, None])
+    within = jax.vmap(lambda row, at: row[at])(blocks, first) == peak[:, None]
+    return first * blocks.shape[2] + _first(within)
+
+
+def _first(mask: Bool[Array, "B n"]) -> Int[Array, "B"]:
+    """The first place that is True, or the last of all; in float32, of which XLA is faster."""
+    last = mask.shape[1] - 1
+    places = jnp.arange(last + 1, dtype=jnp.float32)
+    return jnp.where(mask, places, last).min(axis=1).astype(jnp.int32)
 
 
 def filter_logits(logits: Float[Array, "B V"], sampling: SamplingParams) -> Float[Array, "B V"]:
@@ -98,7 +133,7 @@ def filter_logits(logits: Float[Array, "B V"], sampling: SamplingParams) -> Floa
     """
     kept, places = logits, jnp.broadcast_to(jnp.arange(logits.shape[1]), logits.shape)
     if sampling.top_k is not None:
-        kept, places = _keep_top_k(logits, sampling)
+        kept, places, _ = keep_top_k(logits, sampling)
     weights = _weights(kept, kept.max(axis=1, keepdims=True), sampling)
     kept = jnp.where(_kept(kept, weights, sampling), kept, -jnp.inf)
     hot = sampling.temperature[:, None] > 0
@@ -107,88 +142,6 @@ def filter_logits(logits: Float[Array, "B V"], sampling: SamplingParams) -> Floa
     kept = jnp.where(hot | first, kept, -jnp.inf)
     rows = jnp.arange(logits.shape[0])[:, None]
     return jnp.full_like(logits, -jnp.inf).at[rows, places].set(kept)
-
-
-def top_k(x: Float[Array, "V"], k: int) -> tuple[Float[Array, "k"], Int[Array, "k"]]:
-    """As `jax.lax.top_k` (of equals the lower index first), but by blocks where V is large."""
-    candidates, places = _candidates(x, k)
-    values, found = jax.lax.top_k(candidates, k)
-    return values, places[found]
-
-
-def searches_blocks(vocab_size: int, k: int) -> bool:
-    """Whether the k largest are looked for by blocks; what is drawn may depend on k then."""
-    return vocab_size >= _BLOCKED_TOP_K and k * _BLOCK * 2 <= vocab_size
-
-
-def _candidates(x: Float[Array, "V"], k: int) -> tuple[Float[Array, "n"], Int[Array, "n"]]:
-    """Values with the k largest among them, and their places in rising order.
-
-    Where V is large, only the k blocks with the largest maxima: the k largest lie in those.
-    """
-    size = x.shape[0]
-    if not searches_blocks(size, k):
-        return x, jnp.arange(size)
-    # A block that divides V spares a padded copy of all logits.
-    block = next((n for n in range(_BLOCK, 2 * _BLOCK) if size % n == 0), _BLOCK)
-    blocks = jnp.pad(x, (0, -size % block), constant_values=-jnp.inf).reshape(-1, block)
-    _, chosen = jax.lax.top_k(blocks.max(axis=1), k)
-    chosen = jnp.sort(chosen)  # ties go to the lower index in the second search too
-    places = chosen[:, None] * block + jnp.arange(block)
-    return blocks[chosen].reshape(-1), places.reshape(-1)
-
-
-def _keep_top_k(logits: Array, sampling: SamplingParams) -> tuple[Array, Array]:
-    """Candidates with -inf for all but the row's k largest, and their tokens."""
-    cap = sampling.max_top_k
-    cap = logits.shape[1] if cap is None or cap < 0 else min(cap, logits.shape[1])
-    k = jnp.where(sampling.top_k > 0, jnp.minimum(sampling.top_k, cap), cap)
-    values, ids = jax.vmap(lambda row: _candidates(row, cap))(logits)
-    largest = _largest_of_few if len(logits) < _MANY_ROWS else _largest_of_many
-    zeroed = jnp.where(values == 0, 0.0, values)  # -0 and 0 are equal
-    return jnp.where(largest(zeroed, k, cap), values, -jnp.inf), ids
-
-
-def _largest_of_few(
-    values: Float[Array, "B n"], k: Int[Array, "B"], cap: int
-) -> Bool[Array, "B n"]:
-    """Which are the k largest of their row, of equals the lower index first, by the library."""
-    found = (jnp.take_along_axis(x, k[:, None] - 1, axis=1) for x in jax.lax.top_k(values, cap))
-    edge, last = found
-    return (values > edge) | ((values == edge) & (jnp.arange(values.shape[1]) <= last))
-
-
-def _largest_of_many(
-    values: Float[Array, "B n"], k: Int[Array, "B"], cap: int
-) -> Bool[Array, "B n"]:
-    """The same by a search over the bits of all rows at once: the library takes row by row."""
-    size = values.shape[1]
-    order, back = _ordered(values), jnp.arange(size, dtype=jnp.uint32)[::-1]
-    wanted = k.astype(jnp.float32)
-
-    def search(kept: Callable[[Array], Array], bits: int, count: Array) -> tuple[Array, Array]:
-        """The highest threshold that keeps k or more; or, earlier, any that keeps k in all rows."""
-
-        def narrow(state: tuple) -> tuple:
-            bit, found, count = state
-            higher = found | (jnp.uint32(1) << bit)
-            left = kept(higher[:, None]).astype(jnp.float32).sum(axis=1)
-            enough = left >= wanted
-            return bit - 1, jnp.where(enough, higher, found), jnp.where(enough, left, count)
-
-        def surplus(state: tuple) -> Array:
-            return (state[0] < bits) & (state[2] > wanted).any()  # an unsigned bit wraps past 0
-
-        state = (jnp.uint32(bits - 1), jnp.zeros_like(order[:, 0]), count)
-        return jax.lax.while_loop(surplus, narrow, state)[1:]
-
-    count = jnp.full_like(values[:, 0], size)
-    edge, count = search(lambda x: order >= x, 32, count)
-    edge = edge[:, None]
-    first, _ = search(
-        lambda x: (order > edge) | ((order == edge) & (back >= x)), size.bit_length(), count
-    )
-    return (order > edge) | ((order == edge) & (back >= first[:, None]))
 
 
 def _weights(logits: Array, peak: Array, sampling: SamplingParams) -> Array:
@@ -242,15 +195,29 @@ def _row_sums(x: Float[Array, "B V"]) -> Float[Array, "B"]:
     return x.reshape(len(x), -1, block).sum(axis=2).sum(axis=1)
 
 
+def _sums_above(x: Float[Array, "B V"], edge: Float[Array, "B 1"]) -> Float[Array, "B"]:
+    """Sums of what is above the edge of its row.
+
+    Of an array that no cache of a core holds, slices are added up: a masked copy would take longer.
+    """
+    rows, size = x.shape
+    count = next((n for n in range(8, 17) if size % n == 0), 1) if rows * size >= _LARGE else 1
+    if count == 1:
+        return _row_sums(jnp.where(x > edge, x, 0))
+    width = size // count
+
+    def part(number: Any) -> Array:
+        some = jax.lax.dynamic_slice_in_dim(x, number * width, width, axis=1)
+        return jnp.where(some > edge, some, 0)
+
+    added = jax.lax.fori_loop(1, count, lambda number, sums: sums + part(number), part(0))
+    return added.sum(axis=1)
+
+
 def _invert(weights: Float[Array, "B n"], uniform: Float[Array, "B"]) -> Int[Array, "B"]:
     """The first index whose cumulative weight exceeds `uniform` of the total."""
     size = weights.shape[1]
-    if len(weights) == 1:
-        sums = jnp.cumsum(weights, axis=1)
-    else:
-        # A matmul with a triangle is several times faster than XLA's cumulative sum on a CPU.
-        ones = jnp.triu(jnp.ones((size, size), weights.dtype))
-        sums = jnp.matmul(weights, ones, precision=jax.lax.Precision.HIGHEST)
+    sums = jnp.cumsum(weights, axis=1) if len(weights) == 1 else running_sums(weights)
     beyond = sums > uniform[:, None] * sums[:, -1:]
     # Rounding may let the sums grow, or stay below the target, where the weights do not say so:
     # a token without weight is never picked.
@@ -269,8 +236,7 @@ def _redraw(weights: Array, sampling: SamplingParams, keys: Any, token: Array) -
     mass = _row_sums(weights) * sampling.top_p
 
     def outside(weights: Array, token: Array, mass: Array, top_p: Array) -> Array:
-        above = weights > jnp.take_along_axis(weights, token[:, None], axis=1)
-        held = _row_sums(jnp.where(above, weights, 0))
+        held = _sums_above(weights, jnp.take_along_axis(weights, token[:, None], axis=1))
         return (held >= mass) & (held > 0) & (top_p < 1)
 
     def again(state: tuple) -> tuple:
@@ -319,7 +285,7 @@ def mass_threshold(
 
     A search over the bits of the score, exact, in 32 masked sums: no sort.
     """
-    order = _ordered(scores)
+    order = ordered(scores)
 
     def narrow(place: Array, found: Array) -> Array:
         bit = jnp.uint32(31) - place.astype(jnp.uint32)
@@ -331,11 +297,3 @@ def mass_threshold(
     # The edge may fall between two scores; give the score above it, and no more than the best.
     above = jnp.where(order >= edge[:, None], scores, jnp.inf).min(axis=1)
     return jnp.minimum(above, scores.max(axis=1))
-
-
-def _ordered(x: Float[Array, "B V"]) -> UInt32[Array, "B V"]:
-    """Unsigned integers in the order of the floats."""
-    # -0 and 0 are equal; a compiler may drop `+ 0.0`.
-    bits = jax.lax.bitcast_convert_type(jnp.where(x == 0, 0.0, x), jnp.uint32)
-    sign = jnp.uint32(0x80000000)
-    return jnp.where(bits >= sign, ~bits, bits | sign)

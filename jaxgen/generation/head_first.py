@@ -21,13 +21,13 @@ import jax.numpy as jnp
 from jaxgen.generation.draw import (
     Noise,
     _above_min_p,
-    _keep_top_k,
     _pick,
     _redraw,
     _rejects,
     _weights,
 )
 from jaxgen.generation.forward_only import forward_only
+from jaxgen.generation.largest import keep_top_k
 from jaxgen.generation.penalties import Bans, PenaltyState, penalise
 from jaxgen.generation.sampling import SamplingParams
 from jaxgen.ops.adaptive_softmax import take
@@ -186,7 +186,7 @@ def _propose(clusters: Clusters, head: Float[Array, "B S"], texts: Texts, bans: 
     words, tails = jax.lax.stop_gradient((words, head[:, shortlist:]))
     places = None
     if sampling.top_k is not None:
-        words, places = _keep_top_k(words, sampling)
+        words, places, _ = keep_top_k(words, sampling)
     peak = jnp.maximum(words.max(axis=1), tails.max(axis=1))[:, None]
     bounds = _bounds(clusters, words, tails, peak, sampling)
     hot = sampling.temperature > 0
@@ -331,7 +331,7 @@ def _complete(
     changed = kept = jax.lax.stop_gradient(changed)
     ids = jnp.arange(changed.shape[1])[None]
     if sampling.top_k is not None:
-        kept, ids = _keep_top_k(changed, sampling)
+        kept, ids, _ = keep_top_k(changed, sampling)
     peak = kept.max(axis=1, keepdims=True)
     weights = _weights(kept, peak, sampling)
     allowed = _above_min_p(weights, sampling)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.generation.draw import top_k
+from jaxgen.generation.largest import top_k
 from jaxgen.types import Array, Bool, Float, Int
 
 

@@ -15,7 +15,7 @@ from jaxgen.generation.beam_model import (
 )
 from jaxgen.generation.checks import check_at_least_one, check_inputs, check_key, row_keys
 from jaxgen.generation.decoding import PrefillFn, StepFn, prepared, restricted, take_rows
-from jaxgen.generation.draw import top_k
+from jaxgen.generation.largest import top_k
 from jaxgen.generation.sampling import SamplingParams
 from jaxgen.types import Array, Bool, Float, Int, PyTree
 

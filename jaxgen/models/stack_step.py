@@ -33,15 +33,15 @@ def prepare_stack(
         feed_kernel: of what the first layer reads beside the token.
 
     Returns:
-        A row a token, the first layer's pre-activations where folded, else the embedding; and the
-        cells.
+        A row a token, the first layer's pre-activations where folded (of one-hot tokens without the
+        bias), else the embedding; and the cells.
     """
     first = layers["layer_0"]
     kernel, bias, recurrent = (first[x] for x in ("input_kernel", "bias", "recurrent_kernel"))
     if feed_kernel is not None:
         recurrent = jnp.concatenate([feed_kernel, recurrent])
     if embedding is None:
-        table, cells = kernel + bias, [(recurrent, jnp.zeros_like(bias))]
+        table, cells = kernel, [(recurrent, bias)]  # a sum would be a copy of the whole table
     elif 4 * len(embedding) * bias.size <= _LARGEST_TABLE:
         table = project(embedding, kernel, bias, jnp.float32)
         cells = [(recurrent, jnp.zeros_like(bias))]

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.generation.checks import check_key
-from jaxgen.generation.draw import searches_blocks
+from jaxgen.generation.largest import searches_blocks
 from jaxgen.generation.lines import Ending
 from jaxgen.generation.requests import Options, Request, check_options, make_request
 from jaxgen.generation.sampling import SamplingParams

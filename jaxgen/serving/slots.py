@@ -26,7 +26,7 @@ from jaxgen.generation.decoding import (
     select_rows,
     take_rows,
 )
-from jaxgen.generation.draw import top_k
+from jaxgen.generation.largest import top_k
 from jaxgen.generation.one_kernel import jit_with_fused_loop
 from jaxgen.generation.penalties import PenaltyState
 from jaxgen.generation.programs import NGRAM_WINDOW, Model

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 
 from jaxgen.generation.draw import (
     _block,
-    _keep_top_k,
     _pick,
     _row_sums,
     draw,
     filter_logits,
     mass_threshold,
     noise,
-    top_k,
 )
+from jaxgen.generation.largest import keep_top_k, top_k
 from jaxgen.generation.sampling import SamplingParams
 
 KEY = jax.random.key(3)
 draw_rows = jax.jit(draw)
+top_of_one = jax.jit(keep_top_k)
 
 
 @jax.jit
@@ -181,22 +181,27 @@ def test_top_k_by_blocks_equals_a_plain_one(seed, shape):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**31 - 1))
-def test_exactly_k_are_kept_of_few_rows_and_of_many(seed):
-    """Ties, both zeros and minus infinity included."""
+@given(st.integers(0, 2**31 - 1), st.sampled_from([40, 2730]))
+def test_exactly_k_are_kept_of_few_rows_and_of_many(seed, size):
+    """Ties, both zeros and minus infinity included; of a large vocabulary by blocks."""
     rng = np.random.default_rng(seed)
-    logits = rng.choice([-np.inf, -1.5, -0.0, 0.0, 2.0], (9, 40)).astype(np.float32)
+    logits = rng.choice([-np.inf, -1.5, -0.0, 0.0, 2.0], (9, size), p=[0.3, 0.3, 0.15, 0.15, 0.1])
+    logits[:4] = rng.normal(size=(4, size))
+    logits = logits.astype(np.float32)
     k = rng.integers(1, 41, 9)
-    sampling = SamplingParams(top_k=k, max_top_k=40)
-    values, _ = jax.jit(_keep_top_k)(logits, sampling.rows(9))
+    values, ids, peak = map(
+        np.asarray, jax.jit(keep_top_k)(logits, SamplingParams(top_k=k, max_top_k=40).rows(9))
+    )
+    np.testing.assert_array_equal(peak, logits.max(axis=1))
     for row in range(9):
         best = np.argsort(-(logits[row] + 0.0), kind="stable")[: k[row]]
-        wanted = np.where(np.isin(np.arange(40), best), logits[row], -np.inf)
-        np.testing.assert_array_equal(values[row], wanted)
+        wanted = np.where(np.isin(np.arange(size), best), logits[row], -np.inf)
+        np.testing.assert_array_equal(values[row], wanted[ids[row]])
+        assert set(best) <= set(ids[row])
         alone = SamplingParams(top_k=k[row], max_top_k=40)
-        few, ids = _keep_top_k(jnp.asarray(logits[row : row + 1]), alone.rows(1))
-        np.testing.assert_array_equal(few[0], wanted)
-        assert ids[0].tolist() == list(range(40))
+        few, same, _ = map(np.asarray, top_of_one(logits[row : row + 1], alone.rows(1)))
+        np.testing.assert_array_equal(few[0], wanted[same[0]])
+        assert same[0].tolist() == ids[row].tolist()
 
 
 @settings(max_examples=50, deadline=None)
