@@ -205,6 +205,7 @@ def _head_logits(params: AdaptiveParams, hidden: Array) -> Array:
 def _tail_logits(tail: Tail, hidden: Array) -> Array:
     reduced = _product(hidden, tail.projection).astype(hidden.dtype)
     kernel = tail.kernel if tail.rows is None else tail.rows.T
+    assert kernel is not None
     return add_bias(_product(reduced, kernel), tail.bias)
 
 

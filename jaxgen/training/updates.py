@@ -66,9 +66,8 @@ def updated(
         return kept_where(finite, new, (params, opt_state))
     moments_of, with_moments = _moments(opt_state, params)
 
-    def change(grads: PyTree, params: PyTree, *moments: PyTree) -> list[PyTree]:
-        params, state = _next(tx, grads, with_moments(opt_state, moments), params, norm=norm)
-        return [params, state]
+    def change(grads: PyTree, params: PyTree, *moments: PyTree) -> tuple[PyTree, PyTree]:
+        return _next(tx, grads, with_moments(opt_state, moments), params, norm=norm)
 
     def change_block(grad: Array, *arrays: Array) -> list[Array]:
         param, state = change(grad, *arrays)
@@ -76,11 +75,11 @@ def updated(
 
     flat = [jax.tree.leaves(tree) for tree in (grads, params, *moments_of(opt_state))]
     large = [i for i, param in enumerate(flat[1]) if _is_large(param)]
-    structure = jax.tree.structure(params)
+    structure: Any = jax.tree.structure(params)
     cut = [[x[:0] if i in large else x for i, x in enumerate(leaves)] for leaves in flat]
     new = change(*map(structure.unflatten, cut))
     old = (structure.unflatten(cut[1]), with_moments(opt_state, map(structure.unflatten, cut[2:])))
-    new_params, state = kept_where(finite, tuple(new), old)
+    new_params, state = kept_where(finite, new, old)
     arrays = [jax.tree.leaves(tree) for tree in (new_params, *moments_of(state))]
     for i in large:
         own = _in_blocks(change_block, flat[0][i], [leaves[i] for leaves in flat[1:]], finite)
@@ -107,10 +106,12 @@ def _moments(opt_state: PyTree, params: PyTree) -> tuple[Callable, Callable]:
     """Functions that get the trees like `params` within an optimizer's state, and that put some."""
 
     def alike(tree: PyTree) -> bool:
-        if jax.tree.structure(tree) != jax.tree.structure(params):
+        own: Any = jax.tree.structure(tree)
+        if own != jax.tree.structure(params):
             return False
         return all(jax.tree.leaves(jax.tree.map(lambda x, y: x.shape == y.shape, tree, params)))
 
+    structure: Any
     parts, structure = jax.tree.flatten(opt_state, is_leaf=alike)
     places = [place for place, part in enumerate(parts) if alike(part)]
 
