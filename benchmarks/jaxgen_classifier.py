@@ -16,6 +16,7 @@ from benchmarks.jaxgen_epochs import BLOCK, EpochTraining
 from jaxgen.data.buckets import BucketedRows, bucket_lengths
 from jaxgen.data.ragged import Ragged
 from jaxgen.models.classifier import TextClassifier, classifier_loss
+from jaxgen.prediction.batches import BATCH, over_devices
 from jaxgen.training.parallel import request_host_devices
 from jaxgen.training.step import LossFn
 
@@ -115,7 +116,8 @@ class JaxgenPrediction:
     """The contestant: a unit of `run` is one call on B texts, to probabilities on the host.
 
     One jitted function of parameters, padded tokens and lengths, as `Classifier.apply`, called
-    from Python; one program for each padded length of the plan.
+    from Python; one program for each padded length of the plan. A batch of 64 is divided over the
+    cores, as `Classifier.predict` does it.
 
     Args:
         case: the fields of a `ClassifierCase`.
@@ -123,15 +125,17 @@ class JaxgenPrediction:
     """
 
     def __init__(self, case: dict[str, Any], dtype: str = "float32"):
+        request_host_devices()  # as `jaxgen predict` does
         self.case = ClassifierCase(**case)
-        self.params = params_of(self.case)
+        params = params_of(self.case)
         model = model_of(self.case, dtype)
 
         @jax.jit
         def apply(params: Any, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
             return jax.nn.softmax(model.apply({"params": params}, tokens, lengths))
 
-        self.apply = apply
+        whole = self.case.B == BATCH
+        self.read = over_devices(apply, params) if whole else partial(apply, params)
         self.calls = [(tokens, lengths) for tokens, lengths, _ in self.case.batches()]
         self.stream = cycle(self.calls)
         started = time.perf_counter()
@@ -140,13 +144,13 @@ class JaxgenPrediction:
 
     def probabilities(self, steps: int) -> list[list[float]]:
         """Of label 1, (B,) a call, of the plan's first calls."""
-        found = [self.apply(self.params, *call)[:, 1] for call in self.calls[:steps]]
+        found = [self.read(*call)[:, 1] for call in self.calls[:steps]]
         return np.asarray(found).tolist()
 
     def run(self, steps: int) -> None:
         """Make so many calls, one after the other."""
         for call in islice(self.stream, steps):
-            np.asarray(self.apply(self.params, *call))
+            np.asarray(self.read(*call))
 
     def facts(self) -> dict[str, Any]:
         """Seconds of the first calls: tracing, compilation, and one run each."""
@@ -157,7 +161,7 @@ class JaxgenTexts:
     """`classifier.predict`, strings in and labels out: a unit of `run` is one call on B texts.
 
     Cleaning, tokens and batches are in the time, which no peer here does. Each token of the case is
-    a word; its parameters are random.
+    a word; its parameters are random. Padded lengths are those of a model that was loaded.
 
     Args:
         case: the fields of a `ClassifierCase`.
@@ -171,6 +175,7 @@ class JaxgenTexts:
         from jaxgen.data.vocabulary import build_tokenizer
         from jaxgen.prediction.classifier import Classifier, apply_of
 
+        request_host_devices()
         self.case = ClassifierCase(**case)
         kind = ClassifierTokenizer(kind="word", vocab_size=None)
         words = " ".join(f"w{number}" for number in range(self.case.V))
@@ -188,7 +193,6 @@ class JaxgenTexts:
             labels=LabelSet(("0", "1")),
             apply=apply_of(model_of(own)),
             max_length=own.max_length,
-            padded_lengths=tuple(sorted({length for length, _ in own.plan})),
         )
         texts = [" ".join(f"w{token}" for token in text) for text in own.texts()]
         self.calls = [[texts[row] for row in rows] for _, rows in own.plan]

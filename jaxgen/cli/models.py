@@ -96,8 +96,10 @@ class Evaluate:
         from jaxgen.experiment import evaluate
         from jaxgen.saved import settings_of
         from jaxgen.tasks import task_of
+        from jaxgen.training.parallel import request_host_devices
 
         self.cached.check()
+        request_host_devices()
         names = (
             *("dynamic_rate", "dynamic_rule"),
             *("protocol", "threshold", "temperature", "plots", "control", "judge", "curve"),

@@ -67,8 +67,10 @@ class Predict:
 
         from jaxgen.experiment import load
         from jaxgen.saved import check_command, load_ensemble
+        from jaxgen.training.parallel import request_host_devices
 
         check_command(self.run, "predict")
+        request_host_devices()
         classifier: Classifier = (
             load_ensemble(self.run, which=self.checkpoint)
             if self.ensemble

@@ -62,6 +62,8 @@ class ClassifierConfig(Config):
     """One dropout mask a text rather than one a step."""
     forget_bias: float = 1.0
     """Initial bias of the forget gate."""
+    initialization: Literal["gates", "keras"] = "gates"
+    """Kernels drawn for each gate on its own; or as in Keras, smaller, and so the embedding."""
     pretrained: Path | None = None
     """A language model's run or export whose tokenizer, embedding and layers to begin with."""
     dtype: Literal["float32", "bfloat16"] = "float32"

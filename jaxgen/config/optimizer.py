@@ -34,6 +34,8 @@ class OptimizerConfig(Config):
     """Decay of Adam's first moment."""
     b2: Rate = 0.999
     """Decay of Adam's second moment, and of RMSprop's."""
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the root of Adam's second moment; Keras has 1e-7."""
 
     @field_validator("clip_norm", mode="before")
     @classmethod

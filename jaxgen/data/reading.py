@@ -36,12 +36,11 @@ class TextReader:
             UserError: one of them is no text.
         """
         encoded, _ = self.tokenizer.encode_many([self.clean(_text(text)) for text in texts])
+        rows = Ragged.from_rows(encoded)
         unknown = self.tokenizer.unk_id
-        silent = sum(
-            len(ids) == 0 or (unknown is not None and bool((ids == unknown).all()))
-            for ids in encoded
-        )
-        rows = Ragged.from_rows(encoded).cut(self.max_length, self.keep)
+        known = np.cumsum(np.append(0, rows.ids != (-1 if unknown is None else unknown)))
+        silent = int((np.diff(known[rows.offsets]) == 0).sum())
+        rows = rows.cut(self.max_length, self.keep)
         return self._filled(rows) if self.read_padding else rows, silent
 
     def _filled(self, rows: Ragged) -> Ragged:

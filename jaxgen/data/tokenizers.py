@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import repeat
 from operator import index
 from pathlib import Path
 from typing import Literal, SupportsIndex
@@ -299,9 +300,14 @@ class Tokenizer:
         return ids
 
     def _encode_words(self, words: Sequence[str], unknown: Counter[str]) -> Ids:
-        ids = np.array([self._vocabulary.get(word, -1) for word in words], np.int32)
-        unknown.update(words[index].replace(MARK, "") for index in np.flatnonzero(ids < 0).tolist())
-        return np.where(ids < 0, np.int32(self.unk_id or 0), ids)
+        found = map(self._vocabulary.get, words, repeat(-1))
+        ids = np.fromiter(found, np.int32, len(words))
+        strange = ids < 0
+        if strange.any():
+            where = np.flatnonzero(strange).tolist()
+            unknown.update(words[index].replace(MARK, "") for index in where)
+            ids[strange] = self.unk_id or 0
+        return ids
 
     @cached_property
     def _of_character(self) -> Int[np.ndarray, "points"]:

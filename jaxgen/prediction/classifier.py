@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, overload
 
 import jax
@@ -15,7 +15,7 @@ from jaxgen.data.ragged import Ragged
 from jaxgen.data.reading import TextReader
 from jaxgen.data.tokenizers import Tokenizer
 from jaxgen.errors import UserError
-from jaxgen.prediction.batches import BATCH, Apply, logits_of, powers_of_two
+from jaxgen.prediction.batches import BATCH, Apply, Read, logits_of, over_devices, powers_of_two
 from jaxgen.prediction.explain import Explanation, occlusion_weights, read_part, word_spans
 from jaxgen.prediction.predictions import (
     Prediction,
@@ -231,16 +231,14 @@ class Classifier:
 
     def logits_of_rows(self, rows: Ragged) -> Float[np.ndarray, "N C"]:
         """Logits of texts that `read` gave, at least one."""
-        return logits_of(self.apply, self.params, rows, *self._lengths)
+        return logits_of(*self._read, rows, *self._lengths)
 
     def warm_up(self) -> None:
         """Compile every shape that texts are padded to, so that no text waits for it later."""
-        for count, lengths in zip((BATCH, 1), self._lengths, strict=True):
+        for read, count, lengths in zip(self._read, (BATCH, 1), self._lengths, strict=True):
             for length in lengths:
                 tokens = np.zeros((count, length), np.int32)
-                jax.block_until_ready(
-                    self.apply(self.params, tokens, np.full(count, length, np.int32))
-                )
+                jax.block_until_ready(read(tokens, np.full(count, length, np.int32)))
 
     @cached_property
     def reader(self) -> TextReader:
@@ -253,6 +251,11 @@ class Classifier:
             data.keep,
             read_padding=not self.config.model.masking,
         )
+
+    @cached_property
+    def _read(self) -> tuple[Read, Read]:
+        """The model on full batches, and on a text alone."""
+        return over_devices(self.apply, self.params), partial(self.apply, self.params)
 
     @cached_property
     def _lengths(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -23,6 +23,7 @@ from jaxgen.models.classifier import (
     depths_of,
     language_model_part,
 )
+from jaxgen.nn.initializers import drawn_as_keras
 from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.prediction.classifier import Classifier, apply_of
 from jaxgen.tasks.classifier_ensemble import ensemble_classifier
@@ -115,7 +116,9 @@ def reader_of(experiment: ClassifierExperiment, files: Files) -> TextReader:
 
 def build_model(experiment: ClassifierExperiment, files: Files) -> TextClassifier:
     """The Flax module that the settings describe."""
-    settings = experiment.model.model_dump(exclude={"dtype", "pretrained", "masking"})
+    settings = experiment.model.model_dump(
+        exclude={"dtype", "initialization", "masking", "pretrained"}
+    )
     labels = Classes.of(files).labels
     return TextClassifier(
         vocab_size=tokenizer_of(files).vocab_size,
@@ -126,10 +129,13 @@ def build_model(experiment: ClassifierExperiment, files: Files) -> TextClassifie
     )
 
 
-def init_params(model: TextClassifier, key: Array) -> PyTree:
+def init_params(model: TextClassifier, key: Array, initialization: str = "gates") -> PyTree:
     """Fresh parameters, nested dicts of arrays."""
     tokens, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones((1,), jnp.int32)
-    return jax.jit(model.init)(key, tokens, lengths)["params"]
+    params = jax.jit(model.init)(key, tokens, lengths)["params"]
+    if initialization == "keras":
+        params = drawn_as_keras(params, jax.random.fold_in(key, 1))
+    return params
 
 
 def build(
@@ -160,7 +166,9 @@ def build(
     )
 
     return Trainable(
-        init_state=first_state_of(partial(init_params, model), tx, config),
+        init_state=first_state_of(
+            partial(init_params, model, initialization=experiment.model.initialization), tx, config
+        ),
         train_step_on=lambda axis_name: make_train_step(
             loss_fn, tx, axis_name=axis_name, **step_options(config)
         ),

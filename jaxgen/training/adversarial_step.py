@@ -92,22 +92,35 @@ def make_adversarial_step(phases: Sequence[Phase], *, axis_name: str | None = No
 
     def train_step(state: TrainState, batch: PhasedBatch) -> tuple[TrainState, Metrics]:
         key = step_key(state, axis_name)
-        shapes = [jax.eval_shape(update, state, batch.batch, key)[1].sums for update in updates]
-        names = {name: shape for each in shapes for name, shape in each.items()}
-        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), names)
-
-        def branch(update: Callable) -> Callable:
-            def run(state: TrainState, batch: PyTree, key: Array) -> tuple[TrainState, Metrics]:
-                state, metrics = update(state, batch, key)
-                return state, metrics._replace(sums=blank | metrics.sums)
-
-            return run
-
-        return jax.lax.switch(
-            batch.phase[0], [branch(update) for update in updates], state, batch.batch, key
-        )
+        shapes = [jax.eval_shape(update, state, batch.batch, key)[1] for update in updates]
+        names = {name: shape for each in shapes for name, shape in each.sums.items()}
+        blank = shapes[0]._replace(sums=names)
+        metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), blank)
+        for number, update in enumerate(updates):
+            state, metrics = _if_asked(
+                batch.phase[0] == number, update, state, metrics, batch.batch, key
+            )
+        return state, metrics
 
     return train_step
+
+
+def _if_asked(
+    asked: Array, update: Callable, state: TrainState, metrics: Metrics, batch: PyTree, key: Array
+) -> tuple[TrainState, Metrics]:
+    """The step where it is asked for, as a loop of one pass or none.
+
+    A conditional of XLA copies what it hands on, the state of all parts at every step; a loop
+    leaves it where it is.
+    """
+
+    def body(memory: tuple[Array, TrainState, Metrics]) -> tuple[Array, TrainState, Metrics]:
+        _, state, metrics = memory
+        state, new = update(state, batch, key)
+        return jnp.bool_(False), state, new._replace(sums=metrics.sums | new.sums)
+
+    _, state, metrics = jax.lax.while_loop(lambda memory: memory[0], body, (asked, state, metrics))
+    return state, metrics
 
 
 def _update(

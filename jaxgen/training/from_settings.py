@@ -44,6 +44,7 @@ def optimizer_of(
         momentum=config.momentum,
         b1=config.b1,
         b2=config.b2,
+        epsilon=config.epsilon,
     )
     if config.layer_decay == 1.0 and config.unfreeze_epochs is None:
         return rule(learning_rate=schedule, clip_norm=config.clip_norm), schedule

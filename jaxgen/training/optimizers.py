@@ -59,13 +59,14 @@ def make_optimizer(
     momentum: float = 0.0,
     b1: float = 0.9,
     b2: float = 0.999,
+    epsilon: float = ADAM_EPS,
 ) -> Elementwise:
     """Clip the gradient by its global norm, then decay weights, then apply the rule.
 
     "rmsprop" is that of Keras 3: its `rho` is `b2`, and its epsilon of 1e-7 stands inside the
     root, lr * g / sqrt(v + eps); PyTorch and Keras before 2.3 divide by sqrt(v) + eps instead.
-    "adam" and "adamw" are those of PyTorch and optax (epsilon 1e-8, outside the root; Keras has
-    1e-7).
+    "adam" and "adamw" are those of PyTorch and optax, lr * m / (sqrt(v) + epsilon). Keras adds 1e-7,
+    and to the root of the uncorrected v: about 1e-7 / sqrt(1 - b2**step) here.
 
     Args:
         name: The rule.
@@ -76,6 +77,7 @@ def make_optimizer(
         momentum: Heavy-ball momentum of "sgd" and "rmsprop".
         b1: Decay of Adam's first moment.
         b2: Decay of the second moment of Adam and RMSprop.
+        epsilon: Of "adam" and "adamw".
     """
     parts = []
     if clip_norm is not None:
@@ -83,9 +85,9 @@ def make_optimizer(
     if weight_decay > 0.0 and name != "adamw":
         parts.append(optax.add_decayed_weights(weight_decay))
     if name == "adam":
-        rule = optax.adam(learning_rate, b1=b1, b2=b2, eps=ADAM_EPS)
+        rule = optax.adam(learning_rate, b1=b1, b2=b2, eps=epsilon)
     elif name == "adamw":
-        rule = optax.adamw(learning_rate, b1=b1, b2=b2, eps=ADAM_EPS, weight_decay=weight_decay)
+        rule = optax.adamw(learning_rate, b1=b1, b2=b2, eps=epsilon, weight_decay=weight_decay)
     elif name == "rmsprop":
         rule = optax.rmsprop(
             learning_rate,

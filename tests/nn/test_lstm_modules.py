@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from jaxgen.nn import LSTM, LSTMCarry, LSTMCell
 from jaxgen.nn.dropout import drop
+from jaxgen.nn.initializers import drawn_as_keras
 from jaxgen.nn.inputs import TokenInputs, project
 from jaxgen.nn.lstm import LSTMLayer
 from jaxgen.ops.lstm import zero_carry
@@ -119,6 +120,21 @@ def test_a_fresh_cell_remembers():
     np.testing.assert_allclose(gate @ gate.T, np.eye(H), atol=1e-5)  # orthogonal, gate by gate
     for name in ("input_kernel", "recurrent_kernel"):
         assert len(np.unique(params[name])) == params[name].size  # each gate has its own draw
+
+
+def test_kernels_drawn_as_keras_does():
+    """Glorot, Orthogonal and RandomUniform(0.05) of Keras on whole matrices [D, 4H] and [H, 4H]."""
+    given = init(LSTM((H,)), inputs())["params"] | {"embedding": jnp.ones((50, D))}
+    params = drawn_as_keras(given, jax.random.key(1))
+    layer = params["layer_0"]
+    for matrix, limit in [
+        (layer["input_kernel"], np.sqrt(6 / (D + 4 * H))),
+        (params["embedding"], 0.05),
+    ]:
+        assert 0.8 * limit < np.abs(matrix).max() <= limit
+    kernel = layer["recurrent_kernel"]
+    np.testing.assert_allclose(kernel @ kernel.T, np.eye(H), atol=1e-5)
+    np.testing.assert_array_equal(layer["bias"], given["layer_0"]["bias"])
 
 
 @pytest.mark.parametrize("vocab_size", [4, 40], ids=["folded", "gathered"])

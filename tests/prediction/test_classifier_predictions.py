@@ -22,7 +22,7 @@ from tiny_classifier import (
 from jaxgen.data.labels import LabelSet
 from jaxgen.errors import UserError
 from jaxgen.models.classifier import TextClassifier
-from jaxgen.prediction.batches import powers_of_two
+from jaxgen.prediction.batches import BATCH, over_devices, powers_of_two
 from jaxgen.prediction.classifier import Classifier, UnreadTextWarning, apply_of
 from jaxgen.prediction.predictions import log_odds_of, predictions_of, probabilities_of
 from jaxgen.windows import WINDOW, windows
@@ -74,6 +74,21 @@ def test_probabilities_are_those_of_the_module(classifier: Classifier) -> None:
     np.testing.assert_allclose(classifier.logits(texts), logits, rtol=0, atol=1e-6)
     wanted = np.asarray(jax.nn.softmax(logits))
     np.testing.assert_allclose(classifier.probabilities(texts), wanted, rtol=0, atol=1e-6)
+
+
+def test_devices_share_a_batch(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows divided over two devices, beside all of them on one."""
+    texts = some_texts(131)
+    tokens, lengths = classifier.encode(texts[:BATCH])
+    read = over_devices(classifier.apply, classifier.params)
+    assert len(read(tokens, lengths).devices()) == jax.local_device_count() == 2
+    monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+    alone = replace(classifier)
+    assert len(over_devices(alone.apply, alone.params)(tokens, lengths).devices()) == 1
+    for count in (1, 5, 64, 131):
+        wanted = alone.probabilities(texts[:count])
+        found = classifier.probabilities(texts[:count])
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
 
 
 def test_without_masking_every_row_is_padded_to_the_full_length() -> None:

@@ -167,9 +167,8 @@ def test_it_begins_with_a_language_model(tmp_path: Path) -> None:
 
 def test_padding_that_is_read_fills_every_row_to_the_mean_length(tmp_path: Path) -> None:
     files = write_reviews(tmp_path)
-    experiment = settings(
-        files, data={"max_length": "mean"}, model={"masking": False, "pooling": ("last",)}
-    )
+    model = {"masking": False, "pooling": ("last",), "initialization": "keras"}
+    experiment = settings(files, data={"max_length": "mean"}, model=model)
     trainable, files_of_run = built(experiment, tmp_path)
     # Texts of 5 and of 8 words in turns.
     assert Classes.of(files_of_run).max_length == 6
@@ -178,6 +177,8 @@ def test_padding_that_is_read_fills_every_row_to_the_mean_length(tmp_path: Path)
     batch = trainable.batches.read(0, 0, 1)
     assert set(batch.lengths.ravel().tolist()) == {6}
     assert (batch.tokens[..., -1] == batch.tokens.max()).any()  # <pad> is the last id
+    params = jax.jit(trainable.init_state)(jax.random.key(0)).params
+    assert np.abs(params["embedding"]).max() <= 0.05  # as Keras draws it
 
 
 def test_rare_classes_weigh_more(tmp_path: Path) -> None:

@@ -256,6 +256,9 @@ def test_it_begins_with_a_language_model(
             other = begun.updated(model={"cutoffs": (2, 3)})
             with pytest.raises(UserError, match="must be those of the pretrained model"):
                 train(other, out=tmp_path / "other")
+            full = begun.updated(model={"output": "full", "cutoffs": ()})
+            with pytest.raises(UserError, match="has `output/head_bias`, which this model has not"):
+                train(full, out=tmp_path / "full")
     for name, new in names.items():
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after[new], before[name]

@@ -41,6 +41,18 @@ def test_rmsprop_is_that_of_keras(momentum: float) -> None:
     np.testing.assert_allclose(actual, params, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_has_an_epsilon(name: str) -> None:
+    """So large a one that leaving it out would be seen."""
+    params, m, v = START.astype(np.float64), np.zeros(7), np.zeros(7)
+    for step, grad in enumerate(GRADS, 1):
+        m, v = 0.8 * m + 0.2 * grad, 0.99 * v + 0.01 * grad**2
+        mean, root = m / (1 - 0.8**step), np.sqrt(v / (1 - 0.99**step))
+        params = params - 0.01 * mean / (root + 0.1)
+    actual = follow(name=name, learning_rate=0.01, b1=0.8, b2=0.99, epsilon=0.1)
+    np.testing.assert_allclose(actual, params, rtol=1e-5)
+
+
 @pytest.mark.peers("torch")
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
