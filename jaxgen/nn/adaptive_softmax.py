@@ -13,7 +13,7 @@ from jaxgen.ops.adaptive_softmax import (
     Tail,
     adaptive_logprobs,
     adaptive_nll,
-    take,
+    rows_by_cluster,
 )
 from jaxgen.ops.clusters import Clusters, tail_sizes
 from jaxgen.ops.output_loss import BLOCK_LOGITS, OutputLoss, loss_of_logits
@@ -108,6 +108,7 @@ def adaptive_params(
         UserError: the embedding is of another vocabulary, or has rows of another size.
     """
     kernel = tree["head_kernel"]
+    rest: list[Array] = []
     if embedding is not None:
         wanted = (len(clusters.ids), kernel.shape[0])
         if embedding.shape != wanted:
@@ -116,13 +117,12 @@ def adaptive_params(
                 f"as what the output layer reads, got {list(embedding.shape)}; match the sizes, or "
                 "turn it off"
             )
-        kernel = jnp.concatenate([take(embedding, clusters.members(0)), kernel.T]).T
+        shortlist, *rest = rows_by_cluster(embedding, clusters)
+        kernel = jnp.concatenate([shortlist, kernel.T]).T
     tails = []
     for number in range(len(clusters.sizes) - 1):
         projection, bias = (tree[f"tail_{number}_{name}"] for name in ("projection", "bias"))
         scores = tree.get(f"tail_{number}_kernel")
-        if scores is None:
-            assert embedding is not None
-            scores = take(embedding, clusters.members(number + 1)).T
-        tails.append(Tail(projection, scores, bias))
+        rows = rest[number] if scores is None else None
+        tails.append(Tail(projection, scores, bias, rows))
     return AdaptiveParams(kernel, tree["head_bias"], tuple(tails))

@@ -29,8 +29,11 @@ class Tail(NamedTuple):
     """Parameters of a cluster of n tokens."""
 
     projection: Float[Array, "H D"]
-    kernel: Float[Array, "D n"]
+    kernel: Float[Array, "D n"] | None
     bias: Float[Array, "n"]
+    rows: Float[Array, "n D"] | None = None
+    """The transpose of the kernel, in its place: the rows of an embedding. (A loop over a kernel
+    that is made of them would have a copy.)"""
 
 
 class AdaptiveParams(NamedTuple):
@@ -201,11 +204,37 @@ def _head_logits(params: AdaptiveParams, hidden: Array) -> Array:
 
 def _tail_logits(tail: Tail, hidden: Array) -> Array:
     reduced = _product(hidden, tail.projection).astype(hidden.dtype)
-    return add_bias(_product(reduced, tail.kernel), tail.bias)
+    kernel = tail.kernel if tail.rows is None else tail.rows.T
+    assert kernel is not None
+    return add_bias(_product(reduced, kernel), tail.bias)
 
 
 def _product(x: Array, kernel: Array) -> Array:
     return jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def rows_by_cluster(
+    table: Float[Array, "V H"], clusters: Clusters
+) -> tuple[Float[Array, "n H"], ...]:
+    """The rows of each cluster's tokens; on the way back all are joined, none filled up and added.
+
+    Args:
+        table: a row for each token.
+        clusters: of its vocabulary.
+    """
+    return tuple(take(table, clusters.members(number)) for number in range(len(clusters.sizes)))
+
+
+def _rows_forward(table: Array, clusters: Clusters) -> tuple[tuple[Array, ...], None]:
+    return rows_by_cluster(table, clusters), None
+
+
+def _rows_backward(clusters: Clusters, _: None, d_rows: tuple[Array, ...]) -> tuple[Array]:
+    return (take(jnp.concatenate(d_rows), clusters.ranks),)
+
+
+rows_by_cluster.defvjp(_rows_forward, _rows_backward)
 
 
 def take(x: Array, places: Int[np.ndarray, "n"], axis: int = 0) -> Array:

@@ -24,9 +24,9 @@ from jaxgen.training.step import (
     kept_if_finite,
     means,
     step_key,
-    updated,
     weighted,
 )
+from jaxgen.training.updates import kept_where, updated
 from jaxgen.types import Array, LossAux, PyTree, Sum
 
 PhaseLoss = Callable[[Any, Any, Any, Any, Any], tuple[Array, LossAux]]
@@ -135,8 +135,17 @@ def _update(
     old = state.params[phase.part]
     (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(old)
     grads, metrics = means(state, weighted(loss, aux, grads), axis_name)
-    own, opt_state = updated(phase.tx, grads, state.opt_state[phase.optimizer], old)
-    moved = {phase.part: own} | ({phase.copy_to: own} if phase.copy_to else {})
+    own, opt_state = updated(
+        phase.tx,
+        grads,
+        state.opt_state[phase.optimizer],
+        old,
+        norm=metrics.grad_norm,
+        finite=metrics.finite,
+    )
+    moved = {phase.part: own}
+    if phase.copy_to:
+        moved[phase.copy_to] = kept_where(metrics.finite, own, state.params[phase.copy_to])
     new = state._replace(
         step=state.step + 1,
         params=state.params | moved,

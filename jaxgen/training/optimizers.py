@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxgen.training.updates import Elementwise, clip_by_norm
+
 Schedule = Callable[[Any], Any]
 """Learning rate before the update numbered by its argument, counted from zero."""
 
@@ -58,7 +60,7 @@ def make_optimizer(
     b1: float = 0.9,
     b2: float = 0.999,
     epsilon: float = ADAM_EPS,
-) -> optax.GradientTransformation:
+) -> Elementwise:
     """Clip the gradient by its global norm, then decay weights, then apply the rule.
 
     "rmsprop" is that of Keras 3: its `rho` is `b2`, and its epsilon of 1e-7 stands inside the
@@ -79,7 +81,7 @@ def make_optimizer(
     """
     parts = []
     if clip_norm is not None:
-        parts.append(optax.clip_by_global_norm(clip_norm))
+        parts.append(clip_by_norm(clip_norm))
     if weight_decay > 0.0 and name != "adamw":
         parts.append(optax.add_decayed_weights(weight_decay))
     if name == "adam":
@@ -96,4 +98,4 @@ def make_optimizer(
         )
     else:
         rule = optax.sgd(learning_rate, momentum=momentum if momentum > 0.0 else None)
-    return optax.chain(*parts, rule)
+    return Elementwise(*optax.with_extra_args_support(optax.chain(*parts, rule)))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from jaxgen.training.updates import global_norm, kept_where, updated
 from jaxgen.types import Array, Bool, Float, Int, LossAux, PyTree, Sum
 
 LossFn = Callable[[Any, Any, Any, Any], tuple[Array, LossAux]]
@@ -175,7 +176,14 @@ def make_train_step(
         key = step_key(state, axis_name)
         carry, total = run(state.params, state.carry, batch, key)
         grads, metrics = means(state, total, axis_name)
-        params, opt_state = updated(tx, grads, state.opt_state, state.params)
+        params, opt_state = updated(
+            tx,
+            grads,
+            state.opt_state,
+            state.params,
+            norm=metrics.grad_norm,
+            finite=metrics.finite,
+        )
         new = state._replace(
             step=state.step + 1,
             params=params,
@@ -209,7 +217,7 @@ def means(state: TrainState, total: PyTree, axis_name: str | None) -> tuple[PyTr
     grads, loss_sum, sums, weight = total
     count = jnp.maximum(weight, 1.0)
     grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
-    grad_norm = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(grads)))
+    grad_norm = global_norm(grads)
     finite = state.finite & jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
     return grads, Metrics(sums, weight, loss_sum / count, grad_norm, finite)
 
@@ -225,19 +233,14 @@ def _over_devices(total: PyTree, axis_name: str) -> PyTree:
     return unravel(jax.lax.psum(flat, axis_name))
 
 
-def updated(
-    tx: optax.GradientTransformation, grads: PyTree, opt_state: PyTree, params: PyTree
-) -> tuple[PyTree, PyTree]:
-    """The next parameters and optimizer state."""
-    with jax.numpy_dtype_promotion("standard"):  # optax mixes int and float scalars
-        updates, opt_state = tx.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
-
-
 def kept_if_finite(new: TrainState, old: TrainState) -> TrainState:
-    """The new state; where it is not `finite`, the old one, marked so."""
-    kept = old._replace(finite=new.finite)
-    return jax.tree.map(lambda new, old: jnp.where(kept.finite, new, old), new, kept)
+    """The new state; where it is not `finite`, the old one, marked so.
+
+    Parameters and optimizer state are those of `new`: `updated` has chosen.
+    """
+    updated = {"params": new.params, "opt_state": new.opt_state}
+    kept = kept_where(new.finite, *(x._replace(params=(), opt_state=()) for x in (new, old)))
+    return kept._replace(finite=new.finite, **updated)
 
 
 def multi_step_of(train_step: TrainStep) -> MultiStep:

@@ -1,14 +1,17 @@
 """Optimizers against NumPy and PyTorch, schedules against hand-worked numbers."""
 
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxgen.training import updates
 from jaxgen.training.optimizers import make_optimizer, make_schedule
 
 RNG = np.random.default_rng(0)
@@ -77,6 +80,33 @@ def test_same_as_torch(name: str, weight_decay: float) -> None:
         b2=0.99,
     )
     np.testing.assert_allclose(actual, weight.detach().numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("finite", [True, False])
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "sgd"])
+def test_in_blocks_as_by_optax_at_once(name: str, finite: bool, monkeypatch: Any) -> None:
+    """Of two models at once; rows that no block divides, and arrays that are taken whole."""
+    monkeypatch.setattr(updates, "BLOCK", 6)
+    clip, rule = {"clip_norm": 1.5}, {"name": name, "learning_rate": 0.01, "weight_decay": 0.1}
+    shapes = {"wide": (2, 13, 3), "deep": (2, 2, 40), "flat": (2, 50), "small": (2, 2, 2)}
+    params = {k: RNG.normal(size=shape).astype(np.float32) for k, shape in shapes.items()}
+    gradients = {k: RNG.normal(size=shape).astype(np.float32) for k, shape in shapes.items()}
+
+    def run(tx: Any, params: Any, grads: Any) -> Any:
+        state, chosen = tx.init(params), jnp.bool_(finite)
+        for _ in range(3):
+            norm = updates.global_norm(grads)
+            params, state = updates.updated(tx, grads, state, params, norm=norm, finite=chosen)
+        return params, state
+
+    whole = optax.chain(optax.clip_by_global_norm(1.5), make_optimizer(**rule))
+    found = jax.jit(jax.vmap(partial(run, make_optimizer(**rule, **clip))))(params, gradients)
+    for model in (0, 1):
+        own = jax.tree.map(lambda x, model=model: x[model], (params, gradients))
+        expected = jax.jit(partial(run, whole))(*own)
+        pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+        for actual, wanted in pairs:
+            np.testing.assert_allclose(actual[model], wanted, rtol=1e-5, atol=1e-7)
 
 
 @settings(deadline=None)
