@@ -65,8 +65,8 @@ def make_optimizer(
 
     "rmsprop" is that of Keras 3: its `rho` is `b2`, and its epsilon of 1e-7 stands inside the
     root, lr * g / sqrt(v + eps); PyTorch and Keras before 2.3 divide by sqrt(v) + eps instead.
-    "adam" and "adamw" are those of PyTorch and optax, lr * m / (sqrt(v) + epsilon). Keras adds 1e-7,
-    and to the root of the uncorrected v: about 1e-7 / sqrt(1 - b2**step) here.
+    "adam" and "adamw" are those of PyTorch and optax, lr * m / (sqrt(v) + epsilon). Keras adds
+    1e-7, and to the root of the uncorrected v: about 1e-7 / sqrt(1 - b2**step) here.
 
     Args:
         name: The rule.
