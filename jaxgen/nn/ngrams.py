@@ -8,8 +8,9 @@ from jaxgen.ops.lookup import lookup
 from jaxgen.types import Array, Bool, Float, Int
 
 SCALE = 32.0
-"""Adam moves every weight by about the learning rate a step: without it a text's score, a sum by the
-root of the number of its n-grams, would follow too slowly (IMDB: 0.87 with 4, 0.91 with 32)."""
+"""Adam moves every weight by about the learning rate a step, so without it the score of a text, a
+mean but for a root, would follow too slowly. (N-grams alone on IMDB, 2 epochs: 0.908, with 4 0.874.)
+"""
 
 # The product with an odd number permutes the words of 32 bits: 2**32 / golden ratio, and the two of
 # MurmurHash3's finalizer, which spreads each bit over all of them.
