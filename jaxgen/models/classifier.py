@@ -125,7 +125,7 @@ class TextClassifier(nn.Module):
             float32 logits: of a softmax over the labels, or with `multi_label` of a sigmoid each.
         """
         inputs = self.inputs(tokens.T, deterministic)
-        return self.logits(inputs, lengths, deterministic, tokens.T)
+        return self.logits(inputs, tokens.T, lengths, deterministic)
 
     def inputs(self, tokens: Int[Array, "T B"], deterministic: bool = True) -> TokenInputs | Array:
         """What the first layer reads, time-major; vectors [T, B, E] where dropout is on them."""
@@ -143,11 +143,11 @@ class TextClassifier(nn.Module):
     def logits(
         self,
         inputs: Float[Array, "T B E"] | TokenInputs,
+        tokens: Int[Array, "T B"],
         lengths: Int[Array, "B"],
         deterministic: bool = True,
-        tokens: Int[Array, "T B"] | None = None,
     ) -> Float[Array, "B C"]:
-        """Scores of the labels, float32, given what the first layer reads; `ngrams` need tokens."""
+        """Scores of the labels, float32, given what the first layer reads; tokens give n-grams."""
         hidden = self.lstm(inputs, lengths=lengths, deterministic=deterministic)[1]
         pooled = self.pool(hidden, lengths)
         if self.pool_embedding:
@@ -228,7 +228,7 @@ def classifier_loss(
         inputs = inputs.rows()
 
     def logits_of(params: PyTree, inputs: Any) -> Array:  # with the same dropout at every call
-        args = inputs, batch.lengths, key is None, tokens
+        args = inputs, tokens, batch.lengths, key is None
         return _apply(model, params, keys[1], TextClassifier.logits, *args)
 
     logits = logits_of(params, inputs)
