@@ -40,6 +40,12 @@ class ClassifierConfig(Config):
     """What is made of the hidden states: the last, their mean, maximum or attention, joined."""
     pool_embedding: bool = False
     """Also pool the embedded tokens, their mean and their maximum, past the LSTM."""
+    ngrams: Annotated[int, Field(ge=0, le=8)] = 0
+    """Also add a score of each n-gram of up to so many tokens, past the LSTM; 0: none."""
+    ngram_buckets: Size = 2**18
+    """Rows of the table to which n-grams are hashed."""
+    ngram_dropout: Rate = 0.0
+    """Share of a text's n-grams that is left out while training."""
     dense_size: NonNegative = 0
     """Units of a ReLU layer before the output; 0: none."""
     masking: bool = True

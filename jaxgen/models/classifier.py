@@ -12,6 +12,7 @@ from jaxgen.models.adversarial import adversarial_loss, sigmoid_divergence, soft
 from jaxgen.nn.dropout import drop
 from jaxgen.nn.inputs import TokenInputs, real_steps
 from jaxgen.nn.lstm import LSTM
+from jaxgen.nn.ngrams import ngram_scores
 from jaxgen.nn.pooling import Pooling, maximum, mean
 from jaxgen.types import Array, Float, Int, LossAux, PyTree, Sum
 
@@ -23,8 +24,9 @@ class TextClassifier(nn.Module):
 
     Parameters: `embedding` [V, E] (absent with one-hot inputs) and `lstm`, named as those of a
     `LanguageModel`; `pooling` where it has any; `dense_kernel` [P, D], `dense_bias` [D] where
-    there is a hidden layer; `output_kernel` [P or D, C], `output_bias` [C]. Of two classes the
-    output has one unit z, and the logits are [0, z]: their softmax is the sigmoid of z.
+    there is a hidden layer; `output_kernel` [P or D, C], `output_bias` [C]; `ngram_kernel` [K, C]
+    where n-grams count. Of two classes the output has one unit z, and the logits are [0, z]: their
+    softmax is the sigmoid of z.
     """
 
     vocab_size: int
@@ -40,6 +42,12 @@ class TextClassifier(nn.Module):
     """See `jaxgen.nn.pooling`."""
     pool_embedding: bool = False
     """Also pool the embedded tokens, their mean and their maximum, past the LSTM."""
+    ngrams: int = 0
+    """Also add a score of each n-gram of up to so many tokens, see `jaxgen.nn.ngrams`; 0: none."""
+    ngram_buckets: int = 2**18
+    """Rows of the table to which n-grams are hashed."""
+    ngram_dropout: float = 0.0
+    """Share of a text's n-grams that is left out while training."""
     multi_label: bool = False
     """Any number of labels may be true of a row: each logit is that of a sigmoid."""
     dense_size: int = 0
@@ -98,6 +106,9 @@ class TextClassifier(nn.Module):
             size = self.dense_size
         self.output_kernel = self.param("output_kernel", kernel_init, (size, self.num_outputs))
         self.output_bias = self.param("output_bias", zeros, (self.num_outputs,))
+        if self.ngrams:  # zeros, so that an n-gram that training never saw says nothing
+            shape = (self.ngram_buckets, self.num_outputs)
+            self.ngram_kernel = self.param("ngram_kernel", zeros, shape)
 
     def __call__(
         self, tokens: Int[Array, "B T"], lengths: Int[Array, "B"], *, deterministic: bool = True
@@ -114,7 +125,7 @@ class TextClassifier(nn.Module):
             float32 logits: of a softmax over the labels, or with `multi_label` of a sigmoid each.
         """
         inputs = self.inputs(tokens.T, deterministic)
-        return self.logits(inputs, lengths, deterministic)
+        return self.logits(inputs, tokens.T, lengths, deterministic)
 
     def inputs(self, tokens: Int[Array, "T B"], deterministic: bool = True) -> TokenInputs | Array:
         """What the first layer reads, time-major; vectors [T, B, E] where dropout is on them."""
@@ -132,10 +143,11 @@ class TextClassifier(nn.Module):
     def logits(
         self,
         inputs: Float[Array, "T B E"] | TokenInputs,
+        tokens: Int[Array, "T B"],
         lengths: Int[Array, "B"],
         deterministic: bool = True,
     ) -> Float[Array, "B C"]:
-        """Scores of the labels, float32, given what the first layer reads."""
+        """Scores of the labels, float32, given what the first layer reads; tokens give n-grams."""
         hidden = self.lstm(inputs, lengths=lengths, deterministic=deterministic)[1]
         pooled = self.pool(hidden, lengths)
         if self.pool_embedding:
@@ -148,6 +160,12 @@ class TextClassifier(nn.Module):
             pooled = nn.relu(jnp.matmul(pooled, kernel) + bias)
         kernel = self.output_kernel.astype(self.dtype)
         scores = jnp.matmul(pooled, kernel, preferred_element_type=jnp.float32) + self.output_bias
+        if self.ngrams:
+            drops = self.ngram_dropout > 0 and not deterministic
+            key = self.make_rng("dropout") if drops else None
+            scores += ngram_scores(
+                self.ngram_kernel, tokens, lengths, self.ngrams, self.ngram_dropout, key
+            )
         if self.num_outputs == self.num_classes:
             return scores
         return jnp.concatenate([jnp.zeros_like(scores), scores], axis=-1)
@@ -204,14 +222,14 @@ def classifier_loss(
             "set it, or set `adversarial` to none"
         )
     keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
-    inputs = _apply(model, params, keys[0], TextClassifier.inputs, batch.tokens.T, key is None)
+    tokens = batch.tokens.T
+    inputs = _apply(model, params, keys[0], TextClassifier.inputs, tokens, key is None)
     if changing and isinstance(inputs, TokenInputs):
         inputs = inputs.rows()
 
     def logits_of(params: PyTree, inputs: Any) -> Array:  # with the same dropout at every call
-        return _apply(
-            model, params, keys[1], TextClassifier.logits, inputs, batch.lengths, key is None
-        )
+        args = inputs, tokens, batch.lengths, key is None
+        return _apply(model, params, keys[1], TextClassifier.logits, *args)
 
     logits = logits_of(params, inputs)
     nll_of = partial(_sigmoid_nll if model.multi_label else _softmax_nll, labels=batch.labels)

@@ -75,18 +75,25 @@ def test_divergences_equal_their_definition():
     assert not np.asarray(softmax_divergence(p, p)).any()
 
 
+def logits_at(model, params, embedded, tokens):
+    args = embedded, tokens.T, LENGTHS
+    return model.apply({"params": params}, *args, method=TextClassifier.logits)
+
+
 @cache
 def classifier(classes=2, **options):
     """A model whose weights are large enough to be moved, and its logits of embedded tokens."""
-    model = TextClassifier(V, classes, H, embedding_size=E, pooling=("mean",), **options)
+    options |= {"embedding_size": E, "pooling": ("mean",), "ngrams": 2, "ngram_buckets": 7}
+    model = TextClassifier(V, classes, H, **options)
     tokens = jnp.zeros((B, T), jnp.int32)
     params = jax.jit(model.init)(jax.random.key(0), tokens, LENGTHS)["params"]
     params = jax.tree.map(
         lambda p: 2 * p + 0.3 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), params
     )
+    params["ngram_kernel"] /= 32  # else no change of the embedding would matter
 
     def logits_of(embedded):
-        return model.apply({"params": params}, embedded, LENGTHS, method=TextClassifier.logits)
+        return logits_at(model, params, embedded, batch().tokens)
 
     return model, params, logits_of
 
@@ -181,7 +188,7 @@ def test_the_loss_and_its_gradient_take_the_change_as_given(kind):
     def expected(params):
         plain = classifier_loss(model, params, (), rows)[0]
         embedded = params["embedding"][rows.tokens.T] + moved
-        logits = model.apply({"params": params}, embedded, LENGTHS, method=TextClassifier.logits)
+        logits = logits_at(model, params, embedded, rows.tokens)
         return plain + 3.0 * (second(logits) * rows.weights).sum() / rows.weights.sum()
 
     value, expected_gradient = jax.jit(jax.value_and_grad(expected))(params)

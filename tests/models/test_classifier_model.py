@@ -26,7 +26,7 @@ from jaxgen.training.step import init_state, make_train_step
 V, C, B, T, H = 11, 3, 4, 6, 4
 LENGTHS = (6, 2, 2, 0)
 VARIANTS = {
-    "one way": {"pooling": POOLINGS, "embedding_size": 5},
+    "one way": {"pooling": POOLINGS, "embedding_size": 5, "ngrams": 2, "ngram_buckets": 7},
     "both ways": {
         "pooling": POOLINGS,
         "bidirectional": True,
@@ -299,7 +299,7 @@ def test_two_devices_make_the_update_of_one():
 
 @pytest.mark.slow
 def test_seeds_side_by_side_equal_one_by_one():
-    model, params = made(embedding_size=5, dropout=0.5)
+    model, params = made(embedding_size=5, dropout=0.5, ngrams=2, ngram_buckets=7)
     loss_fn = partial(classifier_loss, model, adversarial="virtual", adversarial_norm=1.0)
     batch, keys = batch_of(), jax.random.split(jax.random.key(3), 2)
     two = jax.tree.map(lambda p: jnp.stack([p, 0.5 * p]), params)
@@ -314,8 +314,9 @@ def test_seeds_side_by_side_equal_one_by_one():
 
 def test_every_dropout_acts_only_with_a_key():
     batch, key = batch_of(), jax.random.key(0)
-    model, params = made(num_layers=2, embedding_size=5)
+    model, params = made(num_layers=2, embedding_size=5, ngrams=2, ngram_buckets=7)
     rates = ("dropout", "layer_dropout", "input_dropout", "embedding_dropout", "weight_drop")
+    rates += ("ngram_dropout",)
     for rate in rates:
         loss = partial(classifier_loss, model.clone(**{rate: 0.5}), params, (), batch)
         drawn = str(jax.make_jaxpr(loss)(key))
@@ -343,7 +344,7 @@ def test_a_language_model_begins_a_classifier(tied):
 
 
 def test_the_depth_of_each_parameter():
-    model = TextClassifier(V, C, H, 2, 5, bidirectional=True, pooling=("attention",))
+    model = TextClassifier(V, C, H, 2, 5, bidirectional=True, pooling=("attention",), ngrams=1)
     tokens, lengths = jnp.zeros((1, 2), jnp.int32), jnp.ones((1,), jnp.int32)
     params = jax.eval_shape(model.init, jax.random.key(0), tokens, lengths)["params"]
     depths = depths_of(params)
@@ -351,3 +352,4 @@ def test_the_depth_of_each_parameter():
     assert set(jax.tree.leaves(depths["lstm"]["layer_0"])) == {2}
     assert depths["embedding"] == 3
     assert depths["output_kernel"] == depths["pooling"]["attention_vector"] == 0
+    assert depths["ngram_kernel"] == 0

@@ -16,7 +16,10 @@ from jaxgen.experiment import describe, evaluate, export, load, train
 from jaxgen.tasks.classifier import CLASSIFIER, Classes
 from jaxgen.training.trainable import Trainable
 
-TINY_MODEL = {"hidden_size": 4, "embedding_size": 4, "dropout": 0.0}
+TINY_MODEL = {
+    **{"hidden_size": 4, "embedding_size": 4, "dropout": 0.0},
+    **{"ngrams": 2, "ngram_buckets": 64, "ngram_dropout": 0.1},
+}
 TINY_TRAINING = {"batch_size": 8, "epochs": 2, "devices": 1, "steps_per_dispatch": 2}
 
 
@@ -155,6 +158,7 @@ def test_it_begins_with_a_language_model(tmp_path: Path) -> None:
     # Only what follows the layers has joined at the first step.
     for name in ("embedding", "lstm"):
         jax.tree.map(np.testing.assert_array_equal, here.params[name], there.params[name])
+    assert here.params["ngram_kernel"].any()
     wider = begun.updated(model={"hidden_size": 5})
     with pytest.raises(UserError, match="lstm/layer_0"):
         train(wider, out=tmp_path / "wider")
@@ -230,6 +234,9 @@ def test_settings_survive_their_file() -> None:
         ClassifierExperiment(model={"embedding_size": 0}, training={"adversarial": "virtual"})
     with pytest.raises(ValueError, match="each once"):
         ClassifierExperiment(model={"pooling": ("mean", "mean")})
+    for name, value in {"ngrams": -1, "ngram_buckets": 0, "ngram_dropout": 1.0}.items():
+        with pytest.raises(ValueError, match=rf"model\.{name}"):
+            ClassifierExperiment(model={name: value})
 
 
 def test_generating_with_a_classifier_names_the_right_command(run: Path) -> None:
