@@ -8,7 +8,8 @@ held-out part: the validation texts, or with `--split test` the test texts. `--f
 cross-validation: each fold is the test part of one training, which draws its own validation texts
 from the other folds; only texts that train are divided, so a test part of the corpus stays out.
 What follows `--` are options of `jaxgen train`. Two rows stand beside: the commonest class, and
-TF-IDF with logistic regression on the same texts (where scikit-learn is installed).
+TF-IDF with logistic regression on the same texts (where scikit-learn is installed). With several
+seeds a third has the figures of their ensemble.
 """
 
 import argparse
@@ -87,7 +88,7 @@ def baselines_of(config: Any, train: Any, test: Any) -> list[Figures]:
 
 
 def over_seeds(experiment: Any, seeds: int, split: str, out: Path) -> tuple[list, list]:
-    """Figures of so many seeds, and of the baselines."""
+    """Figures of so many seeds, and of what stands beside: their ensemble, and the baselines."""
     from jaxgen.data.labelled import load_labelled
     from jaxgen.errors import UserError
     from jaxgen.experiment import train
@@ -101,7 +102,8 @@ def over_seeds(experiment: Any, seeds: int, split: str, out: Path) -> tuple[list
         measured(out / f"seed-{seed}", split, f"seed {seed}")
         for seed in range(first, first + seeds)
     ]
-    return runs, baselines_of(experiment.data, data.train, getattr(data, split))
+    joined = [measured(out, split, "all seeds as one", ensemble=True)] if seeds > 1 else []
+    return runs, joined + baselines_of(experiment.data, data.train, getattr(data, split))
 
 
 def over_folds(
@@ -155,11 +157,11 @@ def write_texts(path: Path, part: Any, separator: str) -> None:
             file.write(json.dumps({"text": text, "label": separator.join(names)}) + "\n")
 
 
-def measured(run: Path, split: str, name: str) -> Figures:
-    """The figures of a run's best checkpoint."""
+def measured(run: Path, split: str, name: str, ensemble: bool = False) -> Figures:
+    """The figures of a run's best checkpoint, or of the ensemble of a directory's."""
     from jaxgen.experiment import evaluate
 
-    figures = evaluate(run, split=split)
+    figures = evaluate(run, split=split, ensemble=ensemble)
     return {"name": name, **{key: figures[key] for key in FIGURES}}
 
 
