@@ -13,6 +13,7 @@ from jaxgen.generation.decoding import (
     prefill,
     take_rows,
 )
+from jaxgen.generation.largest import peak_of
 from jaxgen.generation.penalties import (
     Bans,
     PenaltyState,
@@ -27,7 +28,7 @@ from jaxgen.types import Array, Bool, Float, Int, PyTree
 def log_probabilities(logits: Float[Array, "N V"]) -> tuple[Array, Bool[Array, "N"]]:
     """Natural log-probabilities, and which rows have none (NaN or +inf logits): -inf there."""
     logits = logits.astype(jnp.float32)
-    broken = ~(logits.max(axis=1) < jnp.inf)
+    broken = ~(peak_of(logits) < jnp.inf)
     logprobs = jax.nn.log_softmax(jnp.where(broken[:, None], 0, logits))
     return jnp.where(broken[:, None], -jnp.inf, logprobs), broken
 

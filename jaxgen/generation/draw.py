@@ -17,7 +17,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.generation.largest import BLOCKED, in_blocks, keep_top_k, ordered, running_sums
+from jaxgen.generation.largest import (
+    BLOCKED,
+    in_blocks,
+    keep_top_k,
+    ordered,
+    peak_of,
+    running_sums,
+)
 from jaxgen.generation.sampling import SamplingParams
 from jaxgen.types import Array, Bool, Float, Int
 
@@ -75,10 +82,10 @@ def draw_or_broken(
         place = _by_weight(kept, peak, sampling, noise)
         token = jnp.take_along_axis(ids, place[:, None], axis=1)[:, 0]
     elif logits.shape[1] < BLOCKED:
-        peak = logits.max(axis=1)
+        peak = peak_of(logits)
         token = _by_weight(logits, peak, sampling, noise)
     else:
-        maxima = in_blocks(logits).max(axis=2)
+        maxima = peak_of(in_blocks(logits))
         peak = maxima.max(axis=1)
         token = jax.lax.cond(
             hot.any(),

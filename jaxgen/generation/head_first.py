@@ -27,7 +27,7 @@ from jaxgen.generation.draw import (
     _weights,
 )
 from jaxgen.generation.forward_only import forward_only
-from jaxgen.generation.largest import keep_top_k
+from jaxgen.generation.largest import keep_top_k, peak_of
 from jaxgen.generation.penalties import Bans, PenaltyState, penalise
 from jaxgen.generation.sampling import SamplingParams
 from jaxgen.ops.adaptive_softmax import take
@@ -187,7 +187,7 @@ def _propose(clusters: Clusters, head: Float[Array, "B S"], texts: Texts, bans: 
     places = None
     if sampling.top_k is not None:
         words, places, _ = keep_top_k(words, sampling)
-    peak = jnp.maximum(words.max(axis=1), tails.max(axis=1))[:, None]
+    peak = jnp.maximum(peak_of(words), peak_of(tails))[:, None]
     bounds = _bounds(clusters, words, tails, peak, sampling)
     hot = sampling.temperature > 0
     uniforms = jnp.where(hot[:, None], texts.noise.uniforms, 0)
@@ -353,4 +353,4 @@ def _complete(
         token = jnp.take_along_axis(ids, place[:, None], axis=1)[:, 0]
     logprob = jnp.take_along_axis(logprobs, token[:, None], axis=1)[:, 0]
     token = jnp.where(jnp.isfinite(peak[:, 0]), token, -1)
-    return Chosen(token, ~(changed.max(axis=1) < jnp.inf), logprob)
+    return Chosen(token, ~(peak_of(changed) < jnp.inf), logprob)

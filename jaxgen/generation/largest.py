@@ -32,7 +32,7 @@ def keep_top_k(
     many = rows >= _MANY_ROWS
     if searches_blocks(size, cap):
         blocks = in_blocks(logits)
-        maxima = blocks.max(axis=2)
+        maxima = peak_of(blocks)
         peak, choose = maxima.max(axis=1), partial(_blocks_by_library, count=cap)
         if many:
             search = partial(_blocks_by_search, count=cap)
@@ -43,7 +43,7 @@ def keep_top_k(
         lowest = jnp.take_along_axis(maxima, chosen, axis=1).min(axis=1)
     else:
         values, ids = logits, jnp.broadcast_to(jnp.arange(size), logits.shape)
-        peak, lowest = logits.max(axis=1), logits.min(axis=1)
+        peak, lowest = peak_of(logits), logits.min(axis=1)
     kept = _largest_of_many(values, k, lowest) if many else _largest_of_few(values, k, cap)
     return jnp.where(kept, values, -jnp.inf), ids, peak
 
@@ -158,6 +158,14 @@ def _largest_of_many(
     width = jnp.where(held.many > wanted, jnp.uint32(size), jnp.uint32(1))
     held = held._replace(threshold=jnp.zeros_like(edge), width=width)
     return kept(_narrowed(kept, held, wanted).threshold)
+
+
+def peak_of(x: Float[Array, "*B n"]) -> Float[Array, "*B"]:
+    """The largest of the last axis; +inf where one is NaN.
+
+    XLA's maximum of many numbers loses NaN on a CPU (seen from jaxlib 0.10.2 to 0.12.0).
+    """
+    return jnp.where(jnp.isnan(x), jnp.inf, x).max(axis=-1)
 
 
 class _Held(NamedTuple):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxgen.generation.beam_model import log_probabilities
 from jaxgen.generation.draw import (
     _block,
     _pick,
@@ -241,3 +242,17 @@ def test_a_pick_inverts_the_masses_exactly_whether_or_not_blocks_divide(size, di
 def test_sums_of_rows_are_those_of_numpy(size):
     rows = np.random.default_rng(size).random((3, size)).astype(np.float32)
     np.testing.assert_allclose(_row_sums(jnp.asarray(rows)), rows.sum(1, np.float64), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"temperature": 0.0}, {"top_k": 5}, {"top_k": 5, "top_p": 0.9}]
+)
+def test_one_nan_among_many_logits_is_seen(settings):
+    rows = SamplingParams(**settings).rows(3)
+    draws = jax.tree.map(
+        lambda x: x[0], noise(jax.random.split(KEY, 3), jnp.zeros((1, 3), jnp.int32), rows)
+    )
+    logits = jax.random.normal(KEY, (3, 2730)).at[1, 17].set(jnp.nan)
+    tokens = draw_rows(logits, rows, draws)
+    assert (tokens >= 0).tolist() == [True, False, True]
+    assert jax.jit(log_probabilities)(logits)[1].tolist() == [False, True, False]
