@@ -44,8 +44,6 @@ class ClassifierConfig(Config):
     """Also add a score of each n-gram of up to so many tokens, past the LSTM; 0: none."""
     ngram_buckets: Size = 2**18
     """Rows of the table to which n-grams are hashed."""
-    ngram_dropout: Rate = 0.0
-    """Share of a text's n-grams that is left out while training."""
     dense_size: NonNegative = 0
     """Units of a ReLU layer before the output; 0: none."""
     masking: bool = True

@@ -46,8 +46,6 @@ class TextClassifier(nn.Module):
     """Also add a score of each n-gram of up to so many tokens, see `jaxgen.nn.ngrams`; 0: none."""
     ngram_buckets: int = 2**18
     """Rows of the table to which n-grams are hashed."""
-    ngram_dropout: float = 0.0
-    """Share of a text's n-grams that is left out while training."""
     multi_label: bool = False
     """Any number of labels may be true of a row: each logit is that of a sigmoid."""
     dense_size: int = 0
@@ -161,11 +159,7 @@ class TextClassifier(nn.Module):
         kernel = self.output_kernel.astype(self.dtype)
         scores = jnp.matmul(pooled, kernel, preferred_element_type=jnp.float32) + self.output_bias
         if self.ngrams:
-            drops = self.ngram_dropout > 0 and not deterministic
-            key = self.make_rng("dropout") if drops else None
-            scores += ngram_scores(
-                self.ngram_kernel, tokens, lengths, self.ngrams, self.ngram_dropout, key
-            )
+            scores += ngram_scores(self.ngram_kernel, tokens, lengths, self.ngrams)
         if self.num_outputs == self.num_classes:
             return scores
         return jnp.concatenate([jnp.zeros_like(scores), scores], axis=-1)

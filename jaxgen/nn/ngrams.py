@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 
-from jaxgen.nn.dropout import drop
 from jaxgen.nn.inputs import real_steps
 from jaxgen.ops.lookup import lookup
 from jaxgen.types import Array, Bool, Float, Int
@@ -22,8 +21,6 @@ def ngram_scores(
     tokens: Int[Array, "T B"],
     lengths: Int[Array, "B"],
     order: int,
-    dropout: float = 0.0,
-    key: Array | None = None,
 ) -> Float[Array, "B C"]:
     """32 times the sum of the rows of a row's n-grams, by the root of their number.
 
@@ -34,8 +31,6 @@ def ngram_scores(
         tokens: time-major, of any values.
         lengths: real tokens of each row; an n-gram with one beyond them counts for nothing.
         order: tokens of the longest n-grams, at least 1.
-        dropout: share of the n-grams left out, each place of the text drawn alone.
-        key: draws them; None leaves none out.
 
     Returns:
         float32; zeros for a row of no token.
@@ -45,8 +40,6 @@ def ngram_scores(
     """
     buckets, real = ngram_buckets(tokens, lengths, order, len(table))
     rows = jnp.where(real[..., None], lookup(table, buckets), 0)
-    if key is not None:
-        rows = drop(rows, key, dropout, axes=(2,))
     count = jnp.maximum(real.sum(axis=0), 1).astype(jnp.float32)
     return rows.sum(axis=0) * (SCALE / jnp.sqrt(count))[:, None]
 

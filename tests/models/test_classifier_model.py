@@ -316,7 +316,6 @@ def test_every_dropout_acts_only_with_a_key():
     batch, key = batch_of(), jax.random.key(0)
     model, params = made(num_layers=2, embedding_size=5, ngrams=2, ngram_buckets=7)
     rates = ("dropout", "layer_dropout", "input_dropout", "embedding_dropout", "weight_drop")
-    rates += ("ngram_dropout",)
     for rate in rates:
         loss = partial(classifier_loss, model.clone(**{rate: 0.5}), params, (), batch)
         drawn = str(jax.make_jaxpr(loss)(key))

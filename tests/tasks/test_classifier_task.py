@@ -18,7 +18,7 @@ from jaxgen.training.trainable import Trainable
 
 TINY_MODEL = {
     **{"hidden_size": 4, "embedding_size": 4, "dropout": 0.0},
-    **{"ngrams": 2, "ngram_buckets": 64, "ngram_dropout": 0.1},
+    **{"ngrams": 2, "ngram_buckets": 64},
 }
 TINY_TRAINING = {"batch_size": 8, "epochs": 2, "devices": 1, "steps_per_dispatch": 2}
 
@@ -234,7 +234,7 @@ def test_settings_survive_their_file() -> None:
         ClassifierExperiment(model={"embedding_size": 0}, training={"adversarial": "virtual"})
     with pytest.raises(ValueError, match="each once"):
         ClassifierExperiment(model={"pooling": ("mean", "mean")})
-    for name, value in {"ngrams": -1, "ngram_buckets": 0, "ngram_dropout": 1.0}.items():
+    for name, value in {"ngrams": -1, "ngram_buckets": 0}.items():
         with pytest.raises(ValueError, match=rf"model\.{name}"):
             ClassifierExperiment(model={name: value})
 
