@@ -16,7 +16,6 @@ from jaxgen.serving.classifying import ClassifierService
 from jaxgen.serving.models import Models, ServedModel
 from jaxgen.serving.options import ServeOptions
 from jaxgen.tasks.classifier import init_shapes, load
-from jaxgen.training.parallel import request_host_devices
 
 ANSWER = b'{"object":"list"}'
 
@@ -43,7 +42,6 @@ class ServedClassifier:
     """
 
     def __init__(self, words: list[str], embedding_size: int, hidden_size: int, max_length: int):
-        request_host_devices()  # as `jaxgen serve` does
         experiment = ClassifierExperiment(
             data=LabelledData(lowercase=True),
             model=ClassifierConfig(

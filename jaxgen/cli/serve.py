@@ -83,9 +83,7 @@ class Serve:
         from jaxgen.serving.app import create_app
         from jaxgen.serving.models import Models, load_model
         from jaxgen.serving.server import address_of, bind, serve
-        from jaxgen.training.parallel import request_host_devices
 
-        request_host_devices()
         with bind(self.host, self.port) as listener:  # taken before time is spent on loading
             models = Models()
             for name, path in runs.items():
