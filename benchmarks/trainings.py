@@ -103,7 +103,7 @@ def over_seeds(experiment: Any, seeds: int, split: str, out: Path) -> tuple[list
         for seed in range(first, first + seeds)
     ]
     joined = [measured(out, split, "all seeds as one", ensemble=True)] if seeds > 1 else []
-    return runs, joined + baselines_of(experiment.data, data.train, getattr(data, split))
+    return runs, baselines_of(experiment.data, data.train, getattr(data, split)) + joined
 
 
 def over_folds(

@@ -180,6 +180,7 @@ def test_trainings_are_measured_and_recorded(
     assert found["mean"]["accuracy"] == pytest.approx(np.mean(values))
     assert found["deviation"]["accuracy"] == pytest.approx(np.std(values, ddof=1))
     assert found["baselines"][0]["accuracy"] == pytest.approx(2 / 3, abs=0.05)
+    assert (found["baselines"][-1]["name"] == "all seeds as one") is not folds
     assert str(tmp_path) not in json.dumps(found)
     assert "Small texts" in report.page({out.name: found}, [])
     if folds:
