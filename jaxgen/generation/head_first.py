@@ -186,8 +186,10 @@ def _propose(clusters: Clusters, head: Float[Array, "B S"], texts: Texts, bans: 
     words, tails = jax.lax.stop_gradient((words, head[:, shortlist:]))
     places = None
     if sampling.top_k is not None:
-        words, places, _ = keep_top_k(words, sampling)
-    peak = jnp.maximum(peak_of(words), peak_of(tails))[:, None]
+        words, places, largest = keep_top_k(words, sampling)
+    else:
+        largest = peak_of(words)
+    peak = jnp.maximum(largest, peak_of(tails))[:, None]
     bounds = _bounds(clusters, words, tails, peak, sampling)
     hot = sampling.temperature > 0
     uniforms = jnp.where(hot[:, None], texts.noise.uniforms, 0)
@@ -331,15 +333,16 @@ def _complete(
     changed = kept = jax.lax.stop_gradient(changed)
     ids = jnp.arange(changed.shape[1])[None]
     if sampling.top_k is not None:
-        kept, ids, _ = keep_top_k(changed, sampling)
-    peak = kept.max(axis=1, keepdims=True)
-    weights = _weights(kept, peak, sampling)
+        kept, ids, peak = keep_top_k(changed, sampling)
+    else:
+        peak = peak_of(changed)
+    weights = _weights(kept, peak[:, None], sampling)
     allowed = _above_min_p(weights, sampling)
     cluster = jnp.asarray(step.clusters.cluster_of)[ids]
     of_cluster = cluster == proposal.cluster[:, None]
     proposed = jnp.where(proposal.token[:, None] < 0, of_cluster, ids == proposal.token[:, None])
     temperature = jnp.where(proposal.fresh, 1, sampling.temperature)
-    unit = jnp.exp((peak[:, 0] - proposal.peak) / temperature)
+    unit = jnp.exp((peak - proposal.peak) / temperature)
     mass = jnp.where(proposed, allowed, 0).sum(axis=1) * unit
     uniform = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, _MORE), (3,)))(keys)
     accepted = jnp.where(proposal.token < 0, uniform[:, 0] * proposal.bound < mass, mass > 0)
@@ -352,5 +355,5 @@ def _complete(
     if sampling.top_k is not None:
         token = jnp.take_along_axis(ids, place[:, None], axis=1)[:, 0]
     logprob = jnp.take_along_axis(logprobs, token[:, None], axis=1)[:, 0]
-    token = jnp.where(jnp.isfinite(peak[:, 0]), token, -1)
-    return Chosen(token, ~(peak_of(changed) < jnp.inf), logprob)
+    token = jnp.where(jnp.isfinite(peak), token, -1)
+    return Chosen(token, ~(peak < jnp.inf), logprob)

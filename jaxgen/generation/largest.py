@@ -163,7 +163,7 @@ def _largest_of_many(
 def peak_of(x: Float[Array, "*B n"]) -> Float[Array, "*B"]:
     """The largest of the last axis; +inf where one is NaN.
 
-    XLA's maximum of many numbers loses NaN on a CPU (seen from jaxlib 0.10.2 to 0.12.0).
+    XLA's maximum of many numbers loses NaN on a CPU (seen with jaxlib 0.10.2 and 0.12.0).
     """
     return jnp.where(jnp.isnan(x), jnp.inf, x).max(axis=-1)
 
