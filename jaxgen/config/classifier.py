@@ -41,7 +41,7 @@ class ClassifierConfig(Config):
     pool_embedding: bool = False
     """Also pool the embedded tokens, their mean and their maximum, past the LSTM."""
     ngrams: Annotated[int, Field(ge=0, le=8)] = 0
-    """Also add a score of each n-gram of up to so many tokens, past the LSTM; 0: none."""
+    """Also score n-grams of up to so many tokens, past the LSTM, by counted log-odds; 0: none."""
     ngram_buckets: Size = 2**18
     """Rows of the table to which n-grams are hashed."""
     dense_size: NonNegative = 0

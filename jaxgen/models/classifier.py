@@ -24,9 +24,10 @@ class TextClassifier(nn.Module):
 
     Parameters: `embedding` [V, E] (absent with one-hot inputs) and `lstm`, named as those of a
     `LanguageModel`; `pooling` where it has any; `dense_kernel` [P, D], `dense_bias` [D] where
-    there is a hidden layer; `output_kernel` [P or D, C], `output_bias` [C]; `ngram_kernel` [K, C]
-    where n-grams count. Of two classes the output has one unit z, and the logits are [0, z]: their
-    softmax is the sigmoid of z.
+    there is a hidden layer; `output_kernel` [P or D, C], `output_bias` [C]; where n-grams count
+    `ngram_kernel` and `ngram_log_odds` [K, C], the latter to be counted
+    (`jaxgen.nn.ngrams.ngram_log_odds`) and ones until then. Of two classes the output has one unit
+    z, and the logits are [0, z]: their softmax is the sigmoid of z.
     """
 
     vocab_size: int
@@ -71,6 +72,11 @@ class TextClassifier(nn.Module):
         return (self.hidden_size,) * (self.num_layers - 1) + (self.last_size or self.hidden_size,)
 
     @property
+    def fixed(self) -> tuple[str, ...]:
+        """Parameters that are counted, not trained."""
+        return ("ngram_log_odds",) if self.ngrams else ()
+
+    @property
     def num_outputs(self) -> int:
         """Units of the output."""
         return 1 if self.num_classes == 2 and not self.multi_label else self.num_classes
@@ -104,9 +110,10 @@ class TextClassifier(nn.Module):
             size = self.dense_size
         self.output_kernel = self.param("output_kernel", kernel_init, (size, self.num_outputs))
         self.output_bias = self.param("output_bias", zeros, (self.num_outputs,))
-        if self.ngrams:  # zeros, so that an n-gram that training never saw says nothing
+        if self.ngrams:
             shape = (self.ngram_buckets, self.num_outputs)
             self.ngram_kernel = self.param("ngram_kernel", zeros, shape)
+            self.ngram_log_odds = self.param("ngram_log_odds", nn.initializers.ones, shape)
 
     def __call__(
         self, tokens: Int[Array, "B T"], lengths: Int[Array, "B"], *, deterministic: bool = True
@@ -159,7 +166,8 @@ class TextClassifier(nn.Module):
         kernel = self.output_kernel.astype(self.dtype)
         scores = jnp.matmul(pooled, kernel, preferred_element_type=jnp.float32) + self.output_bias
         if self.ngrams:
-            scores += ngram_scores(self.ngram_kernel, tokens, lengths, self.ngrams)
+            tables = self.ngram_kernel, self.ngram_log_odds
+            scores += ngram_scores(*tables, tokens, lengths, self.ngrams)
         if self.num_outputs == self.num_classes:
             return scores
         return jnp.concatenate([jnp.zeros_like(scores), scores], axis=-1)

@@ -24,12 +24,14 @@ from jaxgen.models.classifier import (
     language_model_part,
 )
 from jaxgen.nn.initializers import drawn_as_keras
+from jaxgen.nn.ngrams import ngram_log_odds
 from jaxgen.ops.backends import RecurrenceSpec
 from jaxgen.prediction.classifier import Classifier, apply_of
 from jaxgen.tasks.classifier_ensemble import ensemble_classifier
 from jaxgen.tasks.classifier_evaluation import evaluate, show
 from jaxgen.tasks.labelled import (
     Classes,
+    LabelledRows,
     evaluation_by_length,
     facts,
     labelled_parts,
@@ -170,7 +172,7 @@ def build(
             partial(init_params, model, initialization=experiment.model.initialization), tx, config
         ),
         train_step_on=lambda axis_name: make_train_step(
-            loss_fn, tx, axis_name=axis_name, **step_options(config)
+            loss_fn, tx, axis_name=axis_name, fixed=model.fixed, **step_options(config)
         ),
         batches=batches,
         initial_carry=(),
@@ -183,8 +185,24 @@ def build(
             seeds,
         ),
         digests={name: rows_digest(*part) for name, part in parts.items()},
-        pretrained={} if pretrained is None else language_model_part(pretrained.params),
+        pretrained={
+            **({} if pretrained is None else language_model_part(pretrained.params)),
+            **_counted(model, parts["train"]),
+        },
     )
+
+
+def _counted(model: TextClassifier, part: LabelledRows) -> dict[str, np.ndarray]:
+    """The log-odds of the n-grams of the training texts, where the model scores any."""
+    if not model.ngrams:
+        return {}
+    labels = np.asarray(part.labels)
+    if labels.ndim == 1:
+        labels = labels[:, None] == np.arange(model.num_classes)[-model.num_outputs :]
+    longest = max(1, int(part.rows.lengths.max()))
+    batches = (np.arange(len(labels))[start : start + 512] for start in range(0, len(labels), 512))
+    read = ((*part.rows.padded(batch, longest), labels[batch]) for batch in batches)
+    return {"ngram_log_odds": ngram_log_odds(read, model.ngrams, model.ngram_buckets)}
 
 
 def class_weights(experiment: ClassifierExperiment, classes: Classes) -> Array | None:

@@ -5,7 +5,7 @@ where ``loss`` is the mean to differentiate, penalties included, and ``aux`` a `
 ``carry`` is ``()`` for a model without memory between batches.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -130,6 +130,7 @@ def make_train_step(
     averaging: Averaging = "none",
     ema_decay: float = 0.999,
     axis_name: str | None = None,
+    fixed: Sequence[str] = (),
 ) -> TrainStep:
     """One optimizer update from one batch, or from the mean over several.
 
@@ -146,6 +147,7 @@ def make_train_step(
             values fade; "nt_asgd" keeps their plain mean from `start_averaging` on.
         ema_decay: Decay of the moving average.
         axis_name: Mapped axis of `jaxgen.training.parallel` over which gradients are summed.
+        fixed: Parameters that stay as they were, weight decay or not: keys of their tree's top.
 
     Returns:
         train_step(state, batch) -> (state, metrics), to be jitted by the caller.
@@ -184,6 +186,8 @@ def make_train_step(
             norm=metrics.grad_norm,
             finite=metrics.finite,
         )
+        if fixed:
+            params = {**params, **{name: state.params[name] for name in fixed}}
         new = state._replace(
             step=state.step + 1,
             params=params,

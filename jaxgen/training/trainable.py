@@ -102,8 +102,8 @@ class Trainable:
     sample: Callable[[PyTree], Sequence[Sample]] | None = None
     """Writes samples. It must not keep the parameters: the next step reuses their memory."""
     pretrained: PyTree = field(default_factory=dict)
-    """Parameters of another run to begin with: part of the tree of parameters, nested dicts of
-    NumPy arrays. The rest are those of `init_state`."""
+    """Parameters to begin with, of another run or counted in the data: part of the tree of
+    parameters, nested dicts of NumPy arrays. The rest are those of `init_state`."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """A digest of each part of the corpus: a resumed run compares them."""
     alarm: Callable[[Mapping[str, float]], str | None] | None = None

@@ -169,6 +169,22 @@ def test_it_begins_with_a_language_model(tmp_path: Path) -> None:
         train(begun.updated(model={"pretrained": tmp_path / "begun"}), out=tmp_path / "self")
 
 
+def test_counted_log_odds_stay_as_they_are(tmp_path: Path) -> None:
+    """Whatever decays weights."""
+    experiment = settings(
+        write_reviews(tmp_path, third=True),
+        model={"ngrams": 1},
+        optimizer={"learning_rate": 0.05, "name": "adamw", "weight_decay": 0.5},
+        training={"averaging": "ema", "max_steps": 4},
+    )
+    counted = built(experiment, tmp_path)[0].pretrained["ngram_log_odds"]
+    assert counted.shape == (64, 3)
+    train(experiment, out=tmp_path / "run")
+    trained = load(tmp_path / "run", "last")
+    np.testing.assert_allclose(trained.params["ngram_log_odds"], counted, rtol=1e-6)
+    assert trained.params["ngram_kernel"].any()
+
+
 def test_padding_that_is_read_fills_every_row_to_the_mean_length(tmp_path: Path) -> None:
     files = write_reviews(tmp_path)
     model = {"masking": False, "pooling": ("last",), "initialization": "keras"}
