@@ -85,9 +85,11 @@ def ngram_log_odds(
     ngrams = 0
     for tokens, lengths, is_true in batches:
         columns = np.append(is_true, np.ones((len(tokens), 1)), axis=1)
-        found, real = (np.asarray(x) for x in find(tokens.T, lengths))
-        pairs = np.unique((np.arange(len(tokens)) * np.int64(buckets) + found)[real])
-        rows, places = np.divmod(pairs, buckets)
+        found, real = (np.asarray(x).T for x in find(tokens.T, lengths))
+        ordered = np.sort(np.where(real, found, buckets), axis=1)  # a text counts once
+        first = np.diff(ordered, axis=1, prepend=-1) > 0
+        rows, at = np.nonzero(first & (ordered < buckets))
+        places = ordered[rows, at]
         counted = [np.bincount(places, column[rows], buckets) for column in columns.T]
         counts = counts + np.stack(counted, axis=1)
         texts = texts + columns.sum(axis=0)
