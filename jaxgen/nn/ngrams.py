@@ -12,7 +12,7 @@ from jaxgen.nn.inputs import real_steps
 from jaxgen.ops.lookup import lookup
 from jaxgen.types import Array, Bool, Float, Int
 
-IsTrue = Bool[np.ndarray, "B C"] | Float[np.ndarray, "B C"]
+IsTrue = Bool[np.ndarray, "R C"] | Float[np.ndarray, "R C"]
 
 FEWEST_TEXTS = 2
 """An n-gram of one text alone tells that text, not its label: it has log-odds of zero."""
@@ -67,7 +67,8 @@ def ngram_log_odds(
 
     Args:
         batches: of the training texts: tokens; real tokens of each row; 1 where a label is true
-            of a row, else 0. As few shapes as there can be: each compiles a program.
+            of a row, else 0, of the first R rows: the others, of no tokens, only fill the batch. As
+            few shapes as there can be: each compiles a program.
         order: as in `ngram_scores`.
         buckets: K.
 
@@ -84,7 +85,7 @@ def ngram_log_odds(
     texts: Any = 0.0  # [C + 1], without regard to n-grams
     ngrams = 0
     for tokens, lengths, is_true in batches:
-        columns = np.append(is_true, np.ones((len(tokens), 1)), axis=1)
+        columns = np.append(is_true, np.ones((len(is_true), 1)), axis=1)
         found, real = (np.asarray(x).T for x in find(tokens.T, lengths))
         ordered = np.sort(np.where(real, found, buckets), axis=1)  # a text counts once
         first = np.diff(ordered, axis=1, prepend=-1) > 0

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.config import ClassifierExperiment
+from jaxgen.data.buckets import batches_by_length, bucket_lengths
 from jaxgen.data.cleaning import make_cleaner
 from jaxgen.data.labelled import LabelledCorpus
 from jaxgen.data.ragged import rows_digest
@@ -199,9 +200,8 @@ def _counted(model: TextClassifier, part: LabelledRows) -> dict[str, np.ndarray]
     labels = np.asarray(part.labels)
     if labels.ndim == 1:
         labels = labels[:, None] == np.arange(model.num_classes)[-model.num_outputs :]
-    longest = max(1, int(part.rows.lengths.max()))
-    batches = (np.arange(len(labels))[start : start + 512] for start in range(0, len(labels), 512))
-    read = ((*part.rows.padded(batch, longest), labels[batch]) for batch in batches)
+    batches = batches_by_length(part.rows, None, 512, bucket_lengths(part.rows.lengths, 4))
+    read = ((batch.tokens, batch.lengths, labels[indexes]) for indexes, batch in batches)
     return {"ngram_log_odds": ngram_log_odds(read, model.ngrams, model.ngram_buckets)}
 
 

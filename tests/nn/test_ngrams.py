@@ -72,8 +72,9 @@ def test_log_odds_are_those_of_counted_texts(several: bool) -> None:
     is_true[:, 1] |= several  # a label that every text has
     tokens = np.array([row + [9] * (T - len(row)) for row in rows], np.int32)
     lengths = np.array([len(row) for row in rows], np.int32)
-    parts = [slice(0, 16), slice(16, 32), slice(32, 40)]
-    batches = ((tokens[part], lengths[part], is_true[part]) for part in parts)
+    filled = [np.concatenate([x, np.zeros((8, *x.shape[1:]), np.int32)]) for x in (tokens, lengths)]
+    parts = [slice(0, 16), slice(16, 32), slice(32, 48)]
+    batches = ((*(x[part] for x in filled), is_true[part]) for part in parts)
     found = ngram_log_odds(batches, ORDER, K)
     usual = math.sqrt(sum(ngrams_of(row, ORDER).total() for row in rows) / len(rows))
     texts = [{bucket(ngram, K) for ngram in ngrams_of(row, ORDER)} for row in rows]
